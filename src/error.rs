@@ -1,0 +1,113 @@
+//! The one error type of the crate. Each variant is one status code of the C ABI.
+
+use std::fmt;
+
+/// A result whose error is the crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong: a message for people and the facts behind it by key, so that a program can use them too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detail {
+    message: String,
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Detail {
+    /// The message, one sentence without a final stop.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The facts in the order in which they were added, for example `("tensor", "blk.0.attn_q.weight")`.
+    pub fn facts(&self) -> &[(&'static str, String)] {
+        &self.facts
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+macro_rules! errors {
+    ($($(#[$doc:meta])* $variant:ident $constructor:ident,)*) => {
+        /// Everything that can fail, by kind. The kinds are the status codes of `llm.h`.
+        #[derive(Debug, Clone, thiserror::Error)]
+        pub enum Error {
+            $($(#[$doc])* #[error("{0}")] $variant(Box<Detail>),)*
+        }
+
+        impl Error {
+            $($(#[$doc])*
+            pub fn $constructor(message: impl Into<String>) -> Self {
+                Error::$variant(Box::new(Detail { message: message.into(), facts: Vec::new() }))
+            })*
+
+            /// Message and facts.
+            pub fn detail(&self) -> &Detail {
+                match self { $(Error::$variant(detail) => detail,)* }
+            }
+
+            fn detail_mut(&mut self) -> &mut Detail {
+                match self { $(Error::$variant(detail) => detail,)* }
+            }
+        }
+    };
+}
+
+errors! {
+    /// An argument is outside its domain.
+    InvalidArgument invalid_argument,
+    /// A file, key, tensor or token that was asked for does not exist.
+    NotFound not_found,
+    /// The operating system failed to read or write.
+    Io io,
+    /// A file contradicts its format.
+    CorruptFile corrupt_file,
+    /// A valid request or file that this library does not implement.
+    Unsupported unsupported,
+    /// Memory could not be had.
+    OutOfMemory out_of_memory,
+    /// No room for more positions in the key/value cache.
+    CacheFull cache_full,
+    /// The caller's buffer is too small.
+    BufferTooSmall buffer_too_small,
+    /// The caller asked for it to stop.
+    Cancelled cancelled,
+    /// The caller's callback asked for it to stop.
+    Aborted aborted,
+    /// The object is in use by another call.
+    Busy busy,
+    /// The object is not in a state in which this can be done.
+    FailedPrecondition failed_precondition,
+    /// A device (GPU) failed.
+    Device device,
+    /// A defect of the library.
+    Internal internal,
+}
+
+impl Error {
+    /// Adds a fact, for example `.with("tensor", name)`.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.detail_mut().facts.push((key, value.to_string()));
+        self
+    }
+
+    /// The value of a fact.
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.detail().facts.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A vector of `n` copies of `value`; the error of a size that cannot be had names `what`.
+pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Result<Vec<T>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).map_err(|_| {
+        let bytes = n.saturating_mul(size_of::<T>());
+        Error::out_of_memory(format!("{what} needs {bytes} bytes, which cannot be had")).with("bytes", bytes).with("what", what)
+    })?;
+    v.resize(n, value);
+    Ok(v)
+}

@@ -1,0 +1,259 @@
+//! The float operations that the promise of equal bits rests on: one definition for every instruction set.
+//!
+//! Each function is written once over [`Real`], which `f32` and the vectors of the SIMD kernels implement, so the
+//! scalar and the vector result are the same operations in the same order. The polynomials are minimax fits of
+//! the Cephes family (Moshier, "Methods and Programs for Mathematical Functions", 1989) evaluated with fused
+//! multiply-add. Functions on f64 (tables made once at load, samplers) are below.
+
+/// Arithmetic on one f32, or on a vector of them lane by lane. All operations round to nearest even, once.
+pub(crate) trait Real: Copy {
+    /// The same value in every lane.
+    fn splat(self, x: f32) -> Self;
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn div(self, b: Self) -> Self;
+    /// self * b + c with one rounding.
+    fn fma(self, b: Self, c: Self) -> Self;
+    /// `if self > b { self } else { b }`: a NaN in either operand gives `b`.
+    fn max(self, b: Self) -> Self;
+    /// `if self < b { self } else { b }`: a NaN in either operand gives `b`.
+    fn min(self, b: Self) -> Self;
+    fn abs(self) -> Self;
+    /// The magnitude of self with the sign of `sign`.
+    fn copysign(self, sign: Self) -> Self;
+    /// `if self < threshold { below } else { other }`, lane by lane; a NaN takes `other`.
+    fn select_less(self, threshold: f32, below: Self, other: Self) -> Self;
+    /// self * 2^n, where self is in [0.5, 2] and n is an integer in [-126, 127] held as a float.
+    fn scale_by_power(self, n: Self) -> Self;
+    /// The nearest integer, ties to even; |self| < 2^22.
+    fn round(self) -> Self;
+}
+
+/// `a * b + c` with one rounding, without trusting the platform's libm: the exact product in f64, the sum rounded to
+/// odd (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008), then one rounding to f32.
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let product = f64::from(a) * f64::from(b);
+    let c = f64::from(c);
+    let sum = product + c;
+    let c_part = sum - product;
+    let error = (product - (sum - c_part)) + (c - c_part);
+    let mut bits = sum.to_bits();
+    // A NaN error (infinite or NaN operands) compares unequal to itself and leaves the sum as it is.
+    if (error > 0.0 || error < 0.0) && bits & 1 == 0 {
+        if (error > 0.0) == (sum > 0.0) { bits += 1 } else { bits -= 1 }
+    }
+    f64::from_bits(bits) as f32
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn add(self, b: f32) -> f32 {
+        self + b
+    }
+    #[inline(always)]
+    fn sub(self, b: f32) -> f32 {
+        self - b
+    }
+    #[inline(always)]
+    fn mul(self, b: f32) -> f32 {
+        self * b
+    }
+    #[inline(always)]
+    fn div(self, b: f32) -> f32 {
+        self / b
+    }
+    #[inline(always)]
+    fn fma(self, b: f32, c: f32) -> f32 {
+        fma(self, b, c)
+    }
+    #[inline(always)]
+    fn max(self, b: f32) -> f32 {
+        if self > b { self } else { b }
+    }
+    #[inline(always)]
+    fn min(self, b: f32) -> f32 {
+        if self < b { self } else { b }
+    }
+    #[inline(always)]
+    fn abs(self) -> f32 {
+        f32::abs(self)
+    }
+    #[inline(always)]
+    fn copysign(self, sign: f32) -> f32 {
+        f32::copysign(self, sign)
+    }
+    #[inline(always)]
+    fn select_less(self, threshold: f32, below: f32, other: f32) -> f32 {
+        if self < threshold { below } else { other }
+    }
+    #[inline(always)]
+    fn scale_by_power(self, n: f32) -> f32 {
+        f32::from_bits(self.to_bits().wrapping_add(((n as i32) << 23) as u32))
+    }
+    #[inline(always)]
+    fn round(self) -> f32 {
+        self.round_ties_even()
+    }
+}
+
+/// Horner's scheme with fused multiply-add, highest coefficient first.
+#[inline(always)]
+fn polynomial<R: Real>(x: R, coefficients: &[f32]) -> R {
+    let mut sum = x.splat(coefficients[0]);
+    for &c in &coefficients[1..] {
+        sum = sum.fma(x, x.splat(c));
+    }
+    sum
+}
+
+/// e^x. +0 below -87, e^88 above 88, NaN passes; within 2 ulp between.
+#[inline(always)]
+pub(crate) fn exp<R: Real>(x: R) -> R {
+    // min(88, x) and not min(x, 88), so that a NaN in x is kept.
+    let clamped = x.splat(-87.0).max(x.splat(88.0).min(x));
+    let n = clamped.mul(x.splat(std::f32::consts::LOG2_E)).round();
+    let r = n.fma(x.splat(-0.693_359_4), clamped);
+    let r = n.fma(x.splat(2.121_944_4e-4), r);
+    let p = polynomial(
+        r,
+        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1, 1.0, 1.0],
+    );
+    x.select_less(-87.0, x.splat(0.0), p.scale_by_power(n))
+}
+
+/// tanh(x), within 2 ulp: an odd polynomial near 0, elsewhere 1 - 2 / (e^2|x| + 1).
+#[inline(always)]
+pub(crate) fn tanh<R: Real>(x: R) -> R {
+    let a = x.abs();
+    let square = x.mul(x);
+    let p = polynomial(square, &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let small = p.mul(square).fma(x, x);
+    let one = x.splat(1.0);
+    let large = one.sub(x.splat(2.0).div(exp(a.add(a)).add(one))).copysign(x);
+    a.select_less(0.625, small, large)
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub(crate) fn sigmoid<R: Real>(x: R) -> R {
+    let one = x.splat(1.0);
+    one.div(exp(x.splat(0.0).sub(x)).add(one))
+}
+
+/// x * sigmoid(x) (Elfwing et al., "Sigmoid-Weighted Linear Units", 2017).
+#[inline(always)]
+pub(crate) fn silu<R: Real>(x: R) -> R {
+    x.div(exp(x.splat(0.0).sub(x)).add(x.splat(1.0)))
+}
+
+/// The tanh form of GELU: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+pub(crate) fn gelu_tanh<R: Real>(x: R) -> R {
+    let inner = x.mul(x).mul(x.splat(0.044_715)).fma(x, x).mul(x.splat(0.797_884_6));
+    x.mul(x.splat(0.5)).mul(tanh(inner).add(x.splat(1.0)))
+}
+
+/// Functions on f64, for tables made at load and for samplers: accurate to about 1e-15, the same bits everywhere,
+/// since they use only operations that IEEE 754 fixes.
+pub(crate) mod wide {
+    const LN2_HIGH: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
+    const LN2_LOW: f64 = f64::from_bits(0x3DEA_39EF_3579_3C76);
+
+    /// 2^n for an integer n: exact in the range of f64, 0 below it and infinity above.
+    fn power_of_two(n: i64) -> f64 {
+        match n {
+            -1022..=1023 => f64::from_bits(((n + 1023) as u64) << 52),
+            -1074..=-1023 => f64::from_bits(1 << (n + 1074)),
+            ..=-1075 => 0.0,
+            1024.. => f64::INFINITY,
+        }
+    }
+
+    /// e^x.
+    pub(crate) fn exp(x: f64) -> f64 {
+        if x.is_nan() {
+            return x;
+        }
+        if x > 710.0 {
+            return f64::INFINITY;
+        }
+        if x < -746.0 {
+            return 0.0;
+        }
+        let n = (x * std::f64::consts::LOG2_E).round_ties_even();
+        let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+        let mut sum = 1.0;
+        // |r| <= 0.35: the term r^14 / 14! is below 1e-17.
+        for k in (1..=14).rev() {
+            sum = 1.0 + sum * (r / f64::from(k));
+        }
+        let n = n as i64;
+        // Two steps keep both factors finite and the result's subnormals correct.
+        sum * power_of_two(n / 2) * power_of_two(n - n / 2)
+    }
+
+    /// The natural logarithm: -infinity at 0, NaN below.
+    pub(crate) fn ln(x: f64) -> f64 {
+        if x.is_nan() || x < 0.0 {
+            return f64::NAN;
+        }
+        if x == 0.0 {
+            return f64::NEG_INFINITY;
+        }
+        if x == f64::INFINITY {
+            return x;
+        }
+        let (x, bias) = if x < f64::MIN_POSITIVE { (x * power_of_two(54), 54) } else { (x, 0) };
+        let bits = x.to_bits();
+        let mut exponent = (bits >> 52) as i64 - 1023 - bias;
+        let mut m = f64::from_bits(bits & ((1 << 52) - 1) | (1023 << 52));
+        if m > std::f64::consts::SQRT_2 {
+            m *= 0.5;
+            exponent += 1;
+        }
+        // ln m = 2 atanh s, s = (m-1)/(m+1), |s| < 0.172.
+        let s = (m - 1.0) / (m + 1.0);
+        let square = s * s;
+        let mut sum = 0.0;
+        for k in (1..=10).rev() {
+            sum = (sum + 1.0 / f64::from(2 * k + 1)) * square;
+        }
+        let n = exponent as f64;
+        n * LN2_HIGH + (2.0 * s * (1.0 + sum) + n * LN2_LOW)
+    }
+
+    /// base^exponent for base > 0.
+    pub(crate) fn pow(base: f64, exponent: f64) -> f64 {
+        exp(exponent * ln(base))
+    }
+
+    /// (sin x, cos x) for |x| < 2^30.
+    pub(crate) fn sin_cos(x: f64) -> (f64, f64) {
+        // pi/2 in three parts of at most 33 bits, so that n * part is exact for |n| < 2^20 and small after that.
+        const PI_2_A: f64 = f64::from_bits(0x3FF9_21FB_5440_0000);
+        const PI_2_B: f64 = f64::from_bits(0x3DD0_B461_1A60_0000);
+        const PI_2_C: f64 = f64::from_bits(0x3BA3_198A_2E03_7073);
+        let n = (x * std::f64::consts::FRAC_2_PI).round_ties_even();
+        let r = ((x - n * PI_2_A) - n * PI_2_B) - n * PI_2_C;
+        let square = r * r;
+        let (mut sin, mut cos) = (1.0, 1.0);
+        for k in (1..=9).rev() {
+            let k = f64::from(k);
+            sin = 1.0 - sin * square / ((2.0 * k) * (2.0 * k + 1.0));
+            cos = 1.0 - cos * square / ((2.0 * k - 1.0) * (2.0 * k));
+        }
+        let sin = sin * r;
+        match (n as i64).rem_euclid(4) {
+            0 => (sin, cos),
+            1 => (cos, -sin),
+            2 => (-sin, -cos),
+            _ => (-cos, sin),
+        }
+    }
+}
