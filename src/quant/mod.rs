@@ -1,1 +1,252 @@
-//! Number formats.
+//! THE table of number formats: what each ggml type id is called, how its blocks are laid out, and how they become
+//! f32 and back.
+//!
+//! A tensor's row is cut into blocks of a fixed number of elements; a block is a fixed number of bytes. A format that
+//! this library decodes is one row of the table below plus one block type (one file per family) that implements
+//! [`Block`]; a type that it can only size and list is a row without one. Ids, names and layouts are those of ggml
+//! (`ggml.h`, `ggml-common.h` of ggml 0.25), on which the GGUF format rests.
+
+pub(crate) mod float;
+pub(crate) mod k;
+pub(crate) mod legacy;
+
+use crate::error::{Error, Result};
+
+/// A block as it lies in a file: no padding, no alignment, little-endian.
+pub(crate) trait Block: bytemuck::Pod {
+    /// Elements of a block.
+    const LEN: usize;
+    /// The block's elements; `y` has `LEN` places.
+    fn decode(&self, y: &mut [f32]);
+}
+
+/// A block that can be made from numbers.
+pub(crate) trait Encode: Block {
+    /// The block of the `LEN` elements of `x`. NaN and infinity give some block, never a panic.
+    fn encode(x: &[f32]) -> Self;
+}
+
+type DecodeBlocks = fn(&[u8], &mut [f32]);
+type EncodeBlocks = fn(&[f32], &mut [u8]);
+
+/// A row's right side: the sizes of a block and the functions of its format, which whole slices of blocks go through.
+struct Layout {
+    block_len: usize,
+    block_bytes: usize,
+    decode: Option<DecodeBlocks>,
+    encode: Option<EncodeBlocks>,
+}
+
+/// A type that can be sized and listed, not decoded.
+const fn listed(block_len: usize, block_bytes: usize) -> Layout {
+    Layout { block_len, block_bytes, decode: None, encode: None }
+}
+
+/// A format that can be decoded.
+const fn decoded<B: Block>() -> Layout {
+    Layout { block_len: B::LEN, block_bytes: size_of::<B>(), decode: Some(decode_blocks::<B>), encode: None }
+}
+
+/// A format that can be decoded and encoded.
+const fn both<B: Encode>() -> Layout {
+    Layout { encode: Some(encode_blocks::<B>), ..decoded::<B>() }
+}
+
+fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    for (block, y) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(out.chunks_exact_mut(B::LEN)) {
+        block.decode(y);
+    }
+}
+
+fn encode_blocks<B: Encode>(x: &[f32], out: &mut [u8]) {
+    for (x, block) in x.chunks_exact(B::LEN).zip(bytemuck::cast_slice_mut::<u8, B>(out)) {
+        *block = B::encode(x);
+    }
+}
+
+macro_rules! types {
+    ($($id:literal $name:literal $($format:ident)? = $layout:expr;)*) => {
+        /// A number format that this library decodes.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u32)]
+        pub enum Format {
+            $($(#[doc = concat!("ggml's `", $name, "`.")] $format = $id,)?)*
+        }
+
+        impl Format {
+            /// Every format, in the order of the ids.
+            pub const ALL: &[Format] = &[$($(Format::$format,)?)*];
+
+            fn info(self) -> &'static TypeInfo {
+                match self {
+                    $($(Format::$format => const { &TypeInfo { id: $id, name: $name, layout: $layout } },)?)*
+                }
+            }
+        }
+
+        static TYPES: &[TypeInfo] = &[$(TypeInfo { id: $id, name: $name, layout: $layout },)*];
+    };
+}
+
+// Each row: ggml type id, name, the format's variant if we decode it, layout.
+// The ids 4, 5, 31 to 33 and 36 to 38 belonged to types that ggml has removed.
+types! {
+    0 "F32" F32 = both::<float::BlockF32>();
+    1 "F16" F16 = both::<float::BlockF16>();
+    2 "Q4_0" Q4_0 = both::<legacy::BlockQ4_0>();
+    3 "Q4_1" Q4_1 = both::<legacy::BlockQ4_1>();
+    6 "Q5_0" Q5_0 = both::<legacy::BlockQ5_0>();
+    7 "Q5_1" Q5_1 = both::<legacy::BlockQ5_1>();
+    8 "Q8_0" Q8_0 = both::<legacy::BlockQ8_0>();
+    9 "Q8_1" = listed(32, 36);
+    10 "Q2_K" = listed(256, 84);
+    11 "Q3_K" = listed(256, 110);
+    12 "Q4_K" Q4K = decoded::<k::BlockQ4K>();
+    13 "Q5_K" Q5K = decoded::<k::BlockQ5K>();
+    14 "Q6_K" Q6K = decoded::<k::BlockQ6K>();
+    15 "Q8_K" = listed(256, 292);
+    16 "IQ2_XXS" = listed(256, 66);
+    17 "IQ2_XS" = listed(256, 74);
+    18 "IQ3_XXS" = listed(256, 98);
+    19 "IQ1_S" = listed(256, 50);
+    20 "IQ4_NL" = listed(32, 18);
+    21 "IQ3_S" = listed(256, 110);
+    22 "IQ2_S" = listed(256, 82);
+    23 "IQ4_XS" = listed(256, 136);
+    24 "I8" = listed(1, 1);
+    25 "I16" = listed(1, 2);
+    26 "I32" = listed(1, 4);
+    27 "I64" = listed(1, 8);
+    28 "F64" = listed(1, 8);
+    29 "IQ1_M" = listed(256, 56);
+    30 "BF16" BF16 = both::<float::BlockBF16>();
+    34 "TQ1_0" = listed(256, 54);
+    35 "TQ2_0" = listed(256, 66);
+    39 "MXFP4" = listed(32, 17);
+    40 "NVFP4" = listed(64, 36);
+    41 "Q1_0" = listed(128, 18);
+    42 "Q2_0" = listed(64, 18);
+}
+
+/// What is known of a ggml type, decoded or not.
+pub struct TypeInfo {
+    id: u32,
+    name: &'static str,
+    layout: Layout,
+}
+
+/// The type of an id; `None` for ids that are unknown or whose types ggml has removed.
+pub fn type_info(id: u32) -> Option<&'static TypeInfo> {
+    TYPES.iter().find(|info| info.id == id)
+}
+
+impl TypeInfo {
+    /// The id in GGUF files.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The name as users know it, for example `Q4_K`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Elements of a block.
+    pub fn block_len(&self) -> usize {
+        self.layout.block_len
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.layout.block_bytes
+    }
+
+    /// Bytes of a row of `n` elements; `None` if rows of `n` cannot be cut into blocks, or on overflow.
+    pub fn row_bytes(&self, n: usize) -> Option<usize> {
+        if !n.is_multiple_of(self.layout.block_len) {
+            return None;
+        }
+        (n / self.layout.block_len).checked_mul(self.layout.block_bytes)
+    }
+}
+
+impl Format {
+    /// The format of a ggml type id; `None` for types that are not decoded.
+    pub fn from_id(ggml_type: u32) -> Option<Format> {
+        Format::ALL.iter().copied().find(|format| format.id() == ggml_type)
+    }
+
+    /// The format of a name such as `Q4_K`.
+    pub fn from_name(name: &str) -> Option<Format> {
+        Format::ALL.iter().copied().find(|format| format.name() == name)
+    }
+
+    /// The ggml type id.
+    pub fn id(self) -> u32 {
+        self as u32
+    }
+
+    /// The name as users know it, for example `Q4_K`.
+    pub fn name(self) -> &'static str {
+        self.info().name()
+    }
+
+    /// Elements of a block.
+    pub fn block_len(self) -> usize {
+        self.info().block_len()
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        self.info().block_bytes()
+    }
+
+    /// Bytes of a row of `n` elements; `None` if `n` is no multiple of the block length, or on overflow.
+    pub fn row_bytes(self, n: usize) -> Option<usize> {
+        self.info().row_bytes(n)
+    }
+
+    /// Whether [`Format::encode`] exists.
+    pub fn can_encode(self) -> bool {
+        self.info().layout.encode.is_some()
+    }
+
+    /// Turns whole blocks into `out.len()` numbers, to the bit those of ggml.
+    ///
+    /// Errors: `InvalidArgument` if the sizes do not fit each other.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Result<()> {
+        self.check_sizes(out.len(), bytes.len())?;
+        let decode = self.info().layout.decode.ok_or_else(|| self.missing("decoder"))?;
+        decode(bytes, out);
+        Ok(())
+    }
+
+    /// Turns numbers into whole blocks, to the byte those of ggml (without importance matrix).
+    ///
+    /// Errors: `InvalidArgument` if the sizes do not fit each other, `Unsupported` if the format has no encoder.
+    pub fn encode(self, x: &[f32], out: &mut [u8]) -> Result<()> {
+        self.check_sizes(x.len(), out.len())?;
+        let encode = self.info().layout.encode.ok_or_else(|| self.missing("encoder"))?;
+        encode(x, out);
+        Ok(())
+    }
+
+    fn check_sizes(self, elements: usize, bytes: usize) -> Result<()> {
+        if self.row_bytes(elements) == Some(bytes) {
+            return Ok(());
+        }
+        let (len, block_bytes) = (self.block_len(), self.block_bytes());
+        let message = format!(
+            "{} has {block_bytes} bytes for each {len} elements: expected, found {bytes} for {elements}",
+            self.name()
+        );
+        Err(Error::invalid_argument(message)
+            .with("format", self.name())
+            .with("elements", elements)
+            .with("bytes", bytes))
+    }
+
+    fn missing(self, what: &str) -> Error {
+        Error::unsupported(format!("there is no {what} for {}", self.name())).with("format", self.name())
+    }
+}
