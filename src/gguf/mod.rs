@@ -1,1 +1,228 @@
-//! The GGUF file format.
+//! The GGUF file format, versions 2 and 3: metadata (keys and values) and tensors in one file.
+//!
+//! Opening reads the metadata only and checks all of it (`reader.rs`), in time and memory proportional to it; values
+//! are read where they lie. Tensor data are read by position when asked for.
+
+mod map;
+mod reader;
+mod source;
+mod tensor;
+mod value;
+
+use crate::error::{Error, Result, try_vec};
+use reader::{Entry, Metadata};
+use source::Source;
+use std::path::Path;
+
+pub use source::ReadAt;
+pub use tensor::{Dims, TensorInfo};
+pub use value::{Array, ElementType, Elements, Value};
+
+/// An open GGUF. Immutable; share it between threads by `Arc`.
+pub struct Gguf {
+    source: Source,
+    name: String,
+    metadata: Metadata,
+}
+
+impl Gguf {
+    /// Opens a file. Its metadata are mapped into memory, its tensors are read when asked for.
+    ///
+    /// While the `Gguf` lives the file should not be changed: to replace a model, write the new one beside it and rename
+    /// it over the old. If another process overwrites it, keys and tensors hold what it wrote (values are checked each
+    /// time, so this is wrong data or an error, never an access outside); if it cuts the file short, reading a tensor
+    /// gives an `Io` error, but reading a key may end the process by SIGBUS, as with any memory map.
+    ///
+    /// Errors (all with the fact `path`): `NotFound`, `Io`, `InvalidArgument` if the path is a directory or a device,
+    /// `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
+    pub fn open(path: &Path) -> Result<Gguf> {
+        let name = path.display().to_string();
+        Source::open(path)
+            .and_then(|source| Gguf::read_metadata(source, name))
+            .map_err(|e| e.with("path", path.display()))
+    }
+
+    /// Opens a GGUF that lies in memory, for example `&'static [u8]`, `Vec<u8>` or `Arc<[u8]>`.
+    ///
+    /// Errors: `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Gguf> {
+        Gguf::read_metadata(Source::Memory(Box::new(bytes)), "memory".to_owned())
+    }
+
+    /// Opens a GGUF that the caller reads. Its metadata are copied into memory, in steps that never reach far beyond
+    /// them; 1 GiB of metadata at most.
+    ///
+    /// Errors: `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`, and those of the reader.
+    pub fn from_reader(reader: Box<dyn ReadAt>) -> Result<Gguf> {
+        let size = reader.size();
+        Gguf::read_metadata(Source::Reader { reader, size, front: Vec::new() }, "reader".to_owned())
+    }
+
+    fn read_metadata(mut source: Source, name: String) -> Result<Gguf> {
+        let metadata = reader::read(&mut source)?;
+        Ok(Gguf { source, name, metadata })
+    }
+
+    /// The version of the format: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.metadata.version
+    }
+
+    /// The alignment of tensor data in bytes: a power of two.
+    pub fn alignment(&self) -> u64 {
+        self.metadata.alignment
+    }
+
+    /// The size of the whole file in bytes.
+    pub fn file_size(&self) -> u64 {
+        self.source.size()
+    }
+
+    /// The path, or `memory` or `reader`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All keys with their values, in the order of the file.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = (&str, Value<'_>)> {
+        self.metadata.entries.iter().map(|entry| (self.key(entry), self.value(entry)))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        let Metadata { entries, by_key, .. } = &self.metadata;
+        let order = |&i: &usize| entries.get(i).map_or("", |entry| self.key(entry)).cmp(key);
+        let i = *by_key.get(by_key.binary_search_by(order).ok()?)?;
+        entries.get(i).map(|entry| self.value(entry))
+    }
+
+    fn key(&self, entry: &Entry) -> &str {
+        // Checked when the file was opened; a file changed since then gives the empty string.
+        std::str::from_utf8(reader::front(&self.source, Some(entry.key.clone()))).unwrap_or_default()
+    }
+
+    fn value(&self, entry: &Entry) -> Value<'_> {
+        let bytes = reader::front(&self.source, Some(entry.value.clone()));
+        match entry.array {
+            Some(len) => Value::Array(Array { key: self.key(entry), element: entry.element, len, bytes }),
+            None => Value::from_bytes(entry.element, bytes).unwrap_or(Value::Str(&[])),
+        }
+    }
+
+    /// The value of a key as `T`, which `convert` gets from it if it has the right type.
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        convert: impl Fn(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match convert(value) {
+            Some(converted) => Ok(Some(converted)),
+            None => Err(self.name_file(
+                Error::corrupt_file(format!("key {key}: expected {expected}, found {value}"))
+                    .with("key", key)
+                    .with("expected", expected)
+                    .with("found", value),
+            )),
+        }
+    }
+
+    /// The value of a key that is a non-negative integer of any type, as far as it fits; `None` if there is no such key.
+    /// Errors: `CorruptFile` naming the key if the value is something else.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        self.typed(key, "an integer from 0 to 2^32 - 1", |value| value.as_integer()?.try_into().ok())
+    }
+
+    /// As [`Gguf::u32`], up to 2^64 - 1.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "an integer from 0 to 2^64 - 1", |value| value.as_integer()?.try_into().ok())
+    }
+
+    /// The value of a key that is an f32 or f64; `None` if there is no such key. Errors: `CorruptFile` naming the key if
+    /// the value is something else.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        self.typed(key, "a float", |value| value.as_f32())
+    }
+
+    /// The value of a key that is a bool; `None` if there is no such key. Errors: `CorruptFile` naming the key if the
+    /// value is something else.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "a bool", |value| value.as_bool())
+    }
+
+    /// The value of a key that is a string; `None` if there is no such key. Errors: `CorruptFile` naming the key if the
+    /// value is something else or not UTF-8.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        self.typed(key, "a string in UTF-8", |value| match value {
+            Value::Str(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        })
+    }
+
+    /// The value of a key that is an array; `None` if there is no such key. Errors: `CorruptFile` naming the key if the
+    /// value is something else.
+    pub fn array(&self, key: &str) -> Result<Option<Array<'_>>> {
+        self.typed(key, "an array", |value| match value {
+            Value::Array(array) => Some(array),
+            _ => None,
+        })
+    }
+
+    /// All tensors, in the order of the file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.metadata.tensors
+    }
+
+    /// The tensor of a name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        let Metadata { tensors, by_name, .. } = &self.metadata;
+        let order = |&i: &usize| tensors.get(i).map_or("", |tensor| &tensor.name).cmp(name);
+        tensors.get(*by_name.get(by_name.binary_search_by(order).ok()?)?)
+    }
+
+    /// Fills `out` with the bytes of a tensor's data from `offset` (within the tensor) on. Any number of threads may read
+    /// at the same time.
+    ///
+    /// Errors: `InvalidArgument` if that reaches beyond the tensor, `Io`, and those of the reader.
+    pub fn read(&self, tensor: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > tensor.bytes) {
+            let (name, bytes, n) = (&tensor.name, tensor.bytes, out.len());
+            let message =
+                format!("tensor {name}: expected to read within its {bytes} bytes, found {n} from offset {offset}");
+            return Err(self.name_file(Error::invalid_argument(message).with("tensor", name).with("offset", offset)));
+        }
+        let at = tensor.offset.saturating_add(offset);
+        self.source.read_at(at, out).map_err(|e| self.name_file(e.with("tensor", &tensor.name)))
+    }
+
+    /// All elements of a tensor, in the order of the file. Memory: 4 bytes an element, and 1 MiB at most.
+    ///
+    /// Errors: `Unsupported` naming the type, `OutOfMemory`, and those of [`Gguf::read`].
+    pub fn decode(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
+        let format = tensor.format()?;
+        let mut out = try_vec(tensor.elements(), 0.0, "a decoded tensor")?;
+        let blocks = ((1 << 20) / format.block_bytes()).min(out.len() / format.block_len()).max(1);
+        let mut buffer = try_vec(blocks * format.block_bytes(), 0, "a part of a tensor")?;
+        let mut offset = 0;
+        for out in out.chunks_mut(blocks * format.block_len()) {
+            let n = out.len() / format.block_len() * format.block_bytes();
+            let Some(bytes) = buffer.get_mut(..n) else {
+                return Err(Error::internal("a chunk larger than its buffer"));
+            };
+            self.read(tensor, offset, bytes)?;
+            format.decode(bytes, out)?;
+            offset += n as u64;
+        }
+        Ok(out)
+    }
+
+    /// Adds the fact `path`, if this is a file.
+    fn name_file(&self, error: Error) -> Error {
+        match self.source {
+            Source::File { .. } => error.with("path", &self.name),
+            _ => error,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The memory map of a file's metadata: the one unsafe line of the reader.
+
+#![allow(unsafe_code)]
+
+use memmap2::Mmap;
+use std::fs::File;
+
+/// Maps a whole file for reading. What happens when the file is changed is told at [`super::Gguf::open`].
+pub(super) fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is private and read-only, so nothing in this process writes to it, and the file stays open as
+    // long as the map. Another process can still change the file. The reader is built for that: it reads the map as
+    // plain bytes only, checks every length each time against the map's fixed size, and keeps no typed reference
+    // into it whose validity hangs on the content (text is checked for UTF-8 whenever it is handed out).
+    unsafe { Mmap::map(file) }
+}

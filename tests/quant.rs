@@ -1,0 +1,150 @@
+//! The table of formats against goldens made by ggml 0.25.3: decoding to the bit, encoding to the byte.
+
+use llm::gguf::Gguf;
+use llm::quant::{Format, type_info};
+use std::path::Path;
+
+fn golden(format: &str) -> Gguf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant").join(format!("{format}.gguf"));
+    Gguf::open(&path).unwrap()
+}
+
+fn floats(gguf: &Gguf, name: &str) -> Vec<f32> {
+    gguf.decode(gguf.tensor(name).unwrap()).unwrap()
+}
+
+fn bytes(gguf: &Gguf, name: &str) -> Vec<u8> {
+    let tensor = gguf.tensor(name).unwrap();
+    let mut bytes = vec![0; tensor.bytes as usize];
+    gguf.read(tensor, 0, &mut bytes).unwrap();
+    bytes
+}
+
+/// Every golden vector of every format: `v.x` the numbers, `v.q` encoded, `v.y` decoded again.
+const VECTORS: [&str; 11] =
+    ["a", "a1", "b", "c.zeros", "c.outlier", "c.denormal", "c.altmax", "c.const", "c.onehot", "c.ties", "c.overflow"];
+
+/// The formats with goldens: all but F32, which is its own.
+fn formats() -> impl Iterator<Item = Format> {
+    Format::ALL.iter().copied().filter(|format| *format != Format::F32)
+}
+
+#[test]
+fn decoding_is_equal_to_the_bit() {
+    for format in formats() {
+        let gguf = golden(format.name());
+        for v in VECTORS {
+            let q = bytes(&gguf, &format!("{v}.q"));
+            let expected = floats(&gguf, &format!("{v}.y"));
+            let mut found = vec![0.0; expected.len()];
+            format.decode(&q, &mut found).unwrap();
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let equal = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+                assert!(equal, "{} {v}[{i}]: expected {expected:e}, found {found:e}", format.name());
+            }
+            // The whole tensor by way of the file gives the same.
+            let whole = floats(&gguf, &format!("{v}.q"));
+            assert!(whole.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{} {v}", format.name());
+        }
+    }
+}
+
+#[test]
+fn encoding_is_equal_to_the_byte() {
+    let encoded: Vec<_> = formats().filter(|format| format.can_encode()).collect();
+    assert_eq!(encoded.len(), 7);
+    for format in encoded {
+        let gguf = golden(format.name());
+        for v in VECTORS {
+            let x = floats(&gguf, &format!("{v}.x"));
+            let expected = bytes(&gguf, &format!("{v}.q"));
+            let mut found = vec![0; expected.len()];
+            format.encode(&x, &mut found).unwrap();
+            if let Some(i) = (0..expected.len()).find(|&i| found[i] != expected[i]) {
+                panic!("{} {v} byte {i}: expected {:02x}, found {:02x}", format.name(), expected[i], found[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_is_itself() {
+    let x = [0.0, -0.0, 1.5, f32::MIN_POSITIVE / 4.0, f32::INFINITY, -3e38];
+    let mut q = [0; 24];
+    Format::F32.encode(&x, &mut q).unwrap();
+    assert_eq!(q[8..12], 1.5f32.to_le_bytes());
+    let mut y = [9.0; 6];
+    Format::F32.decode(&q, &mut y).unwrap();
+    assert_eq!(x.map(f32::to_bits), y.map(f32::to_bits));
+}
+
+#[test]
+fn numbers_that_are_none_are_encoded_without_panic() {
+    for format in Format::ALL.iter().filter(|format| format.can_encode()) {
+        for strange in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -f32::MAX] {
+            let mut x = vec![1.0; 32];
+            x[7] = strange;
+            let mut q = vec![0; format.row_bytes(32).unwrap()];
+            format.encode(&x, &mut q).unwrap();
+            format.decode(&q, &mut x).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_f16_and_bf16_comes_back() {
+    for format in [Format::F16, Format::BF16] {
+        for bits in 0..=u16::MAX {
+            let q = bits.to_le_bytes();
+            let (mut y, mut back) = ([0.0], [0; 2]);
+            format.decode(&q, &mut y).unwrap();
+            format.encode(&y, &mut back).unwrap();
+            if y[0].is_nan() {
+                format.decode(&back, &mut y).unwrap();
+                assert!(y[0].is_nan(), "{} {bits:04x}", format.name());
+            } else {
+                assert_eq!(back, q, "{} {bits:04x}", format.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_names_and_sizes_types() {
+    for format in Format::ALL {
+        assert_eq!(Format::from_id(format.id()), Some(*format));
+        assert_eq!(Format::from_name(format.name()), Some(*format));
+        let info = type_info(format.id()).unwrap();
+        assert_eq!((info.name(), info.block_bytes()), (format.name(), format.block_bytes()));
+    }
+    for format in formats() {
+        let gguf = golden(format.name());
+        assert_eq!(gguf.u32("golden.block_length").unwrap(), Some(format.block_len() as u32));
+        assert_eq!(gguf.u32("golden.block_bytes").unwrap(), Some(format.block_bytes() as u32));
+    }
+    let unknown = [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX];
+    assert!(unknown.iter().all(|id| type_info(*id).is_none() && Format::from_id(*id).is_none()));
+    let known: Vec<u32> = (0..43).filter(|id| type_info(*id).is_some_and(|info| info.id() == *id)).collect();
+    assert_eq!(known.len(), 43 - 8);
+    assert_eq!(
+        type_info(23).map(|info| (info.name(), info.block_len(), info.block_bytes())),
+        Some(("IQ4_XS", 256, 136))
+    );
+    assert_eq!(Format::from_name("q4_k"), None);
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_errors() {
+    assert_eq!(Format::Q4_0.row_bytes(64), Some(36));
+    assert_eq!(Format::Q4_0.row_bytes(48), None);
+    assert_eq!(Format::F32.row_bytes(usize::MAX), None);
+    let error = Format::Q4_0.decode(&[0; 17], &mut [0.0; 32]).unwrap_err();
+    assert!(matches!(error, llm::Error::InvalidArgument(_)), "{error}");
+    assert_eq!(
+        (error.fact("format"), error.fact("bytes"), error.fact("elements")),
+        (Some("Q4_0"), Some("17"), Some("32"))
+    );
+    assert!(Format::Q8_0.encode(&[0.0; 33], &mut [0; 34]).is_err());
+    let error = Format::Q6K.encode(&[0.0; 256], &mut [0; 210]).unwrap_err();
+    assert!(matches!(error, llm::Error::Unsupported(_)), "{error}");
+}
