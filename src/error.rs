@@ -106,7 +106,9 @@ pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Resul
     let mut v = Vec::new();
     v.try_reserve_exact(n).map_err(|_| {
         let bytes = n.saturating_mul(size_of::<T>());
-        Error::out_of_memory(format!("{what} needs {bytes} bytes, which cannot be had")).with("bytes", bytes).with("what", what)
+        Error::out_of_memory(format!("{what} needs {bytes} bytes, which cannot be had"))
+            .with("bytes", bytes)
+            .with("what", what)
     })?;
     v.resize(n, value);
     Ok(v)

@@ -312,7 +312,7 @@ impl Cursor<'_> {
         let len = self.u64()?;
         // A string takes at least its length field.
         let least = element.size().unwrap_or(8) as u64;
-        self.check_count(element.name(), len, least)?;
+        self.check_count(&format!("elements of type {}", element.name()), len, least)?;
         let start = self.at;
         if element == ElementType::Str {
             for _ in 0..len {
