@@ -368,6 +368,27 @@ fn errors_and_lies_of_a_reader_are_errors() {
     assert!(most < MIB, "{most} bytes");
 }
 
+/// A dimension of 0 makes a tensor empty and its size in bytes 0: the other dimensions must be bounded all the same.
+#[test]
+fn dimensions_of_an_empty_tensor_are_bounded() {
+    let open = |dims: [u64; 3]| {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend([1u64, 0, 1].iter().flat_map(|n| n.to_le_bytes()));
+        bytes.extend(b"t\x03\0\0\0");
+        bytes.extend(dims.iter().flat_map(|n| n.to_le_bytes()));
+        bytes.extend([0; 4 + 8]);
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        Gguf::from_bytes(bytes)
+    };
+    let gguf = open([4, 1 << 40, 0]).unwrap();
+    assert_eq!((gguf.tensors()[0].rows(), gguf.tensors()[0].elements()), (0, 0));
+    for dims in [[1 << 63, 0, 1], [0, 1 << 63, 1], [1 << 40, 1 << 40, 0], [0, 1 << 40, 1 << 40], [1 << 62, 2, 0]] {
+        let error = open(dims).err().unwrap();
+        assert_eq!(error.fact("tensor"), Some("t"), "{dims:?}: {error}");
+        assert!(error.to_string().contains("2^63 elements"), "{dims:?}: {error}");
+    }
+}
+
 /// From a reader no more is read than the metadata need, in a few steps.
 #[test]
 fn a_reader_is_not_asked_for_the_weights() {
@@ -431,6 +452,9 @@ fn changed_bytes_do_no_harm() {
 }
 
 proptest::proptest! {
+    // Cases that failed are printed, not kept in a file.
+    #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
     /// Any 64-bit number anywhere in the metadata, as lengths, counts and offsets are.
     #[test]
     fn any_number_anywhere_does_no_harm(at in 0usize..650, number: u64, shift in 0u32..64) {

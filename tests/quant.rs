@@ -110,6 +110,29 @@ fn every_f16_and_bf16_comes_back() {
 }
 
 #[test]
+fn halves_and_bfloats_round_to_nearest_even() {
+    let cases = [
+        (Format::BF16, 0x3F80_8000, 0x3F80),
+        (Format::BF16, 0x3F80_8001, 0x3F81),
+        (Format::BF16, 0x3F81_8000, 0x3F82),
+        (Format::BF16, 0x7F7F_8000, 0x7F80),
+        (Format::BF16, 0x7F80_0001, 0x7FC0),
+        (Format::BF16, 0x0000_8001, 0x0001),
+        (Format::F16, (1.0f32 + 1.0 / 2048.0).to_bits(), 0x3C00),
+        (Format::F16, (1.0f32 + 3.0 / 2048.0).to_bits(), 0x3C02),
+        (Format::F16, 65519.0f32.to_bits(), 0x7BFF),
+        (Format::F16, 65520.0f32.to_bits(), 0x7C00),
+        (Format::F16, (-1e6f32).to_bits(), 0xFC00),
+        (Format::F16, 6e-8f32.to_bits(), 0x0001),
+    ];
+    for (format, bits, expected) in cases {
+        let mut found = [0; 2];
+        format.encode(&[f32::from_bits(bits)], &mut found).unwrap();
+        assert_eq!(u16::from_le_bytes(found), expected, "{} {bits:08x}", format.name());
+    }
+}
+
+#[test]
 fn the_table_names_and_sizes_types() {
     for format in Format::ALL {
         assert_eq!(Format::from_id(format.id()), Some(*format));

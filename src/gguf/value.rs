@@ -55,21 +55,32 @@ pub(super) const ARRAY_ID: u32 = 9;
 
 /// A metadata value.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
 pub enum Value<'a> {
+    /// A u8.
     U8(u8),
+    /// An i8.
     I8(i8),
+    /// A u16.
     U16(u16),
+    /// An i16.
     I16(i16),
+    /// A u32.
     U32(u32),
+    /// An i32.
     I32(i32),
+    /// An f32.
     F32(f32),
+    /// A bool.
     Bool(bool),
     /// The bytes of a string, which are not always valid UTF-8: real vocabularies hold pieces of characters.
     Str(&'a [u8]),
+    /// A u64.
     U64(u64),
+    /// An i64.
     I64(i64),
+    /// An f64.
     F64(f64),
+    /// An array.
     Array(Array<'a>),
 }
 
