@@ -3,7 +3,7 @@
 //!
 //! A tensor's row is cut into blocks of a fixed number of elements; a block is a fixed number of bytes. A format that
 //! this library decodes is one row of the table below plus one block type (one file per family) that implements
-//! [`Block`]; a type that it can only size and list is a row without one. Ids, names and layouts are those of ggml
+//! `Block`; a type that it can only size and list is a row without one. Ids, names and layouts are those of ggml
 //! (`ggml.h`, `ggml-common.h` of ggml 0.25), on which the GGUF format rests.
 
 pub(crate) mod float;
