@@ -1,0 +1,117 @@
+//! Byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019): a word starts as its bytes, and the
+//! merge that training made first is applied first.
+
+use super::merge::{Merger, NONE, out_of_memory};
+use super::pretokenize::PreTokenizer;
+use super::table::{Merge, MergeTable};
+use super::unicode::first_char;
+use super::vocab::Vocab;
+use crate::error::Result;
+
+/// The alphabet in which files write tokens: printable bytes stand for themselves as Latin-1 characters, the 68 others
+/// are moved in order to U+0100 and up. Entry `c` is 1 + the byte that U+`c` stands for, or 0 for none.
+static ALPHABET: [u16; 256 + 68] = {
+    let mut table = [0; 256 + 68];
+    let (mut byte, mut moved) = (0u16, 0);
+    while byte < 256 {
+        let printable = matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
+        let character = if printable { byte } else { 256 + moved };
+        table[character as usize] = byte + 1;
+        moved += !printable as u16;
+        byte += 1;
+    }
+    table
+};
+
+/// Appends the bytes that a token means in the byte alphabet. A token with other characters cannot come of merging
+/// bytes: it is appended as it is, and the result is false.
+pub(crate) fn write_bytes(token: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let mut at = 0;
+    while let Some(rest) = token.get(at..).filter(|rest| !rest.is_empty()) {
+        let (c, length) = first_char(rest);
+        match ALPHABET.get(c as usize) {
+            Some(&code @ 1..) => out.push((code - 1) as u8),
+            _ => {
+                out.truncate(start);
+                out.extend_from_slice(token);
+                return false;
+            }
+        }
+        at += length;
+    }
+    true
+}
+
+pub(crate) struct Bpe {
+    pre: &'static PreTokenizer,
+    merges: MergeTable,
+    /// The token of each byte, or [`NONE`].
+    bytes: [u32; 256],
+}
+
+impl Bpe {
+    /// From the `count` merges of a file in order of rank, each `left right`. A merge that names or makes a piece that is no
+    /// token is passed over: nothing could be done with it.
+    pub fn new<'a>(
+        vocab: &Vocab,
+        pre: &'static PreTokenizer,
+        count: usize,
+        merges: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Bpe> {
+        let mut table = MergeTable::new(count)?;
+        let mut joined = Vec::new();
+        for (merge, rank) in merges.take(count).zip(0..NONE) {
+            // The left side is not empty, and may itself be a space.
+            let Some(space) = merge.iter().skip(1).position(|&c| c == b' ') else { continue };
+            let (left, right) = (&merge[..space + 1], &merge[space + 2..]);
+            joined.clear();
+            joined.try_reserve(merge.len()).map_err(out_of_memory)?;
+            if !write_bytes(left, &mut joined) {
+                continue;
+            }
+            let middle = joined.len();
+            if !write_bytes(right, &mut joined) {
+                continue;
+            }
+            let ids = (vocab.ordinary(&joined[..middle]), vocab.ordinary(&joined[middle..]), vocab.ordinary(&joined));
+            if let (Some(left), Some(right), Some(id)) = ids {
+                table.insert(left, right, Merge { rank, id });
+            }
+        }
+        let byte = |b: usize| vocab.ordinary(&[b as u8]).unwrap_or(vocab.byte(b as u8));
+        Ok(Bpe { pre, merges: table, bytes: std::array::from_fn(byte) })
+    }
+
+    /// Appends the tokens of a text without special tokens. A byte without a token gives nothing: files name a control
+    /// token as the unknown token, which must not come of text.
+    pub fn encode(&self, vocab: &Vocab, text: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+        self.pre.split(text, &mut |word| {
+            ids.try_reserve(word.len()).map_err(out_of_memory)?;
+            if self.pre.whole_words
+                && let Some(id) = vocab.ordinary(word)
+            {
+                ids.push(id);
+                return Ok(());
+            }
+            // Cut where no token spans; ends are relative to the word, and nothing asks for them.
+            merger.clear();
+            let mut last = None;
+            for (&byte, end) in word.iter().zip(1..) {
+                if last.replace(byte).is_some_and(|last| !vocab.spans(last, byte)) {
+                    self.flush(merger, ids)?;
+                    merger.clear();
+                }
+                merger.push(self.bytes[usize::from(byte)], end)?;
+            }
+            self.flush(merger, ids)
+        })
+    }
+
+    /// Merges the bytes since the last cut and appends their tokens.
+    fn flush(&self, merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+        merger.run(|left, right| self.merges.get(left.id, right.id))?;
+        ids.extend(merger.symbols().map(|symbol| symbol.id).filter(|&id| id != NONE));
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Special and user-defined tokens in a text: they are found first, and what lies between them is tokenized.
+
+use super::vocab::{TokenKind, Vocab};
+use crate::error::{Error, Result};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+/// A part of a text.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Part<'a> {
+    /// Bytes, at least one, that hold no special token.
+    Text(&'a [u8]),
+    Token(u32),
+}
+
+/// One automaton (Aho and Corasick, 1975) per way to look at a text. Of the tokens that begin at a place the longest
+/// is taken, as the models' own tokenizers do, in time linear in the text.
+pub(crate) struct Specials {
+    /// User-defined tokens.
+    always: Automaton,
+    /// These, control tokens and the unknown token.
+    all: Automaton,
+}
+
+struct Automaton {
+    search: Option<AhoCorasick>,
+    /// Token of each pattern, and whether the white space after it belongs to it.
+    tokens: Vec<(u32, bool)>,
+}
+
+impl Automaton {
+    fn new<'a>(tokens: impl Iterator<Item = (u32, bool, &'a [u8])>) -> Result<Automaton> {
+        let (tokens, texts): (Vec<_>, Vec<_>) = tokens.map(|(id, strips, text)| ((id, strips), text)).unzip();
+        // Not the automaton with a full table of transitions: its size is out of proportion to the file's.
+        let search = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&texts);
+        let search = search.map_err(|e| {
+            Error::unsupported(format!("{} special tokens are more than can be searched for: {e}", texts.len()))
+                .with("key", "tokenizer.ggml.tokens")
+        })?;
+        Ok(Automaton { search: Some(search).filter(|_| !tokens.is_empty()), tokens })
+    }
+}
+
+fn is_space(c: u8) -> bool {
+    matches!(c, b' ' | b'\t'..=b'\r')
+}
+
+impl Specials {
+    /// `strips`: whether the white space after a special token belongs to the token.
+    pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> bool) -> Result<Specials> {
+        let all = || vocab.specials().map(|(id, kind, text)| (kind, (id, strips(text), text)));
+        let always = all().filter(|(kind, _)| *kind == TokenKind::UserDefined);
+        Ok(Specials {
+            always: Automaton::new(always.map(|(_, token)| token))?,
+            all: Automaton::new(all().map(|(_, token)| token))?,
+        })
+    }
+
+    /// Calls `part` with the parts of a text in order.
+    pub fn split<'a>(
+        &self,
+        text: &'a [u8],
+        parse_special: bool,
+        mut part: impl FnMut(Part<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let automaton = if parse_special { &self.all } else { &self.always };
+        let mut at = 0;
+        for found in automaton.search.iter().flat_map(|search| search.find_iter(text)) {
+            let Some(&(id, strips)) = automaton.tokens.get(found.pattern().as_usize()) else { continue };
+            if let Some(before @ [_, ..]) = text.get(at..found.start()) {
+                part(Part::Text(before))?;
+            }
+            part(Part::Token(id))?;
+            at = found.end();
+            if strips {
+                at += text[at..].iter().take_while(|&&c| is_space(c)).count();
+            }
+        }
+        match text.get(at..) {
+            Some(rest @ [_, ..]) => part(Part::Text(rest)),
+            _ => Ok(()),
+        }
+    }
+}

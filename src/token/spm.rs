@@ -1,0 +1,76 @@
+//! SentencePiece's merge by score (Kudo and Richardson, 2018): a text starts as its characters, and of all
+//! neighbours that together are a token those of the highest score merge first.
+
+use super::merge::{Merger, NONE, out_of_memory};
+use super::table::Merge;
+use super::unicode::characters;
+use super::vocab::Vocab;
+use crate::error::Result;
+
+/// U+2581, which stands for a space in tokens.
+pub(crate) const SPACE_MARK: &[u8] = "\u{2581}".as_bytes();
+
+/// Appends a token with its space marks turned into spaces. A token that has a space already cannot come of merging,
+/// since the text's own spaces become marks: the result is false.
+pub(crate) fn write_spaces(token: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut rest = token;
+    while let Some(&first) = rest.first() {
+        if let Some(after) = rest.strip_prefix(SPACE_MARK) {
+            out.push(b' ');
+            rest = after;
+        } else {
+            out.push(first);
+            rest = &rest[1..];
+        }
+    }
+    !token.contains(&b' ')
+}
+
+/// A score as a rank: the higher the score, the lower the rank. NaN comes last.
+fn rank(score: f32) -> u32 {
+    // + 0.0 makes -0 and 0 the same score.
+    let bits = if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }.to_bits();
+    // Positive floats order as their bits; negative ones the other way round.
+    if bits >> 31 == 0 { !(bits | 1 << 31) } else { bits }
+}
+
+/// Appends the tokens of a text without special tokens, with a space put before it if `prefix`. Of a character that is
+/// no token each byte gives its byte token or else the unknown token, or nothing if there is neither.
+pub(crate) fn encode(vocab: &Vocab, text: &[u8], prefix: bool, merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+    // The characters since the last place that no token spans.
+    let mut stretch: Vec<u8> = Vec::new();
+    merger.clear();
+    for character in prefix.then_some(SPACE_MARK).into_iter().chain(characters(text)) {
+        let character = if character == SPACE_MARK { b" " } else { character };
+        if let (Some(&last), Some(&first)) = (stretch.last(), character.first())
+            && !vocab.spans(last, first)
+        {
+            flush(vocab, &stretch, merger, ids)?;
+            stretch.clear();
+            merger.clear();
+        }
+        stretch.try_reserve(character.len()).map_err(out_of_memory)?;
+        stretch.extend_from_slice(character);
+        merger.push(vocab.ordinary(character).unwrap_or(NONE), stretch.len() as u32)?;
+    }
+    flush(vocab, &stretch, merger, ids)
+}
+
+/// Merges the symbols of a stretch and appends its tokens.
+fn flush(vocab: &Vocab, stretch: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+    merger.run(|left, right| {
+        let id = vocab.ordinary(&stretch[left.start as usize..right.end as usize])?;
+        Some(Merge { rank: rank(vocab.score(id)), id })
+    })?;
+    for symbol in merger.symbols() {
+        let bytes = &stretch[symbol.start as usize..symbol.end as usize];
+        ids.try_reserve(bytes.len()).map_err(out_of_memory)?;
+        if symbol.id != NONE {
+            ids.push(symbol.id);
+        } else {
+            let byte = |&b: &u8| Some(vocab.byte(b)).filter(|&id| id != NONE).or(vocab.unk);
+            ids.extend(bytes.iter().filter_map(byte));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The tables of a tokenizer, made for a quarter of a million short keys: one buffer for all pieces, hash tables with
+//! open addressing and linear probing, no allocation per key.
+
+use crate::error::{Error, Result, try_vec};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// The pieces of a vocabulary one after the other in one buffer.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    bytes: Vec<u8>,
+    /// Where each piece ends.
+    ends: Vec<u32>,
+}
+
+impl Pieces {
+    /// No pieces, with room for `count`.
+    pub fn with_capacity(count: usize) -> Result<Pieces> {
+        let mut ends = Vec::new();
+        ends.try_reserve_exact(count).map_err(|_| out_of_memory())?;
+        Ok(Pieces { bytes: Vec::new(), ends })
+    }
+
+    /// Adds a piece that `write` appends to the buffer.
+    pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T, longest: usize) -> Result<T> {
+        self.bytes.try_reserve(longest).map_err(|_| out_of_memory())?;
+        self.ends.try_reserve(1).map_err(|_| out_of_memory())?;
+        let result = write(&mut self.bytes);
+        let end = u32::try_from(self.bytes.len()).map_err(|_| {
+            Error::unsupported("a vocabulary of more than 4 GiB of text").with("key", "tokenizer.ggml.tokens")
+        })?;
+        self.ends.push(end);
+        Ok(result)
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes of piece `id`; `None` beyond the last.
+    pub fn get(&self, id: u32) -> Option<&[u8]> {
+        let id = id as usize;
+        let end = *self.ends.get(id)? as usize;
+        let start = id.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |&start| start as usize);
+        self.bytes.get(start..end)
+    }
+}
+
+fn out_of_memory() -> Error {
+    Error::out_of_memory("the vocabulary needs memory that cannot be had")
+}
+
+/// Mixes by a multiplication whose two halves are folded (the core of wyhash, Wang Yi, 2019).
+#[inline]
+fn fold(x: u64) -> u64 {
+    let product = u128::from(x) * 0x9E37_79B9_7F4A_7C15;
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// A start value that the writer of a file cannot know, so that no file can make all its keys collide.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn hash(seed: u64, key: &[u8]) -> u64 {
+    let (words, tail) = key.as_chunks::<8>();
+    let mut state = seed;
+    for word in words {
+        state = fold(state ^ u64::from_le_bytes(*word));
+    }
+    // At most 7 bytes, so that the length has a place of its own.
+    let tail = tail.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    fold(state ^ tail ^ (key.len() as u64) << 56)
+}
+
+/// The number of slots for `keys` keys: a power of two that stays at least a third empty.
+fn slot_count(keys: usize) -> usize {
+    (keys + keys / 2 + 2).next_power_of_two()
+}
+
+/// From the bytes of a piece to its id. The bytes themselves stay in [`Pieces`].
+pub(crate) struct PieceTable {
+    seed: u64,
+    /// Upper half of the hash, id.
+    slots: Vec<(u32, u32)>,
+    longest: usize,
+}
+
+const EMPTY: u32 = u32::MAX;
+
+impl PieceTable {
+    /// A table for at most `keys` keys.
+    pub fn new(keys: usize) -> Result<PieceTable> {
+        let slots = try_vec(slot_count(keys), (0, EMPTY), "the table of the vocabulary")?;
+        Ok(PieceTable { seed: seed(), slots, longest: 0 })
+    }
+
+    /// The slot that holds the key or, if there is none, the empty one in which it belongs.
+    fn slot(&self, pieces: &Pieces, key: &[u8]) -> (usize, u32) {
+        let hash = hash(self.seed, key);
+        let (tag, mask) = ((hash >> 32) as u32, self.slots.len() - 1);
+        let mut at = hash as usize & mask;
+        while let Some(&(slot_tag, id)) = self.slots.get(at) {
+            if id == EMPTY || slot_tag == tag && pieces.get(id) == Some(key) {
+                break;
+            }
+            at = (at + 1) & mask;
+        }
+        (at, tag)
+    }
+
+    /// Adds the key of piece `id`; a key that is there keeps its id, so that of equal pieces the first counts.
+    /// No more keys may be added than `new` was told.
+    pub fn insert(&mut self, pieces: &Pieces, id: u32) {
+        let Some(key) = pieces.get(id) else { return };
+        let (at, tag) = self.slot(pieces, key);
+        if let Some(slot @ &mut (_, EMPTY)) = self.slots.get_mut(at) {
+            *slot = (tag, id);
+            self.longest = self.longest.max(key.len());
+        }
+    }
+
+    /// The id of the piece with exactly these bytes.
+    pub fn get(&self, pieces: &Pieces, key: &[u8]) -> Option<u32> {
+        if key.len() > self.longest {
+            return None;
+        }
+        let (at, _) = self.slot(pieces, key);
+        self.slots.get(at).map(|&(_, id)| id).filter(|&id| id != EMPTY)
+    }
+}
+
+/// What two neighbouring tokens merge into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Merge {
+    /// Merges of lower rank come first.
+    pub rank: u32,
+    pub id: u32,
+}
+
+/// From two tokens to what they merge into.
+pub(crate) struct MergeTable {
+    seed: u64,
+    /// Left id and right id, rank and result.
+    slots: Vec<(u64, Merge)>,
+}
+
+/// No pair: ids are below `u32::MAX`.
+const NO_PAIR: u64 = u64::MAX;
+
+impl MergeTable {
+    /// A table for at most `keys` merges.
+    pub fn new(keys: usize) -> Result<MergeTable> {
+        let empty = (NO_PAIR, Merge { rank: u32::MAX, id: u32::MAX });
+        Ok(MergeTable { seed: seed(), slots: try_vec(slot_count(keys), empty, "the table of merges")? })
+    }
+
+    fn slot(&self, left: u32, right: u32) -> (usize, u64) {
+        let key = u64::from(left) << 32 | u64::from(right);
+        let mask = self.slots.len() - 1;
+        let mut at = fold(self.seed ^ key) as usize & mask;
+        while let Some(&(slot_key, _)) = self.slots.get(at) {
+            if slot_key == key || slot_key == NO_PAIR {
+                break;
+            }
+            at = (at + 1) & mask;
+        }
+        (at, key)
+    }
+
+    /// Adds a merge; of two merges of the same pair the first counts.
+    /// No more merges may be added than `new` was told.
+    pub fn insert(&mut self, left: u32, right: u32, merge: Merge) {
+        let (at, key) = self.slot(left, right);
+        if let Some(slot @ &mut (NO_PAIR, _)) = self.slots.get_mut(at) {
+            *slot = (key, merge);
+        }
+    }
+
+    /// What the pair merges into.
+    pub fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        let (at, _) = self.slot(left, right);
+        self.slots.get(at).filter(|&&(key, _)| key != NO_PAIR).map(|&(_, merge)| merge)
+    }
+}
+
+/// Which byte comes right after which inside the tokens that merging can give. Where a text has two bytes that no token
+/// has, nothing merges across: a text can be cut there, mostly before spaces.
+pub(crate) struct Adjacency {
+    /// Bit `b` of entry `a`: whether `b` follows `a`.
+    follows: Box<[[u64; 4]; 256]>,
+}
+
+impl Adjacency {
+    pub fn new() -> Adjacency {
+        Adjacency { follows: Box::new([[0; 4]; 256]) }
+    }
+
+    pub fn insert(&mut self, piece: &[u8]) {
+        for (&a, &b) in piece.iter().zip(piece.iter().skip(1)) {
+            self.follows[usize::from(a)][usize::from(b >> 6)] |= 1 << (b & 63);
+        }
+    }
+
+    pub fn get(&self, a: u8, b: u8) -> bool {
+        self.follows[usize::from(a)][usize::from(b >> 6)] >> (b & 63) & 1 == 1
+    }
+}
