@@ -34,6 +34,13 @@ pub(super) struct Candidates {
     order: Order,
 }
 
+/// Nothing is held between draws: a copy is empty.
+impl Clone for Candidates {
+    fn clone(&self) -> Self {
+        Candidates::new()
+    }
+}
+
 impl Candidates {
     pub fn new() -> Self {
         Candidates { items: Vec::new(), order: Order::Id }

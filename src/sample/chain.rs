@@ -62,10 +62,13 @@ pub struct Candidate {
 /// sampler.accept(token);
 /// # Ok::<(), llm::Error>(())
 /// ```
+///
+/// A clone goes on as the original would.
+#[derive(Clone)]
 pub struct Sampler {
     steps: Vec<Step>,
     /// The compiled steps, without those that are off.
-    stages: Vec<Stage>,
+    stages: Vec<Box<dyn Stage>>,
     candidates: Candidates,
     /// The accepted tokens, oldest first; `window` of them count, more may be here.
     history: Vec<u32>,
@@ -191,7 +194,7 @@ impl Sampler {
         self.candidates.fill(logits)?;
         let context = Context { history: &self.history };
         for stage in &mut self.stages {
-            stage(&mut self.candidates, &context);
+            stage.run(&mut self.candidates, &context);
         }
         Ok(())
     }

@@ -49,12 +49,32 @@ pub(super) struct Context<'a> {
     pub history: &'a [u32],
 }
 
-/// A step ready to run. A step with state keeps it in the closure; compiling the step again resets it.
-pub(super) type Stage = Box<dyn FnMut(&mut Candidates, &Context) + Send>;
+/// A step ready to run. A step with state keeps it in its closure: copying the stage copies it, compiling the step again
+/// resets it.
+pub(super) trait Stage: Send {
+    fn run(&mut self, candidates: &mut Candidates, context: &Context);
+    fn copy(&self) -> Box<dyn Stage>;
+}
+
+impl<F: FnMut(&mut Candidates, &Context) + Clone + Send + 'static> Stage for F {
+    fn run(&mut self, candidates: &mut Candidates, context: &Context) {
+        self(candidates, context);
+    }
+
+    fn copy(&self) -> Box<dyn Stage> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Stage> {
+    fn clone(&self) -> Self {
+        (**self).copy()
+    }
+}
 
 /// THE table of samplers. A row checks the parameters of a step and gives its function; `None`: these parameters turn
 /// the step off.
-pub(super) fn compile(step: Step) -> Result<Option<Stage>> {
+pub(super) fn compile(step: Step) -> Result<Option<Box<dyn Stage>>> {
     Ok(match step {
         Step::Greedy => stage(|c, _| c.keep_best(1)),
         Step::Temperature(t) => {
@@ -87,7 +107,7 @@ pub(super) fn window(step: Step) -> usize {
     }
 }
 
-fn stage(f: impl FnMut(&mut Candidates, &Context) + Send + 'static) -> Option<Stage> {
+fn stage(f: impl FnMut(&mut Candidates, &Context) + Clone + Send + 'static) -> Option<Box<dyn Stage>> {
     Some(Box::new(f))
 }
 
