@@ -1,0 +1,161 @@
+/* llm-bench: how fast a model is on this machine. SPDX-License-Identifier: MIT OR Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+
+#include "common.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+/* What is measured, and with what. */
+typedef struct {
+    llm_session_t *session;
+    uint32_t vocab_size;
+    float *logits; /* (V) */
+    bool json;
+    bool first; /* of the JSON array's items */
+    const char *model_path;
+    uint32_t threads;
+} bench_t;
+
+/* When the process started, on the clock of now(). What ran before main was the loader, whose time is the processor
+ * time used so far: finer than the start time that the kernel reports, which is in ticks of 10 ms. */
+static double process_start(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return now() - ((double)used.tv_sec + 1e-9 * (double)used.tv_nsec);
+}
+
+static double peak_mib(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024; /* Linux counts in KiB */
+}
+
+/* Tokens all over the vocabulary, the same in every run. */
+static llm_token_t some_token(const bench_t *bench, uint32_t i) {
+    return (llm_token_t)(((uint64_t)i * 2654435761u + 1) % bench->vocab_size);
+}
+
+/* Appends tokens and waits for the logits after the last. */
+static void append(bench_t *bench, const llm_token_t *tokens, size_t count) {
+    llm_error_t *error = NULL;
+    check(llm_session_append_tokens(bench->session, tokens, count, &error), error);
+    check(llm_session_logits(bench->session, bench->logits, bench->vocab_size, &error), error);
+}
+
+/* One prompt of `count` tokens, or `count` single tokens: seconds. */
+static double prompt_seconds(bench_t *bench, const llm_token_t *tokens, uint32_t count) {
+    double start = now();
+    append(bench, tokens, count);
+    return now() - start;
+}
+
+static double single_seconds(bench_t *bench, const llm_token_t *tokens, uint32_t count) {
+    double start = now();
+    for (uint32_t i = 0; i < count; i++) append(bench, &tokens[i], 1);
+    return now() - start;
+}
+
+static void separator(bench_t *bench) {
+    if (bench->json) printf("%s\n  ", bench->first ? "[" : ",");
+    bench->first = false;
+}
+
+/* Runs a test `repeats` times, each in an empty session, after one run that is not counted. */
+static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repeats,
+                double (*seconds)(bench_t *, const llm_token_t *, uint32_t)) {
+    if (count == 0) return;
+    llm_error_t *error = NULL;
+    llm_token_t *tokens = must_realloc(NULL, count, sizeof *tokens);
+    double *speeds = must_realloc(NULL, repeats, sizeof *speeds);
+    double sum = 0;
+    for (uint32_t i = 0; i < count; i++) tokens[i] = some_token(bench, i);
+    for (uint32_t i = 0; i <= repeats; i++) {
+        check(llm_session_reset(bench->session, &error), error);
+        double speed = count / seconds(bench, tokens, count);
+        if (i > 0) sum += speeds[i - 1] = speed;
+    }
+    separator(bench);
+    if (bench->json) {
+        printf("{\"test\": \"%s%lu\", \"tok_s\": [", name, (unsigned long)count);
+        for (uint32_t i = 0; i < repeats; i++) printf("%s%.3f", i > 0 ? ", " : "", speeds[i]);
+        printf("], \"threads\": %lu, \"model\": ", (unsigned long)bench->threads);
+        print_json_string(stdout, bench->model_path, strlen(bench->model_path));
+        printf(", \"isa\": \"%s\"}", llm_isa());
+    } else {
+        printf("%s%-6lu %10.1f tokens/s, mean of %lu\n", name, (unsigned long)count, sum / repeats,
+               (unsigned long)repeats);
+    }
+    finish_output();
+    free(speeds);
+    free(tokens);
+}
+
+/* Loads the model, answers a short prompt with one token, as a program that is started to do that would. */
+static llm_model_t *first_token(bench_t *bench, uint32_t context, double start, double *load, double *first) {
+    llm_error_t *error = NULL;
+    double before = now();
+    llm_model_t *model = load_model(bench->model_path, bench->threads);
+    *load = now() - before;
+
+    llm_model_info_t info = {.struct_size = sizeof info};
+    check(llm_model_info(model, &info, &error), error);
+    bench->vocab_size = (uint32_t)info.vocab_size;
+    llm_session_params_t params;
+    llm_session_params_init(&params, sizeof params);
+    params.context_length = context;
+    params.threads = bench->threads;
+    check(llm_session_new(model, &params, &bench->session, &error), error);
+    check(llm_session_append_text(bench->session, "The capital of France is", LLM_NUL_TERMINATED,
+                                  LLM_ENCODE_ADD_SPECIAL, NULL, &error),
+          error);
+    check(llm_session_start(bench->session, NULL, NULL, &error), error);
+    llm_token_t token;
+    llm_view_t text;
+    llm_finish_reason_t finish;
+    check(llm_session_next(bench->session, &token, &text, &finish, &error), error);
+    *first = now() - start;
+    return model;
+}
+
+int main(int argc, char **argv) {
+    double start = process_start();
+    enum { SHORT_PROMPT = 64 };
+    uint32_t prompt = 512, single = 128, repeats = 5;
+    bench_t bench = {.first = true, .threads = LLM_THREADS_AUTO};
+    const option_t options[] = {
+        {"-m", "MODEL", OPTION_TEXT, &bench.model_path, "the model, a GGUF file"},
+        {"-p", "N", OPTION_COUNT, &prompt, "prompt length; 0 leaves the test out; default 512"},
+        {"-n", "N", OPTION_COUNT, &single, "tokens one by one; 0 leaves the test out; default 128"},
+        {"-t", "THREADS", OPTION_COUNT, &bench.threads, "threads; 0 (default): as many as physical cores"},
+        {"-r", "N", OPTION_COUNT, &repeats, "repetitions; default 5"},
+        {"--json", NULL, OPTION_FLAG, &bench.json, "print a JSON array"},
+    };
+    read_options(argc, argv, "-m MODEL [-p N] [-n N] [-t THREADS] [-r N] [--json]",
+                 "Measures the processing of a prompt (pp), of tokens one by one (tg), both in tokens per second, and\n"
+                 "the load: milliseconds, milliseconds from the start of the process to the first token of a short\n"
+                 "prompt, and the most memory that the process has had in RAM by its end.",
+                 options, sizeof options / sizeof options[0], NULL);
+    if (bench.model_path == NULL) wrong_usage("-m MODEL is missing");
+    if (repeats == 0) wrong_usage("-r takes 1 or more");
+
+    uint32_t context = prompt > single ? prompt : single;
+    double load = 0, first = 0;
+    llm_model_t *model =
+        first_token(&bench, context > SHORT_PROMPT ? context : SHORT_PROMPT, start, &load, &first);
+    bench.logits = must_realloc(NULL, bench.vocab_size, sizeof *bench.logits);
+    run(&bench, "pp", prompt, repeats, prompt_seconds);
+    run(&bench, "tg", single, repeats, single_seconds);
+    separator(&bench);
+    printf(bench.json ? "{\"test\": \"load\", \"load_ms\": %.3f, \"first_token_ms\": %.3f, \"peak_rss_mib\": %.1f}\n]\n"
+                      : "load     %10.1f ms, first token after %.1f ms, %.1f MiB at most\n",
+           1e3 * load, 1e3 * first, peak_mib());
+
+    free(bench.logits);
+    llm_session_free(bench.session);
+    llm_model_free(model);
+    finish_output();
+    return 0;
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+
+#include "common.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *program = "llm";
+/* The unfinished output, removed if the program fails. */
+static const char *unfinished;
+
+static void message(const char *format, va_list arguments) {
+    fflush(stdout);
+    fprintf(stderr, "%s: ", program);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+}
+
+void wrong_usage(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    message(format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "Try '%s --help'.\n", program);
+    exit(EXIT_USAGE);
+}
+
+void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    message(format, arguments);
+    va_end(arguments);
+    if (unfinished != NULL) unlink(unfinished);
+    exit(EXIT_FAILED);
+}
+
+void check(llm_status_t status, llm_error_t *error) {
+    if (status == LLM_STATUS_OK) return;
+    const char *text = llm_error_message(error);
+    fail("%s (%s)", text[0] != '\0' ? text : "failed", llm_status_name(status));
+}
+
+void finish_output(void) {
+    if (fflush(stdout) != 0 || ferror(stdout)) fail("cannot write to standard output: %s", strerror(errno));
+}
+
+static void print_help(const char *usage, const char *about, const option_t *options, size_t count) {
+    printf("Usage: %s %s\n\n%s\n\n", program, usage, about);
+    for (size_t i = 0; i < count; i++) {
+        char left[40];
+        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].argument != NULL ? " " : "",
+                 options[i].argument != NULL ? options[i].argument : "");
+        printf("  %-16s %s\n", left, options[i].help);
+    }
+    printf("  %-16s %s\n", "--help", "print this");
+}
+
+/* An integer from 0 to `max`: digits only, since strtoull would take signs. */
+static bool parse_integer(const char *text, uint64_t max, uint64_t *value) {
+    if (text[0] == '\0' || strspn(text, "0123456789") != strlen(text)) return false;
+    errno = 0;
+    unsigned long long parsed = strtoull(text, NULL, 10);
+    if (errno != 0 || parsed > max) return false;
+    *value = parsed;
+    return true;
+}
+
+static void set_option(const option_t *option, const char *text) {
+    uint64_t integer = 0;
+    char *end = NULL;
+    switch (option->kind) {
+    case OPTION_FLAG:
+        *(bool *)option->value = true;
+        return;
+    case OPTION_TEXT:
+        *(const char **)option->value = text;
+        return;
+    case OPTION_COUNT:
+        if (!parse_integer(text, UINT32_MAX, &integer))
+            wrong_usage("%s takes an integer from 0 to %lu, not '%s'", option->name, (unsigned long)UINT32_MAX, text);
+        *(uint32_t *)option->value = (uint32_t)integer;
+        return;
+    case OPTION_SEED:
+        if (!parse_integer(text, UINT64_MAX, &integer))
+            wrong_usage("%s takes an integer from 0 to 2^64 - 1, not '%s'", option->name, text);
+        *(uint64_t *)option->value = integer;
+        return;
+    case OPTION_FLOAT:
+        *(float *)option->value = strtof(text, &end);
+        if (end == text || *end != '\0') wrong_usage("%s takes a number, not '%s'", option->name, text);
+        return;
+    }
+}
+
+void read_options(int argc, char **argv, const char *usage, const char *about, const option_t *options, size_t count,
+                  const char **operand) {
+    if (argc > 0) {
+        const char *slash = strrchr(argv[0], '/');
+        program = slash != NULL ? slash + 1 : argv[0];
+    }
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help(usage, about, options, count);
+            finish_output();
+            exit(0);
+        }
+        const option_t *option = NULL;
+        for (size_t j = 0; j < count; j++)
+            if (strcmp(argv[i], options[j].name) == 0) option = &options[j];
+        if (option == NULL && argv[i][0] == '-' && argv[i][1] != '\0') wrong_usage("unknown option '%s'", argv[i]);
+        if (option == NULL) {
+            if (operand == NULL || *operand != NULL) wrong_usage("unexpected argument '%s'", argv[i]);
+            *operand = argv[i];
+        } else if (option->kind == OPTION_FLAG) {
+            set_option(option, NULL);
+        } else {
+            if (i + 1 == argc) wrong_usage("%s needs a value, %s", option->name, option->argument);
+            set_option(option, argv[++i]);
+        }
+    }
+}
+
+void *must_realloc(void *memory, size_t count, size_t size) {
+    void *moved = NULL;
+    if (size == 0 || count <= SIZE_MAX / size) moved = realloc(memory, count * size > 0 ? count * size : 1);
+    if (moved == NULL) fail("no memory for %zu times %zu bytes", count, size);
+    return moved;
+}
+
+char *read_file(const char *path, size_t *size) {
+    bool standard = strcmp(path, "-") == 0;
+    FILE *file = standard ? stdin : fopen(path, "rb");
+    if (file == NULL) fail("cannot open %s: %s", path, strerror(errno));
+    char *text = NULL;
+    size_t capacity = 0;
+    *size = 0;
+    do {
+        if (*size == capacity) {
+            capacity = capacity < 65536 ? 65536 : capacity * 2;
+            text = must_realloc(text, capacity, 1);
+        }
+        *size += fread(text + *size, 1, capacity - *size, file);
+    } while (!feof(file) && !ferror(file));
+    if (ferror(file)) fail("cannot read %s: %s", path, strerror(errno));
+    if (!standard) fclose(file);
+    return text;
+}
+
+llm_token_t *read_ids(const char *option, const char *text, size_t *count) {
+    static const char separators[] = ", \t\r\n";
+    llm_token_t *tokens = must_realloc(NULL, strlen(text) / 2 + 1, sizeof *tokens);
+    *count = 0;
+    text += strspn(text, separators);
+    while (*text != '\0') {
+        char word[16];
+        size_t length = strcspn(text, separators);
+        uint64_t id = 0;
+        snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word - 1), text);
+        if (!parse_integer(word, UINT32_MAX, &id)) wrong_usage("%s takes token ids, not '%s'", option, word);
+        tokens[(*count)++] = (llm_token_t)id;
+        text += length;
+        text += strspn(text, separators);
+    }
+    return tokens;
+}
+
+llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t size, uint32_t flags, size_t *count) {
+    llm_error_t *error = NULL;
+    llm_token_t *tokens = NULL;
+    size_t capacity = 0;
+    llm_status_t status = llm_tokenizer_encode(tokenizer, text, size, flags, NULL, 0, count, &error);
+    if (status == LLM_STATUS_BUFFER_TOO_SMALL) {
+        llm_error_free(error);
+        capacity = *count;
+        tokens = must_realloc(NULL, capacity, sizeof *tokens);
+        status = llm_tokenizer_encode(tokenizer, text, size, flags, tokens, capacity, count, &error);
+    }
+    check(status, error);
+    return tokens;
+}
+
+llm_model_t *load_model(const char *path, uint32_t threads) {
+    llm_model_params_t params;
+    llm_model_t *model = NULL;
+    llm_error_t *error = NULL;
+    llm_model_params_init(&params, sizeof params);
+    params.threads = threads;
+    check(llm_model_load(path, LLM_NUL_TERMINATED, &params, NULL, &model, &error), error);
+    return model;
+}
+
+/* The length of the UTF-8 character at `text`, 0 if there is none (RFC 3629: no overlong forms, no surrogates). */
+static size_t character(const unsigned char *text, size_t size) {
+    unsigned char first = text[0];
+    size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+    if (length == 0 || length > size) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((text[i] & 0xC0) != 0x80) return 0;
+    if (length == 3 && ((first == 0xE0 && text[1] < 0xA0) || (first == 0xED && text[1] > 0x9F))) return 0;
+    if (length == 4 && ((first == 0xF0 && text[1] < 0x90) || (first == 0xF4 && text[1] > 0x8F))) return 0;
+    return length;
+}
+
+void print_json_string(FILE *file, const char *text, size_t size) {
+    const unsigned char *at = (const unsigned char *)text;
+    fputc('"', file);
+    while (size > 0) {
+        size_t length = character(at, size);
+        if (length == 0) {
+            fputs("\\ufffd", file);
+            length = 1;
+        } else if (*at == '"' || *at == '\\') {
+            fprintf(file, "\\%c", *at);
+        } else if (*at < 0x20 || *at == 0x7F) {
+            fprintf(file, "\\u%04x", *at);
+        } else {
+            fwrite(at, 1, length, file);
+        }
+        at += length;
+        size -= length;
+    }
+    fputc('"', file);
+}
+
+double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+output_t open_output(const char *path) {
+    output_t output = {NULL, path, NULL};
+    struct stat status;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) fail("cannot write %s: it is a directory", path);
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        output.file = fopen(path, "wb");
+    } else {
+        size_t size = strlen(path) + 32;
+        output.temporary = must_realloc(NULL, size, 1);
+        snprintf(output.temporary, size, "%s.%ld.part", path, (long)getpid());
+        output.file = fopen(output.temporary, "wb");
+        unfinished = output.temporary;
+    }
+    if (output.file == NULL) {
+        unfinished = NULL;
+        fail("cannot write %s: %s", path, strerror(errno));
+    }
+    return output;
+}
+
+void write_output(const output_t *output, const void *data, size_t size) {
+    if (fwrite(data, 1, size, output->file) != size) fail("cannot write %s: %s", output->path, strerror(errno));
+}
+
+void commit_output(output_t *output) {
+    bool written = fflush(output->file) == 0;
+    /* A pipe or a device has nothing to sync. */
+    if (output->temporary != NULL) written = written && fsync(fileno(output->file)) == 0;
+    written = fclose(output->file) == 0 && written;
+    if (output->temporary != NULL) written = written && rename(output->temporary, output->path) == 0;
+    if (!written) fail("cannot write %s: %s", output->path, strerror(errno));
+    unfinished = NULL;
+    free(output->temporary);
+    output->temporary = NULL;
+}

@@ -1,0 +1,84 @@
+/* What the programs share: options, errors, files. C99 and POSIX over llm.h.
+ * SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef LLM_EXAMPLES_COMMON_H
+#define LLM_EXAMPLES_COMMON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "llm.h"
+
+/* Exit codes besides 0. */
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* What an option takes, and so what its `value` points to. */
+typedef enum {
+    OPTION_FLAG,  /* nothing; bool */
+    OPTION_TEXT,  /* a text; const char * */
+    OPTION_COUNT, /* an integer; uint32_t */
+    OPTION_SEED,  /* an integer; uint64_t */
+    OPTION_FLOAT  /* a number; float */
+} option_kind_t;
+
+typedef struct {
+    const char *name;     /* "--top-k" */
+    const char *argument; /* "K", what it is called in the help; NULL for a flag */
+    option_kind_t kind;
+    void *value;          /* holds the default before, the given value after */
+    const char *help;
+} option_t;
+
+/* Names the program for messages and reads its options. `--help` prints the help and exits 0; anything wrong prints
+ * why and exits EXIT_USAGE. `usage` is what follows the program's name; `about` says what the program does.
+ * `operand`: where the one argument without an option goes, NULL if the program takes none. */
+void read_options(int argc, char **argv, const char *usage, const char *about, const option_t *options, size_t count,
+                  const char **operand);
+
+/* Prints a message in printf's manner, hints at --help, exits EXIT_USAGE. */
+void wrong_usage(const char *format, ...);
+
+/* Prints a message in printf's manner, exits EXIT_FAILED. */
+void fail(const char *format, ...);
+
+/* Prints the library's message and exits EXIT_FAILED unless the status is OK. */
+void check(llm_status_t status, llm_error_t *error);
+
+/* Flushes stdout and fails if something could not be written. */
+void finish_output(void);
+
+/* realloc that fails the program instead of returning NULL. */
+void *must_realloc(void *memory, size_t count, size_t size);
+
+/* The whole file ("-": standard input), to be freed. */
+char *read_file(const char *path, size_t *size);
+
+/* Token ids separated by commas or white space, to be freed. Wrong usage, naming `option`, if it is something else. */
+llm_token_t *read_ids(const char *option, const char *text, size_t *count);
+
+/* The tokens of a text, to be freed. */
+llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t size, uint32_t flags, size_t *count);
+
+/* Loads a model, with the number of threads as LLM_THREADS_ has it. */
+llm_model_t *load_model(const char *path, uint32_t threads);
+
+/* Writes a text as a JSON string. Bytes that are not UTF-8 become U+FFFD. */
+void print_json_string(FILE *file, const char *text, size_t size);
+
+/* Seconds on a clock that only goes forward. */
+double now(void);
+
+/* A file that appears under its name only when it is complete. */
+typedef struct {
+    FILE *file;
+    const char *path;
+    char *temporary; /* NULL where the path is a device or a pipe, which is written as it is */
+} output_t;
+
+output_t open_output(const char *path);
+void write_output(const output_t *output, const void *data, size_t size);
+/* Flushes to the disk and gives the file its name. */
+void commit_output(output_t *output);
+
+#endif

@@ -1,0 +1,127 @@
+/* llm-generate: continues a text. SPDX-License-Identifier: MIT OR Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+
+#include "common.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static double per_second(uint64_t count, uint64_t microseconds) {
+    return microseconds > 0 ? 1e6 * (double)count / (double)microseconds : 0;
+}
+
+static void print_statistics(llm_session_t *session, double load_seconds, const char *finish) {
+    llm_timings_t timings = {.struct_size = sizeof timings};
+    llm_error_t *error = NULL;
+    check(llm_session_timings(session, &timings, &error), error);
+    fprintf(stderr, "load       %8.1f ms\n", 1e3 * load_seconds);
+    fprintf(stderr, "prompt     %8.1f ms  %6llu tokens  %8.1f tokens/s\n", 1e-3 * (double)timings.prompt_us,
+            (unsigned long long)timings.prompt_tokens, per_second(timings.prompt_tokens, timings.prompt_us));
+    fprintf(stderr, "generation %8.1f ms  %6llu tokens  %8.1f tokens/s\n", 1e-3 * (double)timings.generated_us,
+            (unsigned long long)timings.generated_tokens, per_second(timings.generated_tokens, timings.generated_us));
+    fprintf(stderr, "ended: %s (%s)\n", finish, llm_isa());
+}
+
+/* Streams up to `max_tokens` tokens and says why it ended. */
+static const char *stream(llm_session_t *session, llm_sampler_t *sampler, uint32_t max_tokens, bool ids) {
+    llm_error_t *error = NULL;
+    llm_generate_params_t params;
+    llm_generate_params_init(&params, sizeof params);
+    params.max_tokens = max_tokens;
+    check(llm_session_start(session, sampler, &params, &error), error);
+    llm_finish_reason_t finish = LLM_FINISH_NONE;
+    for (bool first = true; finish == LLM_FINISH_NONE; first = false) {
+        llm_token_t token = LLM_TOKEN_NONE;
+        llm_view_t text = {NULL, 0};
+        check(llm_session_next(session, &token, &text, &finish, &error), error);
+        if (!ids) {
+            fwrite(text.data, 1, text.size, stdout);
+        } else if (token != LLM_TOKEN_NONE && finish != LLM_FINISH_EOG) {
+            printf("%s%lu", first ? "" : " ", (unsigned long)token);
+        }
+        finish_output();
+    }
+    switch (finish) {
+    case LLM_FINISH_EOG:
+        return "the model ended the text";
+    case LLM_FINISH_LENGTH:
+        return "the asked number of tokens";
+    case LLM_FINISH_CONTEXT_FULL:
+        return "the context is full";
+    default:
+        return "stopped";
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *model_path = NULL, *prompt = NULL;
+    uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO;
+    bool ids = false;
+    llm_sampler_params_t sampling;
+    llm_sampler_params_init(&sampling, sizeof sampling);
+    sampling.temperature = 0.8f;
+    sampling.top_k = 40;
+    sampling.top_p = 0.95f;
+    sampling.min_p = 0.05f;
+    sampling.seed = 0;
+    const option_t options[] = {
+        {"-m", "MODEL", OPTION_TEXT, &model_path, "the model, a GGUF file"},
+        {"-p", "PROMPT", OPTION_TEXT, &prompt, "the text to continue"},
+        {"-n", "N", OPTION_COUNT, &max_tokens, "tokens to generate at most; default 128"},
+        {"--temp", "T", OPTION_FLOAT, &sampling.temperature, "temperature; 0 is greedy; default 0.8"},
+        {"--top-k", "K", OPTION_COUNT, &sampling.top_k, "draw from the K most likely tokens; 0 is off; default 40"},
+        {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
+        {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
+        {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same text; default 0"},
+        {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
+        {"--ids", NULL, OPTION_FLAG, &ids, "print the ids of the generated tokens instead of text"},
+    };
+    read_options(argc, argv,
+                 "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S] [-t THREADS]"
+                 " [--ids]",
+                 "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
+                 sizeof options / sizeof options[0], NULL);
+    if (model_path == NULL) wrong_usage("-m MODEL is missing");
+    if (prompt == NULL) wrong_usage("-p PROMPT is missing");
+
+    /* Parameters that are no parameters are told before the model takes its time. */
+    llm_error_t *error = NULL;
+    llm_sampler_t *sampler = NULL;
+    check(llm_sampler_new(&sampling, &sampler, &error), error);
+
+    double start = now();
+    llm_model_t *model = load_model(model_path, threads);
+    double load_seconds = now() - start;
+    llm_model_info_t info = {.struct_size = sizeof info};
+    check(llm_model_info(model, &info, &error), error);
+    llm_tokenizer_t *tokenizer = NULL;
+    check(llm_model_tokenizer(model, &tokenizer, &error), error);
+    size_t count = 0;
+    llm_token_t *tokens = encode(tokenizer, prompt, strlen(prompt),
+                                 LLM_ENCODE_ADD_SPECIAL | LLM_ENCODE_PARSE_SPECIAL, &count);
+
+    /* Room for what is asked, within what the model was trained for. */
+    uint64_t context = (uint64_t)count + max_tokens;
+    if (context > info.context_length) context = info.context_length;
+    if (context > UINT32_MAX) context = UINT32_MAX;
+    llm_session_params_t params;
+    llm_session_t *session = NULL;
+    llm_session_params_init(&params, sizeof params);
+    params.context_length = (uint32_t)context;
+    params.threads = threads;
+    check(llm_session_new(model, &params, &session, &error), error);
+    check(llm_session_append_tokens(session, tokens, count, &error), error);
+    /* For the library 0 tokens means no limit. */
+    const char *finish = max_tokens > 0 ? stream(session, sampler, max_tokens, ids) : "the asked number of tokens";
+    if (ids || isatty(STDOUT_FILENO)) putchar('\n');
+    finish_output();
+    print_statistics(session, load_seconds, finish);
+
+    free(tokens);
+    llm_session_free(session);
+    llm_tokenizer_free(tokenizer);
+    llm_model_free(model);
+    llm_sampler_free(sampler);
+    return 0;
+}
