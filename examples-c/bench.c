@@ -41,8 +41,8 @@ static llm_token_t some_token(const bench_t *bench, uint32_t i) {
 /* Appends tokens and waits for the logits after the last. */
 static void append(bench_t *bench, const llm_token_t *tokens, size_t count) {
     llm_error_t *error = NULL;
-    check(llm_session_append_tokens(bench->session, tokens, count, &error), error);
-    check(llm_session_logits(bench->session, bench->logits, bench->vocab_size, &error), error);
+    check(llm_session_append_tokens(bench->session, tokens, count, &error), &error);
+    check(llm_session_logits(bench->session, bench->logits, bench->vocab_size, &error), &error);
 }
 
 /* One prompt of `count` tokens, or `count` single tokens: seconds. */
@@ -73,7 +73,7 @@ static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repea
     double sum = 0;
     for (uint32_t i = 0; i < count; i++) tokens[i] = some_token(bench, i);
     for (uint32_t i = 0; i <= repeats; i++) {
-        check(llm_session_reset(bench->session, &error), error);
+        check(llm_session_reset(bench->session, &error), &error);
         double speed = count / seconds(bench, tokens, count);
         if (i > 0) sum += speeds[i - 1] = speed;
     }
@@ -101,21 +101,21 @@ static llm_model_t *first_token(bench_t *bench, uint32_t context, double start, 
     *load = now() - before;
 
     llm_model_info_t info = {.struct_size = sizeof info};
-    check(llm_model_info(model, &info, &error), error);
+    check(llm_model_info(model, &info, &error), &error);
     bench->vocab_size = (uint32_t)info.vocab_size;
     llm_session_params_t params;
     llm_session_params_init(&params, sizeof params);
     params.context_length = context;
     params.threads = bench->threads;
-    check(llm_session_new(model, &params, &bench->session, &error), error);
+    check(llm_session_new(model, &params, &bench->session, &error), &error);
     check(llm_session_append_text(bench->session, "The capital of France is", LLM_NUL_TERMINATED,
                                   LLM_ENCODE_ADD_SPECIAL, NULL, &error),
-          error);
-    check(llm_session_start(bench->session, NULL, NULL, &error), error);
+          &error);
+    check(llm_session_start(bench->session, NULL, NULL, &error), &error);
     llm_token_t token;
     llm_view_t text;
     llm_finish_reason_t finish;
-    check(llm_session_next(bench->session, &token, &text, &finish, &error), error);
+    check(llm_session_next(bench->session, &token, &text, &finish, &error), &error);
     *first = now() - start;
     return model;
 }

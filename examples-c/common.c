@@ -40,9 +40,9 @@ void fail(const char *format, ...) {
     exit(EXIT_FAILED);
 }
 
-void check(llm_status_t status, llm_error_t *error) {
+void check(llm_status_t status, llm_error_t *const *error) {
     if (status == LLM_STATUS_OK) return;
-    const char *text = llm_error_message(error);
+    const char *text = llm_error_message(*error);
     fail("%s (%s)", text[0] != '\0' ? text : "failed", llm_status_name(status));
 }
 
@@ -181,7 +181,7 @@ llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t s
         tokens = must_realloc(NULL, capacity, sizeof *tokens);
         status = llm_tokenizer_encode(tokenizer, text, size, flags, tokens, capacity, count, &error);
     }
-    check(status, error);
+    check(status, &error);
     return tokens;
 }
 
@@ -191,7 +191,7 @@ llm_model_t *load_model(const char *path, uint32_t threads) {
     llm_error_t *error = NULL;
     llm_model_params_init(&params, sizeof params);
     params.threads = threads;
-    check(llm_model_load(path, LLM_NUL_TERMINATED, &params, NULL, &model, &error), error);
+    check(llm_model_load(path, LLM_NUL_TERMINATED, &params, NULL, &model, &error), &error);
     return model;
 }
 

@@ -42,8 +42,9 @@ void wrong_usage(const char *format, ...);
 /* Prints a message in printf's manner, exits EXIT_FAILED. */
 void fail(const char *format, ...);
 
-/* Prints the library's message and exits EXIT_FAILED unless the status is OK. */
-void check(llm_status_t status, llm_error_t *error);
+/* Prints the library's message and exits EXIT_FAILED unless the status is OK. The error is passed by its address so that
+ * it is read after the call that writes it: check(llm_…(…, &error), &error). */
+void check(llm_status_t status, llm_error_t *const *error);
 
 /* Flushes stdout and fails if something could not be written. */
 void finish_output(void);

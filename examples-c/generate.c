@@ -14,7 +14,7 @@ static double per_second(uint64_t count, uint64_t microseconds) {
 static void print_statistics(llm_session_t *session, double load_seconds, const char *finish) {
     llm_timings_t timings = {.struct_size = sizeof timings};
     llm_error_t *error = NULL;
-    check(llm_session_timings(session, &timings, &error), error);
+    check(llm_session_timings(session, &timings, &error), &error);
     fprintf(stderr, "load       %8.1f ms\n", 1e3 * load_seconds);
     fprintf(stderr, "prompt     %8.1f ms  %6llu tokens  %8.1f tokens/s\n", 1e-3 * (double)timings.prompt_us,
             (unsigned long long)timings.prompt_tokens, per_second(timings.prompt_tokens, timings.prompt_us));
@@ -29,12 +29,12 @@ static const char *stream(llm_session_t *session, llm_sampler_t *sampler, uint32
     llm_generate_params_t params;
     llm_generate_params_init(&params, sizeof params);
     params.max_tokens = max_tokens;
-    check(llm_session_start(session, sampler, &params, &error), error);
+    check(llm_session_start(session, sampler, &params, &error), &error);
     llm_finish_reason_t finish = LLM_FINISH_NONE;
     for (bool first = true; finish == LLM_FINISH_NONE; first = false) {
         llm_token_t token = LLM_TOKEN_NONE;
         llm_view_t text = {NULL, 0};
-        check(llm_session_next(session, &token, &text, &finish, &error), error);
+        check(llm_session_next(session, &token, &text, &finish, &error), &error);
         if (!ids) {
             fwrite(text.data, 1, text.size, stdout);
         } else if (token != LLM_TOKEN_NONE && finish != LLM_FINISH_EOG) {
@@ -88,15 +88,15 @@ int main(int argc, char **argv) {
     /* Parameters that are no parameters are told before the model takes its time. */
     llm_error_t *error = NULL;
     llm_sampler_t *sampler = NULL;
-    check(llm_sampler_new(&sampling, &sampler, &error), error);
+    check(llm_sampler_new(&sampling, &sampler, &error), &error);
 
     double start = now();
     llm_model_t *model = load_model(model_path, threads);
     double load_seconds = now() - start;
     llm_model_info_t info = {.struct_size = sizeof info};
-    check(llm_model_info(model, &info, &error), error);
+    check(llm_model_info(model, &info, &error), &error);
     llm_tokenizer_t *tokenizer = NULL;
-    check(llm_model_tokenizer(model, &tokenizer, &error), error);
+    check(llm_model_tokenizer(model, &tokenizer, &error), &error);
     size_t count = 0;
     llm_token_t *tokens = encode(tokenizer, prompt, strlen(prompt),
                                  LLM_ENCODE_ADD_SPECIAL | LLM_ENCODE_PARSE_SPECIAL, &count);
@@ -110,8 +110,8 @@ int main(int argc, char **argv) {
     llm_session_params_init(&params, sizeof params);
     params.context_length = (uint32_t)context;
     params.threads = threads;
-    check(llm_session_new(model, &params, &session, &error), error);
-    check(llm_session_append_tokens(session, tokens, count, &error), error);
+    check(llm_session_new(model, &params, &session, &error), &error);
+    check(llm_session_append_tokens(session, tokens, count, &error), &error);
     /* For the library 0 tokens means no limit. */
     const char *finish = max_tokens > 0 ? stream(session, sampler, max_tokens, ids) : "the asked number of tokens";
     if (ids || isatty(STDOUT_FILENO)) putchar('\n');

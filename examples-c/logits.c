@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
     llm_error_t *error = NULL;
     llm_model_t *model = load_model(model_path, threads);
     llm_model_info_t info = {.struct_size = sizeof info};
-    check(llm_model_info(model, &info, &error), error);
+    check(llm_model_info(model, &info, &error), &error);
     size_t row = (size_t)info.vocab_size;
 
     llm_session_params_t params;
@@ -38,13 +38,13 @@ int main(int argc, char **argv) {
     params.context_length = (uint32_t)count;
     params.threads = threads;
     params.kv_type = LLM_KV_F32;
-    check(llm_session_new(model, &params, &session, &error), error);
+    check(llm_session_new(model, &params, &session, &error), &error);
 
     output_t output = open_output(out);
     float *logits = must_realloc(NULL, CHUNK * row, sizeof *logits);
     for (size_t done = 0; done < count;) {
         size_t n = count - done < CHUNK ? count - done : CHUNK;
-        check(llm_session_eval(session, tokens + done, n, logits, n * row, &error), error);
+        check(llm_session_eval(session, tokens + done, n, logits, n * row, &error), &error);
         write_output(&output, logits, n * row * sizeof *logits);
         done += n;
     }

@@ -39,11 +39,11 @@ int main(int argc, char **argv) {
     llm_error_t *error = NULL;
     llm_model_t *model = load_model(model_path, threads);
     llm_model_info_t info = {.struct_size = sizeof info};
-    check(llm_model_info(model, &info, &error), error);
+    check(llm_model_info(model, &info, &error), &error);
     size_t row = (size_t)info.vocab_size;
 
     llm_tokenizer_t *tokenizer = NULL;
-    check(llm_model_tokenizer(model, &tokenizer, &error), error);
+    check(llm_model_tokenizer(model, &tokenizer, &error), &error);
     llm_token_t *tokens = encode(tokenizer, text, size, LLM_ENCODE_ADD_SPECIAL, &count);
     free(text);
     if (count < 2) fail("%s has %zu tokens; there is nothing to score in less than 2", file, count);
@@ -58,18 +58,18 @@ int main(int argc, char **argv) {
     params.context_length = (uint32_t)window;
     params.threads = threads;
     params.kv_type = LLM_KV_F32;
-    check(llm_session_new(model, &params, &session, &error), error);
+    check(llm_session_new(model, &params, &session, &error), &error);
 
     float *logits = must_realloc(NULL, CHUNK * row, sizeof *logits);
     double nll = 0;
     size_t scored = 0;
     for (size_t start = 0; start + 1 < count; start += window) {
         size_t end = count - start < window ? count : start + window;
-        check(llm_session_reset(session, &error), error);
+        check(llm_session_reset(session, &error), &error);
         /* The last token of a window predicts nothing that is scored. */
         for (size_t at = start; at + 1 < end;) {
             size_t n = end - 1 - at < CHUNK ? end - 1 - at : CHUNK;
-            check(llm_session_eval(session, tokens + at, n, logits, n * row, &error), error);
+            check(llm_session_eval(session, tokens + at, n, logits, n * row, &error), &error);
             for (size_t i = 0; i < n; i++)
                 nll += negative_log_likelihood(logits + i * row, row, tokens[at + i + 1]);
             scored += n;

@@ -16,7 +16,7 @@ static void print_ids(const llm_tokenizer_t *tokenizer, const char *text, size_t
 static void print_text(const llm_tokenizer_t *tokenizer, const llm_token_t *tokens, size_t count) {
     llm_bytes_t *text = NULL;
     llm_error_t *error = NULL;
-    check(llm_tokenizer_decode(tokenizer, tokens, count, LLM_DECODE_SHOW_SPECIAL, &text, &error), error);
+    check(llm_tokenizer_decode(tokenizer, tokens, count, LLM_DECODE_SHOW_SPECIAL, &text, &error), &error);
     fwrite(llm_bytes_data(text), 1, llm_bytes_size(text), stdout);
     llm_bytes_free(text);
 }
@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
     llm_token_t *tokens = ids != NULL ? read_ids("--decode", ids, &count) : NULL;
     llm_tokenizer_t *tokenizer = NULL;
     llm_error_t *error = NULL;
-    check(llm_tokenizer_load(model, LLM_NUL_TERMINATED, &tokenizer, &error), error);
+    check(llm_tokenizer_load(model, LLM_NUL_TERMINATED, &tokenizer, &error), &error);
 
     uint32_t flags = (no_bos ? 0 : LLM_ENCODE_ADD_SPECIAL) | (no_special ? 0 : LLM_ENCODE_PARSE_SPECIAL);
     if (ids != NULL) {

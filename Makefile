@@ -1,0 +1,127 @@
+# make demo            build everything, fetch a small model, print its continuation of a prompt
+# make test            every test: the C programs, the installed files, memory errors, cargo test
+# make bench           speed of the models on this machine
+# make lint            formatting and lints
+# make install PREFIX= libraries, header, CMake and pkg-config files, programs (DESTDIR is respected)
+# make header          rewrite include/llm.h and include/llm_api.json from src/capi
+# make clean           remove build/ (cargo clean removes target/)
+#
+# Rust is the one thing that must be there; scripts/setup gets the rest, or says what to install.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+CC = cc
+CFLAGS ?= -O2
+# What the programs promise to compile under.
+STRICT = -std=c99 -Wall -Wextra -Wpedantic -Werror
+PROMPT ?= The capital of France is
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# While the major version is 0, each minor version is an ABI of its own (build.rs says the same to the linker).
+ABI := $(shell echo $(VERSION) | sed -E 's/^(0\.[0-9]+|[0-9]+).*/\1/')
+
+# An installation inside build/: `make install` copies it, the tests use it, nothing in it knows where it is.
+STAGE := build/stage
+LIB := $(STAGE)/lib
+SHARED := $(LIB)/libllm.so.$(VERSION)
+STATIC := $(LIB)/libllm.a
+HEADER := $(STAGE)/include/llm.h
+CONFIG := $(LIB)/cmake/llm/llmConfig.cmake $(LIB)/cmake/llm/llmConfigVersion.cmake $(LIB)/pkgconfig/llm.pc
+PROGRAMS := $(patsubst examples-c/%.c,$(STAGE)/bin/llm-%,$(filter-out examples-c/common.c,$(wildcard examples-c/*.c)))
+# The libraries that a static libllm needs, as rustc names them.
+NATIVE := $(TARGET)/release/libllm.native
+
+# $(call fill,FILE): a file of cmake/ with its blanks filled in.
+fill = sed -e 's/@VERSION@/$(VERSION)/g' -e 's/@ABI@/$(ABI)/g' -e "s/@NATIVE@/$$(cat $(NATIVE))/g" \
+	-e "s/@NATIVE_LIST@/$$(tr -s ' ' ';' < $(NATIVE))/g" $(1)
+
+.PHONY: all demo test bench lint install header clean models test-programs test-install test-memory FORCE
+.DELETE_ON_ERROR:
+
+all: $(PROGRAMS) $(SHARED) $(STATIC) $(HEADER) $(CONFIG)
+
+demo: models-smollm2 all
+	@printf '\n%s' '$(PROMPT)'
+	@$(STAGE)/bin/llm-generate -m models/SmolLM2-135M-Instruct.Q4_1.gguf -p '$(PROMPT)' -n 64 --temp 0
+
+# Last comes cargo test, so that its verdict stands at the end.
+test: test-programs test-install test-memory
+	$(CARGO) test
+
+test-programs: models all
+	@scripts/setup python
+	python3 tests/programs.py $(STAGE)/bin models
+
+test-install: all
+	@scripts/setup packaging
+	MAKE='$(MAKE)' CC='$(CC)' sh tests/install.sh
+
+test-memory: all
+	@scripts/setup memory
+	CARGO='$(CARGO)' sh tests/memory.sh $(STAGE)/bin $(TARGET)
+
+bench: models all
+	@for model in models/*.gguf; do $(STAGE)/bin/llm-bench -m $$model; done
+
+lint:
+	@scripts/setup rust-lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+install: all
+	mkdir -p '$(DESTDIR)$(PREFIX)'
+	cp -R --remove-destination $(STAGE)/. '$(DESTDIR)$(PREFIX)'
+
+header:
+	LLM_BLESS=1 $(CARGO) test --test capi_header
+
+clean:
+	rm -rf build
+
+models:
+	@scripts/setup python
+	@scripts/fetch-models
+
+models-%:
+	@scripts/setup python
+	@scripts/fetch-models $*
+
+# Cargo knows whether there is something to do; what depends on these is made anew only if they changed.
+$(TARGET)/release/libllm.so: FORCE
+	@scripts/setup build
+	$(CARGO) rustc --release --lib -- --print native-static-libs=$(NATIVE)
+
+$(TARGET)/release/libllm.a $(NATIVE): $(TARGET)/release/libllm.so ;
+
+$(SHARED): $(TARGET)/release/libllm.so
+	@mkdir -p $(@D)
+	rm -f $(LIB)/libllm.so*
+	cp $< $@
+	ln -sf $(@F) $(LIB)/libllm.so.$(ABI)
+	ln -sf libllm.so.$(ABI) $(LIB)/libllm.so
+
+# One object that shows only our functions: two Rust libraries in one program would else define the same names twice.
+$(STATIC): $(TARGET)/release/libllm.a
+	@mkdir -p $(@D)
+	ld -r --whole-archive --force-group-allocation $< -o build/llm.o
+	objcopy -w --keep-global-symbol='llm_*' -R .llvmbc -R .llvmcmd --strip-debug build/llm.o
+	rm -f $@
+	ar rcs $@ build/llm.o
+	rm build/llm.o
+
+$(HEADER): include/llm.h
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(LIB)/cmake/llm/%: cmake/%.in $(NATIVE) Cargo.toml
+	@mkdir -p $(@D)
+	$(call fill,$<) > $@
+
+$(LIB)/pkgconfig/%: cmake/%.in $(NATIVE) Cargo.toml
+	@mkdir -p $(@D)
+	$(call fill,$<) > $@
+
+$(STAGE)/bin/llm-%: examples-c/%.c examples-c/common.c examples-c/common.h $(HEADER) $(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) $(CFLAGS) -I$(STAGE)/include $< examples-c/common.c -o $@ -L$(LIB) -lllm -lm -Wl,-rpath,'$$ORIGIN/../lib'

@@ -1,0 +1,76 @@
+#!/bin/sh
+# The C programs on a small model under AddressSanitizer with LeakSanitizer (library and programs instrumented, all
+# instruction sets of this machine) and under Valgrind (the installed ones). Run by `make test-memory`.
+#
+#     memory.sh BIN TARGET    the folder of the programs, and cargo's target folder
+set -eu
+: "${CARGO:=cargo}"
+bin=$1
+target=$2
+model=tests/data/programs/tiny.gguf
+triple=x86_64-unknown-linux-gnu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+printf 'A small text of few words.' > "$work/text"
+head -c 20000 $model > "$work/cut.gguf"
+
+run() { # EXPECTED-STATUS COMMAND...
+    expected=$1
+    shift
+    status=0
+    $wrapper "$@" > "$work/out" 2> "$work/err" || status=$?
+    if [ $status != "$expected" ]; then
+        cat "$work/out" "$work/err" >&2
+        echo "memory.sh: exit status $status, expected $expected: $wrapper $*" >&2
+        exit 1
+    fi
+    runs=$((runs + 1))
+}
+
+run_all() { # BIN: what each program does, and how it fails
+    runs=0
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --seed 3 -t 2
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --temp 0 --ids -t 1
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 1000 --temp 0
+    run 1 "$1/llm-generate" -m $model -p "Hello" --temp nan
+    run 1 "$1/llm-generate" -m "$work/cut.gguf" -p "Hello"
+    run 1 "$1/llm-generate" -m "$work" -p "Hello"
+    run 0 "$1/llm-tokenize" -m $model -f "$work/text"
+    run 0 "$1/llm-tokenize" -m $model --decode "1, 70, 71, 72"
+    run 1 "$1/llm-tokenize" -m $model --decode "4000000000"
+    run 0 "$1/llm-logits" -m $model --tokens "1,70,71,72" -o "$work/logits"
+    run 1 "$1/llm-logits" -m $model --tokens "1,70,262" -o "$work/never"
+    run 0 "$1/llm-perplexity" -m $model -f "$work/text" -c 10
+    run 0 "$1/llm-bench" -m $model -p 20 -n 5 -r 2 --json
+    if [ -x "$1/llm-inspect" ]; then
+        run 0 "$1/llm-inspect" $model --json
+        run 1 "$1/llm-inspect" "$work/cut.gguf"
+    fi
+}
+
+RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $CARGO build --quiet --lib --target $triple --target-dir "$target/asan"
+mkdir "$work/asan"
+for source in examples-c/*.c; do
+    name=$(basename "$source" .c)
+    [ "$name" = common ] && continue
+    clang -g -fsanitize=address -Iinclude "$source" examples-c/common.c -o "$work/asan/llm-$name" \
+        "$target/asan/$triple/debug/libllm.a" $(cat "$target/release/libllm.native")
+done
+export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1:exitcode=99
+wrapper=
+isas="scalar"
+grep -qw avx2 /proc/cpuinfo && isas="$isas avx2"
+grep -qw avx512bw /proc/cpuinfo && isas="$isas avx512"
+for isa in $isas; do
+    LLM_ISA=$isa
+    export LLM_ISA
+    run_all "$work/asan"
+    echo "memory.sh: AddressSanitizer, $isa: $runs runs ok"
+done
+
+# Valgrind cannot run AVX-512.
+if echo "$isas" | grep -qw avx2; then LLM_ISA=avx2; else LLM_ISA=scalar; fi
+wrapper="valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect
+    --errors-for-leak-kinds=definite,indirect"
+run_all "$bin"
+echo "memory.sh: Valgrind, $LLM_ISA: $runs runs ok"
