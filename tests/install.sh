@@ -122,4 +122,11 @@ C
 $CC "$work/both.c" -o "$work/both" -I"$work/moved/include" "$work/moved/lib/libllm.a" "$work/libother.a" \
     $(PKG_CONFIG_PATH="$work/moved/lib/pkgconfig" pkg-config --static --libs llm | sed 's/-lllm\>//')
 expect "two Rust libraries" "$("$work/both")" "$version 15"
+
+# The example of the README is a program.
+sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' > "$work/readme.c"
+[ -s "$work/readme.c" ] || fail "the README has no example in C"
+$CC -std=c99 -Wall -Wextra -Wpedantic -Werror "$work/readme.c" -o "$work/readme" -I"$work/moved/include" \
+    -L"$work/moved/lib" -lllm -Wl,-rpath,"$work/moved/lib"
+expect "the README's example without a model" "$("$work/readme" 2>&1 | grep -c model.gguf)" 1
 echo "install.sh: ok"

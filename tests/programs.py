@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""The installed programs on the real models: what they print, what they write, how they fail. Run by
+`make test-programs`.
+
+    programs.py BIN MODELS      the folder of the programs, and that of the models
+"""
+
+import array
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+BIN, MODELS = (pathlib.Path(argument) for argument in sys.argv[1:3])
+DATA = pathlib.Path(__file__).parent / "data" / "programs"
+SHORT = "The capital of France is"
+
+# From exact arithmetic (float64, weights dequantised): ids of SHORT, the first greedy token, and the perplexity of
+# text.txt in one window.
+EXPECTED = {
+    "SmolLM2-135M-Instruct.Q4_1.gguf": (49152, [504, 3575, 282, 4649, 314], 7042, 703, 30.93613066159702),
+    "gemma-3-270m-q4_k_m.gguf": (262144, [2, 818, 5279, 529, 7001, 563], 506, 691, 27.613806169955595),
+}
+
+checks = 0
+
+
+def check(condition, *what):
+    global checks
+    checks += 1
+    if not condition:
+        sys.exit(f"programs.py: {' '.join(str(w) for w in what)}")
+
+
+def run(name, *arguments, status=0, stdin=None):
+    """Runs a program and gives what it wrote to standard output and error; checks how it exits."""
+    command = [BIN / f"llm-{name}", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True)
+    check(done.returncode == status, command, "exits", done.returncode, "expected", status, done.stderr.decode())
+    return done.stdout, done.stderr.decode()
+
+
+def usage():
+    programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
+    check({"bench", "generate", "logits", "perplexity", "tokenize"} <= set(programs), programs)
+    for name in programs:
+        out, error = run(name, "--help")
+        check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
+        for wrong in ([], ["--no-such-option"], ["-m"]):
+            out, error = run(name, *wrong, status=2)
+            check(out == b"" and f"llm-{name}: " in error and "--help" in error, name, wrong, error)
+    for wrong in (
+        ["generate", "-m", "x", "-p", "x", "-n", "-1"],
+        ["generate", "-m", "x", "-p", "x", "--temp", "warm"],
+        ["tokenize", "-m", "x"],
+        ["tokenize", "-m", "x", "-p", "a", "--decode", "1"],
+        ["logits", "-m", "x", "--tokens", "1,x", "-o", "y"],
+        ["logits", "-m", "x", "--tokens", "", "-o", "y"],
+        ["perplexity", "-m", "x", "-f", "y", "-c", "1"],
+        ["bench", "-m", "x", "-r", "0"],
+    ):
+        run(*wrong, status=2)
+
+
+def failures(model, folder):
+    for name, rest in {
+        "generate": ["-p", "x"],
+        "tokenize": ["-p", "x"],
+        "logits": ["--tokens", "1", "-o", folder / "never"],
+        "perplexity": ["-f", DATA / "text.txt"],
+        "bench": [],
+    }.items():
+        for path in (folder / "no-such-model", folder):
+            out, error = run(name, "-m", path, *rest, status=1)
+            check(out == b"" and str(path) in error, name, path, error)
+    _, error = run("generate", "-m", model, "-p", "x", "--temp", "nan", status=1)
+    check("temperature" in error and "NaN" in error, error)
+    _, error = run("tokenize", "-m", model, "--decode", "4294967295", status=1)
+    check("4294967295" in error, error)
+    _, error = run("tokenize", "-m", model, "-f", folder / "no-such-file", status=1)
+    check("no-such-file" in error, error)
+    _, error = run("logits", "-m", model, "--tokens", "1,2,4000000000", "-o", folder / "never", status=1)
+    check("4000000000" in error, error)
+    _, error = run("logits", "-m", model, "--tokens", "1,2", "-o", folder / "no" / "never", status=1)
+    check(str(folder / "no") in error, error)
+    _, error = run("perplexity", "-m", model, "-f", "/dev/null", status=1)
+    check("nothing to score" in error, error)
+    check(not list(folder.glob("never*")), "a failed llm-logits left", list(folder.glob("never*")))
+
+
+def tokenize(model, short, folder):
+    out, _ = run("tokenize", "-m", model, "-p", SHORT)
+    check(json.loads(out) == short, out)
+    hard = "Grüße 東京 🙂👩‍🚀\t\tx = [1,  2]\n\x01".encode() + b"\xff\xfe"
+    (folder / "hard").write_bytes(hard)
+    ids = json.loads(run("tokenize", "-m", model, "-f", folder / "hard", "--no-bos")[0])
+    check(ids == json.loads(run("tokenize", "-m", model, "-f", "-", "--no-bos", stdin=hard)[0]), "-f -")
+    check(run("tokenize", "-m", model, "--decode", ",".join(map(str, ids)))[0] == hard, "decode", ids)
+    special = "<|im_start|>" if short[0] != 2 else "<start_of_turn>"
+    one = json.loads(run("tokenize", "-m", model, "-p", special, "--no-bos")[0])
+    check(len(one) == 1, special, one)
+    check(len(json.loads(run("tokenize", "-m", model, "-p", special, "--no-bos", "--no-special")[0])) > 1, special)
+    check(run("tokenize", "-m", model, "--decode", one[0])[0] == special.encode(), "special tokens are shown")
+
+
+def logits(model, vocab_size, short, first, folder):
+    out, ids = folder / "logits", ",".join(map(str, short))
+    seen = []
+    for threads in (1, 2):
+        out.write_bytes(b"what was there before")
+        run("logits", "-m", model, "--tokens", ids, "-o", out, "-t", threads)
+        seen.append(out.read_bytes())
+    check(seen[0] == seen[1], "logits depend on the number of threads")
+    rows = array.array("f", seen[0])
+    check(len(rows) == len(short) * vocab_size, len(rows))
+    last = rows[-vocab_size:]
+    check(last.index(max(last)) == first, "most likely after", SHORT, last.index(max(last)))
+    check([path.name for path in folder.glob("logits*")] == ["logits"], "temporary files stay")
+
+
+def generate(model, first):
+    def go(*more):
+        return run("generate", "-m", model, "-p", SHORT, *more)
+
+    greedy = go("--temp", 0, "-n", 24, "--ids")[0].decode().split()
+    check(greedy[0] == str(first), greedy)
+    text, statistics = go("--temp", 0, "-n", 24)
+    check(run("tokenize", "-m", model, "--decode", " ".join(greedy))[0] == text, "text and ids differ")
+    check("tokens/s" in statistics, statistics)
+    check(go("--temp", 0, "-n", 7, "--ids")[0].decode().split() == greedy[:7], "fewer tokens, other tokens")
+    check(go("-n", 0)[0] == b"", "-n 0")
+    sampled = go("--seed", 5, "-n", 40, "--ids", "-t", 2)[0]
+    check(go("--seed", 5, "-n", 40, "--ids", "-t", 1)[0] == sampled, "the same seed, other tokens")
+    check(go("--seed", 6, "-n", 40, "--ids")[0] != sampled, "another seed, the same tokens")
+    check(go("--top-k", 1, "-n", 24, "--ids")[0].decode().split() == greedy, "--top-k 1 is not greedy")
+
+
+def perplexity(model, tokens, exact):
+    out, progress = run("perplexity", "-m", model, "-f", DATA / "text.txt")
+    result = json.loads(out)
+    check(result["tokens"] == tokens - 1, result)
+    check(abs(result["ppl"] / exact - 1) < 0.005, result, "exact", exact)
+    check(abs(math.exp(result["nll"] / result["tokens"]) / result["ppl"] - 1) < 1e-12, result)
+    check("perplexity" in progress, progress)
+    windows = json.loads(run("perplexity", "-m", model, "-f", DATA / "text.txt", "-c", 100)[0])
+    check(windows["tokens"] == tokens - math.ceil(tokens / 100), windows)
+    check(windows["ppl"] > result["ppl"], "less context should predict worse", windows)
+
+
+def bench(model):
+    result = json.loads(run("bench", "-m", model, "-p", 16, "-n", 4, "-t", 2, "-r", 2, "--json")[0])
+    check([item["test"] for item in result] == ["pp16", "tg4", "load"], result)
+    for item in result[:2]:
+        check(len(item["tok_s"]) == 2 and min(item["tok_s"]) > 0, item)
+        check(item["threads"] == 2 and item["model"] == str(model) and item["isa"], item)
+    load = result[2]
+    check(0 < load["load_ms"] < load["first_token_ms"] and load["peak_rss_mib"] > 50, load)
+    check("tokens/s" in run("bench", "-m", model, "-p", 16, "-n", 0, "-r", 1)[0].decode(), "without --json")
+
+
+usage()
+for name, (vocab_size, short, first, tokens, exact) in EXPECTED.items():
+    with tempfile.TemporaryDirectory() as temporary:
+        model, folder = MODELS / name, pathlib.Path(temporary)
+        failures(model, folder)
+        tokenize(model, short, folder)
+        logits(model, vocab_size, short, first, folder)
+        generate(model, first)
+        perplexity(model, tokens, exact)
+        bench(model)
+print(f"programs.py: {checks} checks ok")
