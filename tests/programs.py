@@ -44,11 +44,11 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check({"bench", "generate", "logits", "perplexity", "tokenize"} <= set(programs), programs)
+    check(programs == ["bench", "generate", "inspect", "logits", "perplexity", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
-        for wrong in ([], ["--no-such-option"], ["-m"]):
+        for wrong in ([], ["--no-such-option"], ["x", "--no-such-option"], ["-m"]):
             out, error = run(name, *wrong, status=2)
             check(out == b"" and f"llm-{name}: " in error and "--help" in error, name, wrong, error)
     for wrong in (
@@ -71,9 +71,10 @@ def failures(model, folder):
         "logits": ["--tokens", "1", "-o", folder / "never"],
         "perplexity": ["-f", DATA / "text.txt"],
         "bench": [],
+        "inspect": [],
     }.items():
         for path in (folder / "no-such-model", folder):
-            out, error = run(name, "-m", path, *rest, status=1)
+            out, error = run(name, *([] if name == "inspect" else ["-m"]), path, *rest, status=1)
             check(out == b"" and str(path) in error, name, path, error)
     _, error = run("generate", "-m", model, "-p", "x", "--temp", "nan", status=1)
     check("temperature" in error and "NaN" in error, error)
@@ -149,6 +150,31 @@ def perplexity(model, tokens, exact):
     check(windows["ppl"] > result["ppl"], "less context should predict worse", windows)
 
 
+def inspect(model, vocab_size):
+    result = json.loads(run("inspect", model, "--json")[0])
+    check(list(result) == ["version", "alignment", "metadata", "tensors"], list(result))
+    check(result["version"] in (2, 3) and result["alignment"] == 32, result["version"], result["alignment"])
+    metadata = result["metadata"]
+    architecture = metadata["general.architecture"]
+    check(architecture["type"] == "string" and model.name.lower().startswith(("smollm2", architecture["value"][:5])))
+    layers = metadata[f"{architecture['value']}.block_count"]
+    check(layers["type"] == "u32" and layers["value"] in (18, 30), layers)
+    epsilon = metadata[f"{architecture['value']}.attention.layer_norm_rms_epsilon"]
+    check(epsilon["type"] == "f32" and 0 < epsilon["value"] < 1e-4, epsilon)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    check((tokens["type"], tokens["items"], tokens["length"]) == ("array", "string", vocab_size), tokens)
+    check(len(tokens["value"]) == 8 and all(isinstance(token, str) for token in tokens["value"]), tokens)
+    embedding = next(tensor for tensor in result["tensors"] if tensor["name"] == "token_embd.weight")
+    check(embedding["shape"] == [metadata[f"{architecture['value']}.embedding_length"]["value"], vocab_size], embedding)
+    end = 0
+    for tensor in sorted(result["tensors"], key=lambda tensor: tensor["offset"]):
+        check(end <= tensor["offset"] and tensor["bytes"] > 0, tensor)
+        end = tensor["offset"] + tensor["bytes"]
+    check(model.stat().st_size - 32 <= end <= model.stat().st_size, end)
+    text = run("inspect", model)[0].decode()
+    check(f"{len(result['tensors'])} tensors" in text and f"{len(metadata)} keys" in text, text[:200])
+
+
 def bench(model):
     result = json.loads(run("bench", "-m", model, "-p", 16, "-n", 4, "-t", 2, "-r", 2, "--json")[0])
     check([item["test"] for item in result] == ["pp16", "tg4", "load"], result)
@@ -169,5 +195,6 @@ for name, (vocab_size, short, first, tokens, exact) in EXPECTED.items():
         logits(model, vocab_size, short, first, folder)
         generate(model, first)
         perplexity(model, tokens, exact)
+        inspect(model, vocab_size)
         bench(model)
 print(f"programs.py: {checks} checks ok")
