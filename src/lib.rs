@@ -8,7 +8,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 | [`error`], `rng`, `numeric` |
+//! | 0 | [`error`], `cancel`, `rng`, `numeric` |
 //! | 1 | [`quant`]: the table of number formats |
 //! | 2 | [`gguf`]: the file format; `device`: the ops, and the CPU that runs them |
 //! | 3 | [`token`]: text to ids and back; `cache`: keys and values; [`sample`]: logits to a token |
@@ -21,6 +21,7 @@
 //! **V** vocabulary, **L** layers, **R** LoRA rank. Shapes are written slowest dimension first: a (T,D)
 //! buffer holds T rows of D values.
 
+mod cancel;
 pub mod error;
 mod numeric;
 mod rng;
@@ -41,4 +42,6 @@ pub mod generate;
 #[cfg(feature = "capi")]
 mod capi;
 
+pub use cancel::Cancel;
+pub use device::{Isa, KvType, Threads, physical_cores};
 pub use error::{Error, Result};

@@ -1,1 +1,143 @@
-//! The models.
+//! A model: what its file says it is ([`Config`]), its weights, its tokenizer, and the forward pass.
+
+mod arch;
+mod config;
+mod forward;
+mod rope;
+mod weights;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+pub use config::Config;
+pub(crate) use forward::Scratch;
+
+use crate::cache::Contiguous;
+use crate::cancel::Cancel;
+use crate::device::{KvShape, KvType, TILE, Threads};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::numeric::FloatEnvironment;
+use crate::token::Tokenizer;
+
+/// How to load a model.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    /// The pool that packs the weights; a new one with a thread for each physical core if `None`.
+    pub threads: Option<Threads>,
+    /// A request to stop, looked at about every MiB.
+    pub cancel: Cancel,
+}
+
+/// Bytes that a model and a session with it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Packed weights, shared by all sessions.
+    pub weights: u64,
+    /// The key/value cache of a session when full.
+    pub kv_cache: u64,
+    /// Intermediate results of a session.
+    pub scratch: u64,
+}
+
+/// A loaded model. Immutable: sessions share it by `Arc`.
+pub struct Model {
+    config: Config,
+    weights: weights::Weights,
+    weight_bytes: u64,
+    frequencies: rope::Frequencies,
+    tokenizer: Arc<Tokenizer>,
+    name: String,
+}
+
+impl Model {
+    /// Loads the model of `gguf`. `progress` is called on this thread with the bytes read and the bytes in all, at
+    /// the start, about every 16 MiB, and at the end; if it breaks, loading ends with `Aborted`.
+    ///
+    /// # Errors
+    /// `CorruptFile` or `Unsupported` naming the key or tensor; `Io`, `OutOfMemory`, `Cancelled`, `Aborted`.
+    pub fn load(
+        gguf: &Gguf,
+        options: &LoadOptions,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Model> {
+        let _environment = FloatEnvironment::enter();
+        // The architecture first: its error says more than that of a tokenizer nobody could use.
+        arch::Architecture::find(config::architecture_name(gguf)?)?;
+        let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
+        let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
+        let mut plan = weights::Plan::new(gguf);
+        let weights = plan.weights(&config)?;
+        let weight_bytes = plan.bytes() as u64;
+        let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
+        plan.load(&threads, &options.cancel, progress)?;
+        let frequencies = rope::Frequencies::new(&config, weights.rope_divisors.as_deref());
+        let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
+        Ok(Model { config, weights, weight_bytes, frequencies, tokenizer, name })
+    }
+
+    /// The bytes that loading `gguf`, and a session with a context of `context_length` (0: the default), will need.
+    /// Reads no weights.
+    pub fn memory(gguf: &Gguf, context_length: usize, kv_type: KvType, chunk: usize) -> Result<Memory> {
+        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
+        let mut plan = weights::Plan::new(gguf);
+        plan.weights(&config)?;
+        let context_length = config.session_context(context_length);
+        let shape = KvShape { tiles: context_length.div_ceil(TILE), ..config.kv_shape(kv_type) };
+        let kv_cache = Contiguous::bytes(config.layer_count, shape).ok_or_else(|| {
+            Error::invalid_argument(format!("a context of {context_length} positions is too long"))
+                .with("context_length", context_length)
+        })?;
+        Ok(Memory {
+            weights: plan.bytes() as u64,
+            kv_cache: kv_cache as u64,
+            scratch: Scratch::bytes(&config, chunk.min(context_length), 1) as u64,
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `general.architecture`.
+    pub fn architecture(&self) -> &'static str {
+        self.config.architecture.name
+    }
+
+    /// `general.name`, or nothing.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Numbers in the model's tensors.
+    pub fn parameter_count(&self) -> u64 {
+        self.weights.parameter_count
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}
+
+/// The context of a session that asks for none, if the model was trained for more.
+const DEFAULT_CONTEXT: usize = 4096;
+
+impl Config {
+    /// The context of a session that asked for `asked` positions, 0 meaning the default.
+    pub(crate) fn session_context(&self, asked: usize) -> usize {
+        if asked == 0 { self.context_length.min(DEFAULT_CONTEXT) } else { asked }
+    }
+
+    /// The shape of a layer's cache, without its capacity.
+    pub(crate) fn kv_shape(&self, kv_type: KvType) -> KvShape {
+        KvShape { heads: self.head_count_kv, width: self.head_length, tiles: 0, kv_type }
+    }
+}

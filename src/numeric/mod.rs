@@ -5,6 +5,10 @@
 //! the Cephes family (Moshier, "Methods and Programs for Mathematical Functions", 1989) evaluated with fused
 //! multiply-add. Functions on f64 (tables made once at load, samplers) are below.
 
+mod environment;
+
+pub(crate) use environment::FloatEnvironment;
+
 /// Arithmetic on one f32, or on a vector of them lane by lane. All operations round to nearest even, once.
 pub(crate) trait Real: Copy {
     /// The same value in every lane.
@@ -40,8 +44,8 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     let c_part = sum - product;
     let error = (product - (sum - c_part)) + (c - c_part);
     let mut bits = sum.to_bits();
-    // A NaN error (infinite or NaN operands) compares unequal to itself and leaves the sum as it is.
-    if (error > 0.0 || error < 0.0) && bits & 1 == 0 {
+    // A NaN error (infinite or NaN operands) is not above 0 and leaves the sum as it is.
+    if error.abs() > 0.0 && bits & 1 == 0 {
         if (error > 0.0) == (sum > 0.0) { bits += 1 } else { bits -= 1 }
     }
     f64::from_bits(bits) as f32
@@ -120,10 +124,8 @@ pub(crate) fn exp<R: Real>(x: R) -> R {
     let n = clamped.mul(x.splat(std::f32::consts::LOG2_E)).round();
     let r = n.fma(x.splat(-0.693_359_4), clamped);
     let r = n.fma(x.splat(2.121_944_4e-4), r);
-    let p = polynomial(
-        r,
-        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1, 1.0, 1.0],
-    );
+    let p =
+        polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1, 1.0, 1.0]);
     x.select_less(-87.0, x.splat(0.0), p.scale_by_power(n))
 }
 
@@ -132,18 +134,11 @@ pub(crate) fn exp<R: Real>(x: R) -> R {
 pub(crate) fn tanh<R: Real>(x: R) -> R {
     let a = x.abs();
     let square = x.mul(x);
-    let p = polynomial(square, &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let p = polynomial(square, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let small = p.mul(square).fma(x, x);
     let one = x.splat(1.0);
     let large = one.sub(x.splat(2.0).div(exp(a.add(a)).add(one))).copysign(x);
     a.select_less(0.625, small, large)
-}
-
-/// 1 / (1 + e^-x).
-#[inline(always)]
-pub(crate) fn sigmoid<R: Real>(x: R) -> R {
-    let one = x.splat(1.0);
-    one.div(exp(x.splat(0.0).sub(x)).add(one))
 }
 
 /// x * sigmoid(x) (Elfwing et al., "Sigmoid-Weighted Linear Units", 2017).

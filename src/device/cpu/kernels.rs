@@ -1,0 +1,185 @@
+//! The table of kernels of each instruction set, and the choice among them.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::act::ActTile;
+use super::attention::{Partial, Tile};
+use super::linear::Job;
+use super::scalar;
+use crate::device::Activation;
+use crate::error::{Error, Result};
+use crate::numeric;
+
+/// An instruction set that kernels exist for. All give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain code: the reference, and what runs where there is nothing else.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL with VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// All of them, slowest first.
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+
+    /// The name: `scalar`, `avx2`, `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// True if this CPU and system have it.
+    pub fn is_available(self) -> bool {
+        Kernels::get(self).is_ok()
+    }
+
+    /// The fastest that this CPU has, or what the environment variable `LLM_ISA` names.
+    ///
+    /// # Errors
+    /// `Unsupported` if `LLM_ISA` names none, or one that the CPU lacks.
+    pub fn choose() -> Result<Isa> {
+        match std::env::var("LLM_ISA") {
+            Ok(name) if !name.is_empty() => {
+                let isa: Isa = name.parse()?;
+                Kernels::get(isa).map(|_| isa)
+            }
+            _ => Ok(Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            Error::unsupported(format!("there is no instruction set \"{name}\"; there are scalar, avx2, avx512"))
+                .with("isa", name)
+        })
+    }
+}
+
+/// The kernels of one instruction set.
+pub(super) struct Kernels {
+    /// The widest tile of columns that `linear` takes.
+    pub widest: usize,
+    pub linear: fn(&Job<'_>),
+    pub quantise: fn(&mut ActTile<'_>),
+    pub sum_of_squares: fn(&[f32]) -> f32,
+    pub gated: fn(Activation, &[f32], &[f32], &mut [f32]),
+    pub softcap: fn(f32, &mut [f32]),
+    pub attend: fn(&Tile<'_>, usize, &mut Partial),
+    pub merge: fn(&mut Partial, &Partial),
+}
+
+static SCALAR: Kernels = Kernels {
+    widest: 12,
+    linear: scalar::linear,
+    quantise: |tile| tile.quantise(),
+    sum_of_squares: scalar::sum_of_squares,
+    gated: scalar::gated,
+    softcap: |cap, x| x.iter_mut().for_each(|x| *x = numeric::tanh(*x / cap) * cap),
+    attend: scalar::attend,
+    merge: scalar::merge,
+};
+
+/// The table of an instruction set: each kernel of `vector` compiled with its features.
+macro_rules! instance {
+    ($table:ident, $simd:path, $features:literal, widest $widest:literal) => {
+        static $table: Kernels = {
+            use super::vector::{attention, linear, rows};
+
+            fn simd() -> $simd {
+                // Never None: `Kernels::get` gave this table out because this is Some.
+                <$simd>::new().unwrap_or_else(|| unreachable!("the table is given out only where the CPU has it"))
+            }
+
+            #[target_feature(enable = $features)]
+            fn linear_kernel(s: $simd, job: &Job<'_>) {
+                linear::linear(s, job);
+            }
+            #[target_feature(enable = $features)]
+            fn quantise(_: $simd, tile: &mut ActTile<'_>) {
+                tile.quantise();
+            }
+            #[target_feature(enable = $features)]
+            fn sum_of_squares(s: $simd, x: &[f32]) -> f32 {
+                rows::sum_of_squares(s, x)
+            }
+            #[target_feature(enable = $features)]
+            fn gated(s: $simd, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+                rows::gated(s, activation, gate, up, out);
+            }
+            #[target_feature(enable = $features)]
+            fn softcap(s: $simd, cap: f32, x: &mut [f32]) {
+                rows::softcap(s, cap, x);
+            }
+            #[target_feature(enable = $features)]
+            fn attend(s: $simd, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
+                attention::attend(s, tile, segment, partial);
+            }
+            #[target_feature(enable = $features)]
+            fn merge(s: $simd, into: &mut Partial, from: &Partial) {
+                attention::merge(s, into, from);
+            }
+
+            // SAFETY (of all calls below): the functions need the CPU features that `simd()` is the proof of.
+            Kernels {
+                widest: $widest,
+                // SAFETY: as above.
+                linear: |job| unsafe { linear_kernel(simd(), job) },
+                // SAFETY: as above.
+                quantise: |tile| unsafe { quantise(simd(), tile) },
+                // SAFETY: as above.
+                sum_of_squares: |x| unsafe { sum_of_squares(simd(), x) },
+                // SAFETY: as above.
+                gated: |activation, gate, up, out| unsafe { gated(simd(), activation, gate, up, out) },
+                // SAFETY: as above.
+                softcap: |cap, x| unsafe { softcap(simd(), cap, x) },
+                // SAFETY: as above.
+                attend: |tile, segment, partial| unsafe { attend(simd(), tile, segment, partial) },
+                // SAFETY: as above.
+                merge: |into, from| unsafe { merge(simd(), into, from) },
+            }
+        };
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instance!(AVX2, super::simd::avx2::Avx2, "avx2,fma,f16c", widest 4);
+#[cfg(target_arch = "x86_64")]
+instance!(
+    AVX512,
+    super::simd::avx512::Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    widest 12
+);
+
+impl Kernels {
+    /// The table of `isa`, if the CPU has it.
+    pub(super) fn get(isa: Isa) -> Result<&'static Kernels> {
+        match isa {
+            Isa::Scalar => return Ok(&SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if super::simd::avx2::Avx2::new().is_some() => return Ok(&AVX2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if super::simd::avx512::Avx512::new().is_some() => return Ok(&AVX512),
+            _ => {}
+        }
+        Err(Error::unsupported(format!("this CPU does not have the instruction set {isa}")).with("isa", isa))
+    }
+}

@@ -1,0 +1,74 @@
+//! The op `linear`: y = W x + b for several matrices that share their input, in one stage.
+
+use std::ops::Range;
+
+use super::act::Act;
+use super::packed::{ROWS, Weight};
+use super::threads::Columns;
+use super::{Buffer, Device};
+
+/// What one chunk of the stage computes: some panels of one matrix, for all columns.
+pub(super) struct Job<'a> {
+    pub weight: &'a Weight,
+    pub bias: Option<&'a [f32]>,
+    pub panels: Range<usize>,
+    pub act: &'a Act,
+    out: &'a Columns<'a>,
+}
+
+impl Job<'_> {
+    /// Stores the rows of panel `p` for the columns (tokens) from `start` on, the bias added.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    pub(super) fn write(&self, p: usize, start: usize, tile: &[[f32; ROWS]]) {
+        let first = p * ROWS;
+        let rows = ROWS.min(self.weight.shape().rows - first);
+        for (c, values) in tile.iter().enumerate() {
+            let mut values = *values;
+            if let Some(bias) = self.bias {
+                for (value, bias) in values.iter_mut().zip(&bias[first..first + rows]) {
+                    *value += bias;
+                }
+            }
+            // SAFETY: panel `p` is in the range of this job alone, and jobs of other matrices have other outputs.
+            unsafe { self.out.write(start + c, first, &values[..rows]) };
+        }
+    }
+}
+
+/// One of the matrices of a `linear`: y = W x + b.
+pub(crate) struct Product<'a> {
+    /// (n, D) weights.
+    pub weight: &'a Weight,
+    /// (n) bias.
+    pub bias: Option<&'a [f32]>,
+    /// (T, n) result; resized.
+    pub out: &'a mut Buffer,
+}
+
+impl Device {
+    /// Each product's out = W act + b. act is (T, D), W (n, D), out (T, n).
+    pub(crate) fn linear<const N: usize>(&self, act: &Act, products: [Product<'_>; N]) -> crate::Result<()> {
+        let mut total = 0;
+        let mut matrices = Vec::with_capacity(N);
+        for product in products {
+            debug_assert_eq!(product.weight.shape().columns, act.width());
+            let rows = product.weight.shape().rows;
+            product.out.reset(act.rows(), rows)?;
+            total += product.weight.shape().panels();
+            matrices.push((product.weight, product.bias, Columns::new(product.out.data_mut(), rows)));
+        }
+        // Enough chunks that a thread which comes late finds some to take; not so many that taking them costs.
+        let size = total.div_ceil(self.threads.count() * 8).max(1);
+        let mut jobs = Vec::with_capacity(total.div_ceil(size) + N);
+        for (weight, bias, out) in &matrices {
+            let panels = weight.shape().panels();
+            for start in (0..panels).step_by(size) {
+                let panels = start..panels.min(start + size);
+                jobs.push(Job { weight, bias: *bias, panels, act, out });
+            }
+        }
+        self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));
+        Ok(())
+    }
+}

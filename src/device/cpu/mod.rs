@@ -1,0 +1,82 @@
+//! The CPU: ops cut into stages for the thread pool, and the kernels of the best instruction set that it has.
+
+mod act;
+mod attention;
+mod kernels;
+mod kv;
+mod linear;
+mod packed;
+mod rows;
+mod scalar;
+mod simd;
+mod threads;
+mod vector;
+
+pub(crate) use act::Act;
+pub use kernels::Isa;
+pub use kv::KvType;
+pub(crate) use kv::{KvShape, KvView, TILE};
+pub(crate) use linear::Product;
+pub(crate) use packed::{Arena, ROWS as PANEL_ROWS, Shape, Weight};
+pub use threads::{Threads, physical_cores};
+
+use crate::error::{Result, try_vec};
+use kernels::Kernels;
+
+/// A pool of threads and the kernels that it runs.
+#[derive(Clone)]
+pub(crate) struct Device {
+    threads: Threads,
+    kernels: &'static Kernels,
+}
+
+impl Device {
+    /// The pool with the kernels of `isa`.
+    pub(crate) fn new(threads: Threads, isa: Isa) -> Result<Device> {
+        Ok(Device { threads, kernels: Kernels::get(isa)? })
+    }
+}
+
+/// A (T,n) matrix of f32, reused from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    rows: usize,
+    width: usize,
+    data: Vec<f32>,
+}
+
+impl Buffer {
+    /// Makes it (rows, width); what it holds then is not specified.
+    pub(crate) fn reset(&mut self, rows: usize, width: usize) -> Result<()> {
+        (self.rows, self.width) = (rows, width);
+        let n = rows * width;
+        if n > self.data.capacity() {
+            self.data = try_vec(n, 0.0, "activations")?;
+        }
+        self.data.resize(n, 0.0);
+        Ok(())
+    }
+
+    /// T.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// All values, row by row.
+    pub(crate) fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// All values, row by row.
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+
+    /// Row t.
+    pub(crate) fn row(&self, t: usize) -> &[f32] {
+        &self.data[t * self.width..(t + 1) * self.width]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! AVX2 with FMA and F16C: 8 lanes, so a panel of 16 rows is two halves.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use crate::numeric::Real;
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct Avx2(());
+
+impl Avx2 {
+    /// The instruction set, where the CPU and the system support it.
+    pub(in crate::device::cpu) fn new() -> Option<Self> {
+        let all =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        all.then_some(Avx2(()))
+    }
+}
+
+/// 8 f32. Values come from the methods of [`Avx2`] only, so having one is the same proof.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct F(__m256);
+
+/// 8 i32.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct I(__m256i);
+
+/// Signed codes beside their magnitudes.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct Signed {
+    codes: __m256i,
+    magnitudes: __m256i,
+}
+
+/// `$body` with intrinsics allowed.
+macro_rules! simd {
+    ($body:expr) => {
+        // SAFETY: the CPU has the instructions: `self` exists (see `Avx2::new`). Loads and stores among them
+        // stay inside slices whose length the caller of this macro has checked.
+        unsafe { $body }
+    };
+}
+
+impl Real for F {
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        F(simd!(_mm256_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn add(self, b: F) -> F {
+        F(simd!(_mm256_add_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn sub(self, b: F) -> F {
+        F(simd!(_mm256_sub_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn mul(self, b: F) -> F {
+        F(simd!(_mm256_mul_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn div(self, b: F) -> F {
+        F(simd!(_mm256_div_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn fma(self, b: F, c: F) -> F {
+        F(simd!(_mm256_fmadd_ps(self.0, b.0, c.0)))
+    }
+    #[inline(always)]
+    fn max(self, b: F) -> F {
+        F(simd!(_mm256_max_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn min(self, b: F) -> F {
+        F(simd!(_mm256_min_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn abs(self) -> F {
+        F(simd!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)))
+    }
+    #[inline(always)]
+    fn copysign(self, sign: F) -> F {
+        F(simd!({
+            let mask = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_andnot_ps(mask, self.0), _mm256_and_ps(mask, sign.0))
+        }))
+    }
+    #[inline(always)]
+    fn select_less(self, threshold: f32, below: F, other: F) -> F {
+        F(simd!({
+            let mask = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, _mm256_set1_ps(threshold));
+            _mm256_blendv_ps(other.0, below.0, mask)
+        }))
+    }
+    #[inline(always)]
+    fn scale_by_power(self, n: F) -> F {
+        F(simd!({
+            let shift = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n.0));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), shift))
+        }))
+    }
+    #[inline(always)]
+    fn round(self) -> F {
+        F(simd!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
+    }
+}
+
+impl Avx2 {
+    /// Adds the i16 pairs of `sums` to acc.
+    #[inline(always)]
+    fn widen(self, acc: __m256i, sums: __m256i) -> __m256i {
+        simd!(_mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1))))
+    }
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type F = F;
+    type I = I;
+    type Signed = Signed;
+
+    #[inline(always)]
+    fn f32(self, x: f32) -> F {
+        F(simd!(_mm256_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> F {
+        assert!(x.len() >= 8);
+        F(simd!(_mm256_loadu_ps(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn store(self, v: F, out: &mut [f32]) {
+        assert!(out.len() >= 8);
+        simd!(_mm256_storeu_ps(out.as_mut_ptr(), v.0))
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16]) -> F {
+        assert!(x.len() >= 8);
+        F(simd!(_mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16]) -> F {
+        assert!(x.len() >= 8);
+        F(simd!({
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }))
+    }
+    #[inline(always)]
+    fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
+        F(simd!({
+            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let above = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(low as i32 - 1));
+            let below = _mm256_cmpgt_epi32(_mm256_set1_epi32(high as i32), lane);
+            let mask = _mm256_castsi256_ps(_mm256_and_si256(above, below));
+            _mm256_blendv_ps(outside.0, inside.0, mask)
+        }))
+    }
+
+    #[inline(always)]
+    fn i32(self, x: i32) -> I {
+        I(simd!(_mm256_set1_epi32(x)))
+    }
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8]) -> I {
+        assert!(x.len() >= 32);
+        I(simd!(_mm256_loadu_si256(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> I {
+        assert!(x.len() >= 8);
+        I(simd!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn and(self, a: I, b: I) -> I {
+        I(simd!(_mm256_and_si256(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn or(self, a: I, b: I) -> I {
+        I(simd!(_mm256_or_si256(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm256_sub_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm256_sll_epi32(a.0, _mm_cvtsi32_si128(N as i32))))
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm256_srl_epi32(a.0, _mm_cvtsi32_si128(N as i32))))
+    }
+    #[inline(always)]
+    fn shr_by(self, a: I, n: u32) -> I {
+        I(simd!(_mm256_srl_epi32(a.0, _mm_cvtsi32_si128(n as i32))))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: I) -> F {
+        F(simd!(_mm256_cvtepi32_ps(a.0)))
+    }
+
+    #[inline(always)]
+    fn dot(self, bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
+        let [p0, p1, p2, p3] = simd!([
+            _mm256_maddubs_epi16(codes[0].0, _mm256_set1_epi32(y[0])),
+            _mm256_maddubs_epi16(codes[1].0, _mm256_set1_epi32(y[1])),
+            _mm256_maddubs_epi16(codes[2].0, _mm256_set1_epi32(y[2])),
+            _mm256_maddubs_epi16(codes[3].0, _mm256_set1_epi32(y[3])),
+        ]);
+        let (first, second) = simd!((_mm256_add_epi16(p0, p1), _mm256_add_epi16(p2, p3)));
+        // One product holds at most 2 * 127 * (2^bits - 1); an i16 holds four of them below 6 bits, two at 6.
+        if bits < 6 {
+            I(self.widen(acc.0, simd!(_mm256_add_epi16(first, second))))
+        } else {
+            I(self.widen(self.widen(acc.0, first), second))
+        }
+    }
+    #[inline(always)]
+    fn dot_signed(self, acc: I, flipped: [Signed; 4], y: [i32; 4]) -> I {
+        let mut acc = acc.0;
+        for j in 0..4 {
+            // |code| times y with the code's sign: at most 2 * 128 * 127, which an i16 holds once.
+            acc = self.widen(
+                acc,
+                simd!({
+                    let y = _mm256_sign_epi8(_mm256_set1_epi32(y[j]), flipped[j].codes);
+                    _mm256_maddubs_epi16(flipped[j].magnitudes, y)
+                }),
+            );
+        }
+        I(acc)
+    }
+    #[inline(always)]
+    fn flip(self, codes: I) -> Signed {
+        Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
+    }
+    #[inline(always)]
+    fn signed_start(self, _sum: i32) -> I {
+        self.i32(0)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        simd!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+    }
+}

@@ -1,0 +1,218 @@
+//! AVX-512 with VNNI: 16 lanes.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use crate::numeric::Real;
+
+/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct Avx512(());
+
+impl Avx512 {
+    /// The instruction set, where the CPU and the system support it.
+    pub(in crate::device::cpu) fn new() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        all.then_some(Avx512(()))
+    }
+}
+
+/// 16 f32. Values come from the methods of [`Avx512`] only, so having one is the same proof.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct F(__m512);
+
+/// 16 i32.
+#[derive(Clone, Copy)]
+pub(in crate::device::cpu) struct I(__m512i);
+
+/// `$body` with intrinsics allowed.
+macro_rules! simd {
+    ($body:expr) => {
+        // SAFETY: the CPU has the instructions: `self` exists (see `Avx512::new`). Loads and stores among them
+        // stay inside slices whose length the caller of this macro has checked.
+        unsafe { $body }
+    };
+}
+
+impl Real for F {
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        F(simd!(_mm512_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn add(self, b: F) -> F {
+        F(simd!(_mm512_add_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn sub(self, b: F) -> F {
+        F(simd!(_mm512_sub_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn mul(self, b: F) -> F {
+        F(simd!(_mm512_mul_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn div(self, b: F) -> F {
+        F(simd!(_mm512_div_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn fma(self, b: F, c: F) -> F {
+        F(simd!(_mm512_fmadd_ps(self.0, b.0, c.0)))
+    }
+    #[inline(always)]
+    fn max(self, b: F) -> F {
+        F(simd!(_mm512_max_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn min(self, b: F) -> F {
+        F(simd!(_mm512_min_ps(self.0, b.0)))
+    }
+    #[inline(always)]
+    fn abs(self) -> F {
+        F(simd!(_mm512_abs_ps(self.0)))
+    }
+    #[inline(always)]
+    fn copysign(self, sign: F) -> F {
+        // Bitwise select: where the mask is set take `sign`, elsewhere the magnitude.
+        F(simd!(_mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xE4>(
+            _mm512_castps_si512(self.0),
+            _mm512_castps_si512(sign.0),
+            _mm512_set1_epi32(i32::MAX),
+        ))))
+    }
+    #[inline(always)]
+    fn select_less(self, threshold: f32, below: F, other: F) -> F {
+        F(simd!({
+            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_set1_ps(threshold));
+            _mm512_mask_blend_ps(mask, other.0, below.0)
+        }))
+    }
+    #[inline(always)]
+    fn scale_by_power(self, n: F) -> F {
+        F(simd!({
+            let shift = _mm512_slli_epi32::<23>(_mm512_cvtps_epi32(n.0));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), shift))
+        }))
+    }
+    #[inline(always)]
+    fn round(self) -> F {
+        F(simd!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
+    }
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type F = F;
+    type I = I;
+    type Signed = I;
+
+    #[inline(always)]
+    fn f32(self, x: f32) -> F {
+        F(simd!(_mm512_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> F {
+        assert!(x.len() >= 16);
+        F(simd!(_mm512_loadu_ps(x.as_ptr())))
+    }
+    #[inline(always)]
+    fn store(self, v: F, out: &mut [f32]) {
+        assert!(out.len() >= 16);
+        simd!(_mm512_storeu_ps(out.as_mut_ptr(), v.0))
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16]) -> F {
+        assert!(x.len() >= 16);
+        F(simd!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16]) -> F {
+        assert!(x.len() >= 16);
+        F(simd!({
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }))
+    }
+    #[inline(always)]
+    fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
+        let mask = (0xFFFF_u32 >> (16 - high)) & (0xFFFF_u32 << low);
+        F(simd!(_mm512_mask_blend_ps(mask as u16, outside.0, inside.0)))
+    }
+
+    #[inline(always)]
+    fn i32(self, x: i32) -> I {
+        I(simd!(_mm512_set1_epi32(x)))
+    }
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8]) -> I {
+        assert!(x.len() >= 64);
+        I(simd!(_mm512_loadu_si512(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> I {
+        assert!(x.len() >= 16);
+        I(simd!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn and(self, a: I, b: I) -> I {
+        I(simd!(_mm512_and_si512(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn or(self, a: I, b: I) -> I {
+        I(simd!(_mm512_or_si512(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm512_sub_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm512_slli_epi32::<N>(a.0)))
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm512_srli_epi32::<N>(a.0)))
+    }
+    #[inline(always)]
+    fn shr_by(self, a: I, n: u32) -> I {
+        I(simd!(_mm512_srl_epi32(a.0, _mm_cvtsi32_si128(n as i32))))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: I) -> F {
+        F(simd!(_mm512_cvtepi32_ps(a.0)))
+    }
+
+    #[inline(always)]
+    fn dot(self, _bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
+        let mut acc = acc.0;
+        for j in 0..4 {
+            acc = simd!(_mm512_dpbusd_epi32(acc, codes[j].0, _mm512_set1_epi32(y[j])));
+        }
+        I(acc)
+    }
+    #[inline(always)]
+    fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {
+        self.dot(8, acc, flipped, y)
+    }
+    /// Codes + 128, unsigned.
+    #[inline(always)]
+    fn flip(self, codes: I) -> I {
+        I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
+    }
+    #[inline(always)]
+    fn signed_start(self, sum: i32) -> I {
+        self.i32(sum.wrapping_mul(-128))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        simd!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+    }
+}

@@ -1,0 +1,65 @@
+//! The small vector abstraction that the kernels are written over. An instruction set is one file beside this one.
+//!
+//! A value of a type that implements [`Simd`] is the proof that the CPU has the instructions: it can only be had from
+//! a constructor that looked. Slices given to loads and stores must hold at least the bytes that are moved, which is
+//! asserted; kernels pass arrays or exact chunks, so the compiler removes the checks.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+
+use crate::numeric::Real;
+
+/// An instruction set: vectors of [`LANES`](Simd::LANES) f32 or i32.
+pub(super) trait Simd: Copy {
+    /// Lanes of a vector; divides 16.
+    const LANES: usize;
+    /// A vector of f32.
+    type F: Real;
+    /// A vector of i32, or of LANES groups of 4 bytes.
+    type I: Copy;
+
+    /// The same value in every lane.
+    fn f32(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32]) -> Self::F;
+    fn store(self, v: Self::F, out: &mut [f32]);
+    /// IEEE half precision to f32, exact.
+    fn load_f16(self, x: &[u16]) -> Self::F;
+    /// The upper halves of f32 values.
+    fn load_bf16(self, x: &[u16]) -> Self::F;
+    /// `inside` in lanes low..high, `outside` elsewhere.
+    fn select(self, low: usize, high: usize, inside: Self::F, outside: Self::F) -> Self::F;
+
+    fn i32(self, x: i32) -> Self::I;
+    /// LANES * 4 bytes.
+    fn load_bytes(self, x: &[u8]) -> Self::I;
+    /// LANES signed bytes, one a lane.
+    fn load_i8(self, x: &[u8]) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Every 32-bit lane shifted to the left.
+    fn shl<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Every 32-bit lane shifted to the right, zeros moving in.
+    fn shr<const N: u32>(self, a: Self::I) -> Self::I;
+    /// As `shr`, by a count known only at run time.
+    fn shr_by(self, a: Self::I, n: u32) -> Self::I;
+    /// i32 to f32, rounded to nearest even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+
+    /// Per lane: acc + the products of four times four bytes, `codes` unsigned and below 2^bits, `y` signed
+    /// in [-127, 127] and the same in every lane. `bits` is a constant where it is called.
+    fn dot(self, bits: u32, acc: Self::I, codes: [Self::I; 4], y: [i32; 4]) -> Self::I;
+    /// As `dot` for signed codes; `flipped` is what [`flip`](Simd::flip) made of them.
+    fn dot_signed(self, acc: Self::I, flipped: [Self::Signed; 4], y: [i32; 4]) -> Self::I;
+    /// Signed codes in the form that `dot_signed` wants.
+    type Signed: Copy;
+    fn flip(self, codes: Self::I) -> Self::Signed;
+    /// What `dot_signed` starts from for activations with the sum `sum`, so that it ends at the exact product.
+    fn signed_start(self, sum: i32) -> Self::I;
+
+    /// Asks for the cache line at `address`, which may be anything.
+    fn prefetch(self, address: *const u8);
+}

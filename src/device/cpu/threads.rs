@@ -1,0 +1,301 @@
+//! The thread pool that inference runs on.
+//!
+//! Work comes in **stages**: a stage is a number of chunks, and it is over when its chunks are done, not when every
+//! thread has arrived. Each thread takes the chunks of its own range first and then those that others have not begun,
+//! so a thread that the system put aside delays at most the chunk that it holds. Chunks are computed the same way
+//! whoever takes them, so the result does not depend on who does.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::numeric::FloatEnvironment;
+
+/// How long an idle thread looks for the next stage before it sleeps, and a finished one waits before it yields.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// A shared pool of threads. Clones share it; the threads end with the last clone.
+///
+/// When two callers use one pool at once, one of them computes alone on its own thread: both make progress and
+/// neither's result changes.
+#[derive(Clone)]
+pub struct Threads(Arc<Pool>);
+
+struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    /// Held while a stage runs.
+    submit: Mutex<()>,
+}
+
+/// One cache line for each counter that a different thread writes.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+struct Shared {
+    /// The chunks nobody has begun, one range a thread: next in the low half, end in the high half.
+    ranges: Box<[Padded<AtomicU64>]>,
+    job: UnsafeCell<Option<Job>>,
+    finished: Padded<AtomicUsize>,
+    stage: Padded<AtomicUsize>,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The function of the current stage. Its lifetime is erased; see `Threads::run` for why it is not outlived.
+type Job = &'static (dyn Fn(usize) + Sync);
+
+// SAFETY: `job` is written only by the submitter, while no chunk can be claimed, and read only by a thread that
+// holds a claimed chunk; everything else in `Shared` is Sync by itself.
+unsafe impl Sync for Shared {}
+// SAFETY: `Job` is a shared reference to a Sync function.
+unsafe impl Send for Shared {}
+
+impl Threads {
+    /// A pool of `n` threads in all, the caller's included; 0 and 1 mean the caller's alone. Threads that the system
+    /// refuses are done without.
+    pub fn new(n: usize) -> Self {
+        let n = n.clamp(1, 1024);
+        let shared = Arc::new(Shared {
+            ranges: (0..n).map(|_| Padded(AtomicU64::new(0))).collect(),
+            job: UnsafeCell::new(None),
+            finished: Padded(AtomicUsize::new(0)),
+            stage: Padded(AtomicUsize::new(0)),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let mut workers = Vec::new();
+        for id in 1..n {
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new().name(format!("llm-{id}"));
+            match thread.spawn(move || shared.worker(id)) {
+                Ok(handle) => workers.push(handle),
+                Err(_) => break,
+            }
+        }
+        Threads(Arc::new(Pool { shared, workers, submit: Mutex::new(()) }))
+    }
+
+    /// A pool of one thread for each physical core that this process may use.
+    pub fn automatic() -> Self {
+        Threads::new(physical_cores())
+    }
+
+    /// How many threads compute, the caller's included.
+    pub fn count(&self) -> usize {
+        self.0.workers.len() + 1
+    }
+
+    /// Calls `f` once for each chunk in 0..`chunks`, on all threads, and returns when all calls have returned.
+    /// A panic in `f` is resumed here after that.
+    pub(crate) fn run(&self, chunks: usize, f: impl Fn(usize) + Sync) {
+        let pool = &*self.0;
+        let guard = if chunks > 1 && !pool.workers.is_empty() { pool.submit.try_lock() } else { None };
+        if guard.is_none() {
+            (0..chunks).for_each(f);
+            return;
+        }
+        assert!(u32::try_from(chunks).is_ok(), "a stage has at most 2^32 - 1 chunks");
+        let shared = &*pool.shared;
+        let job: &(dyn Fn(usize) + Sync) = &f;
+        // SAFETY: the reference is used only by threads that hold a claimed chunk, and this function does not return
+        // (nor unwind: `work` catches) before all chunks are finished.
+        let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
+        // SAFETY: all ranges are empty here, so no thread can claim a chunk and read `job`.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.finished.0.store(0, Ordering::Relaxed);
+        let n = shared.ranges.len();
+        for (i, range) in shared.ranges.iter().enumerate() {
+            let (next, end) = (i * chunks / n, (i + 1) * chunks / n);
+            range.0.store((end as u64) << 32 | next as u64, Ordering::Release);
+        }
+        shared.stage.0.fetch_add(1, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            let _lock = shared.sleep.lock();
+            shared.wake.notify_all();
+        }
+        shared.work(0);
+        let mut wait = SpinWait::new();
+        while shared.finished.0.load(Ordering::Acquire) < chunks {
+            if wait.spun_out() {
+                std::thread::yield_now();
+            }
+        }
+        let panic = shared.panic.lock().take();
+        drop(guard);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Calls `f` once for each item, on all threads.
+    pub(crate) fn each<T: Send>(&self, items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
+        let items: Vec<Padding<T>> = items.into_iter().map(|item| Padding(Mutex::new(Some(item)))).collect();
+        self.run(items.len(), |i| {
+            if let Some(item) = items[i].0.lock().take() {
+                f(item);
+            }
+        });
+    }
+}
+
+/// An item that one chunk takes.
+struct Padding<T>(Mutex<Option<T>>);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        {
+            let _lock = self.shared.sleep.lock();
+            self.shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            // A pool dropped on one of its own threads (a session freed inside a job) must not wait for itself.
+            if worker.thread().id() != std::thread::current().id() {
+                let _ = worker.join();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn worker(&self, id: usize) {
+        let _environment = FloatEnvironment::enter();
+        let mut seen = 0;
+        loop {
+            let mut wait = SpinWait::new();
+            while self.stage.0.load(Ordering::Acquire) == seen {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if wait.spun_out() {
+                    let mut lock = self.sleep.lock();
+                    self.sleepers.fetch_add(1, Ordering::SeqCst);
+                    while self.stage.0.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
+                        self.wake.wait(&mut lock);
+                    }
+                    self.sleepers.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            seen = self.stage.0.load(Ordering::Acquire);
+            self.work(id);
+        }
+    }
+
+    /// Takes chunks, own range first, until none is left to take.
+    fn work(&self, id: usize) {
+        let n = self.ranges.len();
+        let mut done = 0;
+        for i in 0..n {
+            let range = &self.ranges[(id + i) % n].0;
+            while let Some(chunk) = claim(range) {
+                // SAFETY: a chunk of the running stage is claimed, so the submitter waits for it and `job` is its
+                // function; claiming acquired what the submitter released when it filled the ranges.
+                let job = unsafe { *self.job.get() };
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job.map(|job| job(chunk)))) {
+                    self.panic.lock().get_or_insert(payload);
+                }
+                done += 1;
+            }
+        }
+        if done > 0 {
+            self.finished.0.fetch_add(done, Ordering::Release);
+        }
+    }
+}
+
+/// Takes the next chunk of a range.
+fn claim(range: &AtomicU64) -> Option<usize> {
+    let mut current = range.load(Ordering::Acquire);
+    loop {
+        let (next, end) = (current & 0xFFFF_FFFF, current >> 32);
+        if next >= end {
+            return None;
+        }
+        match range.compare_exchange_weak(current, current + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(next as usize),
+            Err(found) => current = found,
+        }
+    }
+}
+
+/// Spins for about [`SPIN`], looking at the clock only now and then.
+struct SpinWait {
+    turns: u32,
+    start: Option<Instant>,
+}
+
+impl SpinWait {
+    fn new() -> Self {
+        SpinWait { turns: 0, start: None }
+    }
+
+    /// One turn; true once the time is up.
+    fn spun_out(&mut self) -> bool {
+        std::hint::spin_loop();
+        self.turns += 1;
+        if !self.turns.is_multiple_of(64) {
+            return false;
+        }
+        self.start.get_or_insert_with(Instant::now).elapsed() > SPIN
+    }
+}
+
+/// The number of physical cores among the processors that this process may run on.
+pub fn physical_cores() -> usize {
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    // Linux lists each processor's core; elsewhere every processor counts as a core.
+    let mut cores = std::collections::BTreeSet::new();
+    for cpu in 0..1024 {
+        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
+        match std::fs::read_to_string(format!("{folder}/thread_siblings_list")) {
+            Ok(siblings) => cores.insert(siblings),
+            Err(_) => break,
+        };
+    }
+    if cores.is_empty() { logical } else { logical.min(cores.len()) }
+}
+
+/// A (rows, width) matrix that the chunks of a stage fill together, each its own columns.
+pub(super) struct Columns<'a> {
+    data: *mut f32,
+    rows: usize,
+    width: usize,
+    _borrow: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `write` is the only access, and its contract is that no two threads write the same columns.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// Wraps `data`, which holds rows of `width` values.
+    pub(super) fn new(data: &'a mut [f32], width: usize) -> Self {
+        Columns { rows: data.len() / width, width, data: data.as_mut_ptr(), _borrow: std::marker::PhantomData }
+    }
+
+    /// Copies `values` to row `row` from column `column`.
+    ///
+    /// # Safety
+    /// No two threads may write the same columns while the matrix is shared.
+    pub(super) unsafe fn write(&self, row: usize, column: usize, values: &[f32]) {
+        assert!(row < self.rows && column <= self.width && values.len() <= self.width - column);
+        // SAFETY: the target lies inside the borrowed slice by the check above; that no other thread writes it is the
+        // caller's promise; `values` is a shared borrow and cannot overlap the exclusively borrowed matrix.
+        unsafe {
+            let target = self.data.add(row * self.width + column);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The kernels, written once over [`Simd`](super::simd::Simd). `super::scalar` says what each computes and is what
+//! they are tested against, bit for bit.
+
+// Loops over columns and rows index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
+pub(super) mod attention;
+pub(super) mod linear;
+pub(super) mod rows;

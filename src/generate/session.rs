@@ -1,0 +1,419 @@
+//! One sequence of tokens, its keys and values, and the generation of more.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::stop::Stops;
+use crate::cache::Contiguous;
+use crate::cancel::Cancel;
+use crate::device::{Device, Isa, KvType, Threads};
+use crate::error::{Error, Result};
+use crate::model::{Model, Scratch};
+use crate::numeric::FloatEnvironment;
+use crate::sample::Sampler;
+use crate::token::{Decoder, EncodeOptions};
+
+/// How to make a session.
+#[derive(Clone, Default)]
+pub struct SessionOptions {
+    /// Positions there is room for; 0: the model's own, at most 4096.
+    pub context_length: usize,
+    /// The pool to compute on; a new one with a thread for each physical core if `None`.
+    pub threads: Option<Threads>,
+    /// The number type of cached keys and values.
+    pub kv_type: KvType,
+    /// Tokens of a prompt that are processed together; 0: 512. Changes speed and memory, not one bit of a result.
+    pub chunk: usize,
+    /// The instruction set; `None`: [`Isa::choose`].
+    pub isa: Option<Isa>,
+}
+
+/// Tokens processed together if the options do not say.
+const DEFAULT_CHUNK: usize = 512;
+
+impl SessionOptions {
+    /// The chunk that a session with these options uses.
+    pub fn chunk_or_default(&self) -> usize {
+        if self.chunk == 0 { DEFAULT_CHUNK } else { self.chunk }
+    }
+}
+
+/// When a generation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GenerateOptions {
+    /// Tokens to generate; 0: no limit.
+    pub max_tokens: usize,
+    /// Tokens that end a text or a turn are taken as any other.
+    pub ignore_eog: bool,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model chose a token that ends a text or a turn. It is not kept in the session.
+    Eog,
+    /// A stop string appeared.
+    Stop,
+    /// The asked number of tokens is reached.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// The caller's callback asked to stop.
+    Aborted,
+}
+
+/// One step of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next<'a> {
+    /// The token; `None` if the context was full before it could be chosen.
+    pub token: Option<u32>,
+    /// Text that became certain: whole characters, without special tokens, nothing that may begin a stop string.
+    pub text: &'a [u8],
+    /// `Some` with the last step.
+    pub finish: Option<FinishReason>,
+}
+
+/// Counts and times since the session was made or reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Tokens appended.
+    pub prompt_tokens: u64,
+    /// Time of their processing.
+    pub prompt_time: Duration,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Time of their generation: forward passes and sampling.
+    pub generate_time: Duration,
+}
+
+/// A conversation. Exclusive: one call at a time.
+pub struct Session {
+    model: Arc<Model>,
+    device: Device,
+    cache: Contiguous,
+    scratch: Scratch,
+    chunk: usize,
+    cancel: Cancel,
+    /// All tokens. The cache holds the first of them; the rest, at most one, is processed when logits are needed.
+    tokens: Vec<u32>,
+    /// (V): what follows the last cached token.
+    logits: Vec<f32>,
+    decoder: Decoder,
+    stops: Stops,
+    text: Vec<u8>,
+    options: GenerateOptions,
+    /// Tokens generated since `start`.
+    generated: usize,
+    /// Tokens that the sampler has seen since `start`.
+    accepted: usize,
+    finished: bool,
+    timings: Timings,
+}
+
+impl Session {
+    /// An empty session.
+    ///
+    /// # Errors
+    /// `OutOfMemory` if the cache cannot be had, `Unsupported` for an instruction set that the CPU lacks.
+    pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Session> {
+        let isa = match options.isa {
+            Some(isa) => isa,
+            None => Isa::choose()?,
+        };
+        let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
+        let config = model.config();
+        let capacity = config.session_context(options.context_length);
+        let cache = Contiguous::new(config.layer_count, config.kv_shape(options.kv_type), capacity)?;
+        let decoder = Decoder::new(Arc::clone(model.tokenizer()), false);
+        Ok(Session {
+            device,
+            cache,
+            scratch: Scratch::default(),
+            chunk: options.chunk_or_default(),
+            cancel: Cancel::new(),
+            tokens: Vec::new(),
+            logits: Vec::new(),
+            decoder,
+            stops: Stops::default(),
+            text: Vec::new(),
+            options: GenerateOptions::default(),
+            generated: 0,
+            accepted: 0,
+            finished: false,
+            timings: Timings::default(),
+            model,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// All tokens, appended and generated.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Positions there is room for.
+    pub fn context_length(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    /// Counts and times.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// The flag that calls of this session look at between layers.
+    pub fn set_cancel(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
+    }
+
+    /// Adds tokens to the end and processes them. Nothing changes if it fails.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a token outside the vocabulary, `CacheFull` if they do not all fit, `Cancelled`.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<()> {
+        self.process(tokens, None)
+    }
+
+    /// As [`append`](Session::append), and writes the logits of each of the tokens to `logits`, (T,V).
+    ///
+    /// # Errors
+    /// As `append`, and `BufferTooSmall`.
+    pub fn eval(&mut self, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
+        let needed = tokens.len().saturating_mul(self.model.config().vocab_size);
+        if logits.len() < needed {
+            let (n, found) = (tokens.len(), logits.len());
+            let message = format!("the logits of {n} tokens are {needed} numbers; the buffer holds {found}");
+            return Err(Error::buffer_too_small(message).with("expected", needed).with("found", found));
+        }
+        self.process(tokens, Some(&mut logits[..needed]))
+    }
+
+    /// Tokenises `text` and appends it; gives the number of tokens.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub fn append_text(&mut self, text: &[u8], options: EncodeOptions) -> Result<usize> {
+        let tokens = self.model.tokenizer().encode(text, options)?;
+        self.append(&tokens)?;
+        Ok(tokens.len())
+    }
+
+    fn process(&mut self, tokens: &[u32], logits: Option<&mut [f32]>) -> Result<()> {
+        let vocab_size = self.model.config().vocab_size;
+        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) {
+            let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
+            let error = Error::invalid_argument(message).with("token", token).with("index", index);
+            return Err(error.with("vocab_size", vocab_size));
+        }
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let pending = self.tokens.len() - self.cache.length();
+        self.cache.check_room(pending + tokens.len())?;
+        let start = Instant::now();
+        self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
+        let length = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        if let Err(error) = self.catch_up(logits) {
+            self.tokens.truncate(length);
+            return Err(error);
+        }
+        if self.finished {
+            (self.generated, self.finished) = (0, false);
+        }
+        self.timings.prompt_tokens += tokens.len() as u64;
+        self.timings.prompt_time += start.elapsed();
+        Ok(())
+    }
+
+    /// Processes the tokens that the cache does not hold yet, in chunks. `all` gets the logits of the last
+    /// all.len() / V of them; otherwise only those of the last token are computed.
+    fn catch_up(&mut self, mut all: Option<&mut [f32]>) -> Result<()> {
+        let _environment = FloatEnvironment::enter();
+        let held = self.cache.length();
+        let result = self.chunks(&mut all);
+        if result.is_err() {
+            self.cache.truncate(held);
+        }
+        result
+    }
+
+    fn chunks(&mut self, all: &mut Option<&mut [f32]>) -> Result<()> {
+        let vocab_size = self.model.config().vocab_size;
+        let total = self.tokens.len();
+        // The first token whose logits are asked for.
+        let first = total - all.as_ref().map_or(1, |all| all.len() / vocab_size);
+        let mut written = 0;
+        while self.cache.length() < total {
+            let start = self.cache.length();
+            let end = total.min(start.saturating_add(self.chunk));
+            let rows = first.clamp(start, end) - start..end - start;
+            let (cache, scratch) = (&mut self.cache, &mut self.scratch);
+            let count = rows.len();
+            self.model.forward(&self.device, &self.tokens[start..end], rows, cache, scratch, &self.cancel)?;
+            if let Some(all) = all {
+                let n = count * vocab_size;
+                all[written..written + n].copy_from_slice(&scratch.logits.data()[..n]);
+                written += n;
+            }
+            cache.commit(end - start);
+        }
+        let logits = self.scratch.logits.data();
+        self.logits.clear();
+        self.logits.extend_from_slice(&logits[logits.len() - vocab_size..]);
+        Ok(())
+    }
+
+    /// The logits (V) of what follows the last token.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if there are no tokens; `Cancelled`.
+    pub fn logits(&mut self) -> Result<&[f32]> {
+        if self.tokens.is_empty() {
+            return Err(Error::failed_precondition("the session has no tokens: append a prompt first"));
+        }
+        if self.cache.length() < self.tokens.len() {
+            self.catch_up(None)?;
+        }
+        Ok(&self.logits)
+    }
+
+    /// Keeps the first `length` tokens and forgets the others.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there are fewer.
+    pub fn truncate(&mut self, length: usize) -> Result<()> {
+        let found = self.tokens.len();
+        if length > found {
+            let message = format!("{length} tokens are to be kept, but the session holds {found}");
+            return Err(Error::invalid_argument(message).with("expected", length).with("found", found));
+        }
+        if length < found {
+            self.tokens.truncate(length);
+            // The last token is processed again when its logits are asked for.
+            self.cache.truncate(length.saturating_sub(1));
+            self.restart();
+        }
+        Ok(())
+    }
+
+    /// Forgets all tokens and times. Stop strings and generation options stay.
+    pub fn reset(&mut self) {
+        self.tokens.clear();
+        self.cache.truncate(0);
+        self.timings = Timings::default();
+        self.restart();
+    }
+
+    /// Adds a string that ends a generation when it appears in the text. It is never given out.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is empty or not UTF-8.
+    pub fn add_stop(&mut self, text: &[u8]) -> Result<()> {
+        if text.is_empty() || std::str::from_utf8(text).is_err() {
+            return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
+        }
+        self.stops.add(text);
+        Ok(())
+    }
+
+    /// Removes all stop strings.
+    pub fn clear_stops(&mut self) {
+        self.stops.clear();
+    }
+
+    /// Begins a generation after the tokens that are there: counts anew, and the sampler of the first
+    /// [`next`](Session::next) is reset and shown all tokens.
+    pub fn start(&mut self, options: GenerateOptions) {
+        self.options = options;
+        self.restart();
+    }
+
+    fn restart(&mut self) {
+        self.stops.restart();
+        self.decoder.reset();
+        (self.generated, self.accepted, self.finished) = (0, 0, false);
+    }
+
+    /// Chooses the next token, adds it and gives it with the text that became certain. Nothing changes if it fails.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if there are no tokens, or the generation has finished and nothing was appended since;
+    /// `Cancelled`; what the sampler reports.
+    pub fn next(&mut self, sampler: &mut Sampler) -> Result<Next<'_>> {
+        if self.finished {
+            let message = "the generation has finished: append tokens or start another";
+            return Err(Error::failed_precondition(message));
+        }
+        let start = Instant::now();
+        self.logits()?;
+        self.text.clear();
+        if self.tokens.len() == self.cache.capacity() {
+            return Ok(self.finish(None, FinishReason::ContextFull));
+        }
+        if self.accepted == 0 {
+            sampler.reset();
+        }
+        self.tokens[self.accepted..].iter().for_each(|&token| sampler.accept(token));
+        self.accepted = self.tokens.len();
+        let _environment = FloatEnvironment::enter();
+        let token = sampler.sample(&self.logits)?;
+        if self.model.tokenizer().is_eog(token) && !self.options.ignore_eog {
+            self.timings.generate_time += start.elapsed();
+            return Ok(self.finish(Some(token), FinishReason::Eog));
+        }
+        let stopped = self.stops.push(self.decoder.push(token)?, &mut self.text);
+        self.tokens.push(token);
+        self.generated += 1;
+        self.timings.generated_tokens += 1;
+        self.timings.generate_time += start.elapsed();
+        if stopped {
+            self.finished = true;
+            self.decoder.reset();
+            return Ok(Next { token: Some(token), text: &self.text, finish: Some(FinishReason::Stop) });
+        }
+        if self.generated == self.options.max_tokens {
+            return Ok(self.finish(Some(token), FinishReason::Length));
+        }
+        if self.tokens.len() == self.cache.capacity() {
+            return Ok(self.finish(Some(token), FinishReason::ContextFull));
+        }
+        Ok(Next { token: Some(token), text: &self.text, finish: None })
+    }
+
+    /// The last step: gives out the text that was held back.
+    fn finish(&mut self, token: Option<u32>, reason: FinishReason) -> Next<'_> {
+        self.finished = true;
+        let stopped = self.stops.push(self.decoder.finish(), &mut self.text);
+        if !stopped {
+            self.stops.finish(&mut self.text);
+        }
+        Next { token, text: &self.text, finish: Some(reason) }
+    }
+
+    /// Calls [`next`](Session::next) until it finishes or `on_token` breaks.
+    ///
+    /// # Errors
+    /// As `next`.
+    pub fn generate(
+        &mut self,
+        sampler: &mut Sampler,
+        mut on_token: impl FnMut(Next<'_>) -> ControlFlow<()>,
+    ) -> Result<FinishReason> {
+        loop {
+            let next = self.next(sampler)?;
+            let finish = next.finish;
+            let flow = on_token(next);
+            match finish {
+                Some(reason) => return Ok(reason),
+                None if flow.is_break() => return Ok(FinishReason::Aborted),
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Stop strings: text that may begin one is held back until it is clear that it does not.
+
+/// Looks for stop strings in a stream of text, one Knuth-Morris-Pratt automaton each ("Fast Pattern Matching in
+/// Strings", 1977), so that a byte costs constant time on average whatever the strings are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stops {
+    patterns: Vec<Pattern>,
+    /// Text that was taken in and not given out.
+    held: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: Vec<u8>,
+    /// For each prefix, the length of its longest proper prefix that is its suffix too.
+    failure: Vec<usize>,
+    /// Bytes of the pattern that the stream ends with.
+    matched: usize,
+}
+
+impl Pattern {
+    fn new(text: &[u8]) -> Self {
+        let mut failure = vec![0; text.len()];
+        let mut k = 0;
+        for i in 1..text.len() {
+            while k > 0 && text[i] != text[k] {
+                k = failure[k - 1];
+            }
+            k += usize::from(text[i] == text[k]);
+            failure[i] = k;
+        }
+        Pattern { text: text.to_vec(), failure, matched: 0 }
+    }
+
+    /// Takes a byte; true if the pattern is complete.
+    fn push(&mut self, byte: u8) -> bool {
+        while self.matched > 0 && self.text[self.matched] != byte {
+            self.matched = self.failure[self.matched - 1];
+        }
+        self.matched += usize::from(self.text[self.matched] == byte);
+        self.matched == self.text.len()
+    }
+}
+
+impl Stops {
+    /// Adds a string, which must not be empty.
+    pub(crate) fn add(&mut self, text: &[u8]) {
+        self.patterns.push(Pattern::new(text));
+    }
+
+    /// Removes all strings.
+    pub(crate) fn clear(&mut self) {
+        *self = Stops::default();
+    }
+
+    /// Forgets the text held back and what was matched.
+    pub(crate) fn restart(&mut self) {
+        self.held.clear();
+        self.patterns.iter_mut().for_each(|pattern| pattern.matched = 0);
+    }
+
+    /// Takes more text and puts into `out` what can no longer belong to a stop string. True if one was found: then
+    /// `out` gets what stood before it, and what follows it is dropped.
+    pub(crate) fn push(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        for &byte in text {
+            self.held.push(byte);
+            let mut found = 0;
+            for pattern in &mut self.patterns {
+                if pattern.push(byte) {
+                    found = found.max(pattern.text.len());
+                }
+            }
+            if found > 0 {
+                out.extend_from_slice(&self.held[..self.held.len() - found]);
+                self.restart();
+                return true;
+            }
+        }
+        let keep = self.patterns.iter().map(|pattern| pattern.matched).max().unwrap_or(0);
+        out.extend(self.held.drain(..self.held.len() - keep));
+        false
+    }
+
+    /// Gives out what is held back: the text has ended.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
+        self.restart();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stops;
+
+    /// Feeds the pieces and gives (text, found) with `|` after each piece's output.
+    fn run(stops: &[&str], pieces: &[&str]) -> String {
+        let mut matcher = Stops::default();
+        stops.iter().for_each(|s| matcher.add(s.as_bytes()));
+        let mut all = String::new();
+        for piece in pieces {
+            let mut out = Vec::new();
+            let found = matcher.push(piece.as_bytes(), &mut out);
+            all += &String::from_utf8(out).unwrap();
+            if found {
+                return all + "!";
+            }
+            all.push('|');
+        }
+        let mut out = Vec::new();
+        matcher.finish(&mut out);
+        all + &String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_that_may_begin_a_stop_is_held_and_a_stop_is_never_given_out() {
+        assert_eq!(run(&["END"], &["a E", "N", "D b"]), "a ||!");
+        assert_eq!(run(&["END"], &["a E", "N", "x"]), "a ||ENx|");
+        assert_eq!(run(&["END"], &["EEN", "EN"]), "E|EN|EN");
+        assert_eq!(run(&["aab"], &["aa", "aab"]), "|aa!");
+        assert_eq!(run(&[], &["a", "b"]), "a|b|");
+    }
+
+    #[test]
+    fn of_stops_that_end_together_the_longest_counts_and_the_first_to_end_wins() {
+        assert_eq!(run(&["yz", "xyz"], &["wxyz"]), "w!");
+        assert_eq!(run(&["abcd", "bc"], &["abcd"]), "a!");
+    }
+
+    #[test]
+    fn a_stop_is_found_as_searching_the_whole_text_finds_it() {
+        // All texts of 8 letters over {a, b}, cut at every place, against a plain search.
+        for bits in 0..256u32 {
+            let text: String = (0..8).map(|i| if bits >> i & 1 == 1 { 'a' } else { 'b' }).collect();
+            for stop in ["aba", "aab", "bbb", "ab"] {
+                for cut in 0..=8 {
+                    let got = run(&[stop], &[&text[..cut], &text[cut..]]).replace('|', "");
+                    let expected = text.find(stop).map_or(text.clone(), |at| format!("{}!", &text[..at]));
+                    assert_eq!(got, expected, "{stop} in {text} cut at {cut}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What several test programs share.
+#![allow(dead_code)] // each program uses its part
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use llm::gguf::Gguf;
+use llm::model::{LoadOptions, Model};
+
+/// A file of tests/data.
+pub fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
+}
+
+/// SmolLM2-135M-Instruct, Q4_1 and Q8_0.
+pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// Gemma 3 270M, Q5_0, Q4_K, Q6_K and Q8_0.
+pub const GEMMA3: &str = "gemma-3-270m-q4_k_m.gguf";
+
+/// A real model's file, which `make models` fetches.
+pub fn real_model(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+    assert!(path.exists(), "{} is missing: run `make models` first", path.display());
+    path
+}
+
+/// Loads a model.
+pub fn load(path: &Path) -> Arc<Model> {
+    let gguf = Gguf::open(path).unwrap();
+    Arc::new(Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap())
+}
+
+/// An I32 tensor of non-negative numbers.
+pub fn ids(gguf: &Gguf, name: &str) -> Vec<u32> {
+    let tensor = gguf.tensor(name).unwrap();
+    let mut bytes = vec![0; tensor.bytes as usize];
+    gguf.read(tensor, 0, &mut bytes).unwrap();
+    bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+}
+
+/// An F32 tensor.
+pub fn floats(gguf: &Gguf, name: &str) -> Vec<f32> {
+    gguf.decode(gguf.tensor(name).unwrap()).unwrap()
+}
