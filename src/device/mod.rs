@@ -15,7 +15,9 @@
 
 mod cpu;
 
-pub(crate) use cpu::{Act, Arena, Buffer, Device, KvShape, KvView, PANEL_ROWS, Product, Shape, TILE, Weight};
+pub(crate) use cpu::{
+    Act, Arena, Buffer, Device, KvShape, KvView, PANEL_ROWS, Precision, Product, Shape, TILE, Weight,
+};
 pub use cpu::{Isa, KvType, Threads, physical_cores};
 
 use crate::numeric::{self, Real};
@@ -73,6 +75,6 @@ pub(crate) struct Attention {
     pub cap: Option<f32>,
     /// A query at position p sees positions p - window + 1 ..= p.
     pub window: Option<usize>,
-    /// True if the result is wanted quantised too.
-    pub quantise: bool,
+    /// What the result is wanted in.
+    pub precision: Precision,
 }

@@ -1,19 +1,25 @@
-//! Activations as matrix products take them: f32 values, and the same quantised to 8 bits in blocks of 32.
+//! Activations as matrix products take them: f32 values, and the same quantised in blocks of 32.
 //!
 //! There is one quantised form for all weight formats, so that tensors of mixed formats share it. For a block x of 32
 //! values, with A the largest magnitude: d = A/127 and q = round(x * (127/A)) to nearest even; A below 2^-100 gives
 //! d = 0 and q = 0; an infinite or NaN A gives d = NaN and q = 0, so that the result shows it.
 //!
+//! Where 8 bits are too few (see `model::forward`), the rest of each value is quantised once more: with t = x * (127/A),
+//! r = round(256 (t - q)) to nearest even, in [-127, 127], and x is about d/256 * (256 q + r). A product then takes its
+//! integers twice, and its weights' codes once.
+//!
 //! Columns (tokens) are grouped in tiles; within a tile the words of a block lie column beside column, so that a
-//! kernel broadcasts them from one stretch of memory:
-//! `[block][word][column]`, words 0..8 codes (four k values each), then sum, sum of the second half, d, d * sum.
+//! kernel broadcasts them from one stretch of memory: `[block][word][column]`, words 0..8 the q (four k values each),
+//! then sum of q, sum of the second half, d, d * sum; then the same of 256 q + r with the r in place of the q.
 
 use crate::error::{Result, try_vec};
 
 /// Values of a block.
 pub(super) const BLOCK: usize = 32;
-/// 32-bit words of a block of one column.
+/// 32-bit words of a block of one column, in 8 bits.
 pub(super) const WORDS: usize = 12;
+/// 32-bit words of a block of one column, in 16 bits. The first are those of 8 bits.
+pub(super) const FINE_WORDS: usize = 2 * WORDS;
 
 /// The tile widths that kernels exist for, widest first; a number of columns is cut greedily.
 pub(super) const WIDTHS: [usize; 5] = [12, 8, 4, 2, 1];
@@ -28,12 +34,36 @@ pub(super) fn tiles(columns: usize, widest: usize) -> impl Iterator<Item = (usiz
     })
 }
 
+/// What of activations a product takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Precision {
+    /// The f32 values.
+    #[default]
+    Float,
+    /// 8 bits.
+    Eight,
+    /// 16 bits, or 8.
+    Sixteen,
+}
+
+impl Precision {
+    /// Words of a block of a column.
+    fn words(self) -> usize {
+        match self {
+            Precision::Float => 0,
+            Precision::Eight => WORDS,
+            Precision::Sixteen => FINE_WORDS,
+        }
+    }
+}
+
 /// (T,n) activations.
 #[derive(Debug, Default)]
 pub(crate) struct Act {
     rows: usize,
     width: usize,
     widest: usize,
+    precision: Precision,
     values: Vec<f32>,
     blocks: Vec<i32>,
 }
@@ -44,16 +74,27 @@ pub(super) struct ActTile<'a> {
     pub width: usize,
     /// (width, n) values.
     pub values: &'a mut [f32],
-    blocks: Option<&'a mut [i32]>,
+    blocks: &'a mut [i32],
+    precision: Precision,
 }
 
 impl Act {
-    /// Makes room for (rows, width) values; `quantise` says whether `quantise` will be asked of the tiles. Tiles hold
-    /// at most `widest` columns.
-    pub(super) fn reset(&mut self, rows: usize, width: usize, quantise: bool, widest: usize) -> Result<()> {
-        (self.rows, self.width, self.widest) = (rows, width, widest);
+    /// Makes room for (rows, width) values in up to `precision`. Tiles hold at most `widest` columns.
+    pub(super) fn reset(&mut self, rows: usize, width: usize, precision: Precision, widest: usize) -> Result<()> {
+        (self.rows, self.width, self.widest, self.precision) = (rows, width, widest, precision);
         grow(&mut self.values, rows * width, 0.0)?;
-        grow(&mut self.blocks, if quantise { rows * (width / BLOCK) * WORDS } else { 0 }, 0)
+        let words = rows * self.column_words();
+        grow(&mut self.blocks, words, 0)
+    }
+
+    /// Words of the blocks of one column.
+    fn column_words(&self) -> usize {
+        self.width / BLOCK * self.precision.words()
+    }
+
+    /// Words of a block of a column.
+    pub(super) fn words(&self) -> usize {
+        self.precision.words()
     }
 
     /// T.
@@ -73,7 +114,7 @@ impl Act {
 
     /// The blocks of the tile that begins at column `start`.
     pub(super) fn tile(&self, start: usize, width: usize) -> &[i32] {
-        let column = self.width / BLOCK * WORDS;
+        let column = self.column_words();
         &self.blocks[start * column..(start + width) * column]
     }
 
@@ -84,15 +125,14 @@ impl Act {
 
     /// The tiles in order, to be filled, each by its own job.
     pub(super) fn tiles_mut(&mut self) -> Vec<ActTile<'_>> {
-        let column = self.width / BLOCK * WORDS;
-        let quantised = !self.blocks.is_empty();
+        let (column, precision) = (self.column_words(), self.precision);
         let (mut values, mut blocks) = (&mut self.values[..], &mut self.blocks[..]);
         let mut all = Vec::with_capacity(self.rows.div_ceil(self.widest) + WIDTHS.len());
         for (start, width) in tiles(self.rows, self.widest) {
             let (own_values, other_values) = values.split_at_mut(width * self.width);
-            let (own_blocks, other_blocks) = blocks.split_at_mut(if quantised { width * column } else { 0 });
+            let (own_blocks, other_blocks) = blocks.split_at_mut(width * column);
             (values, blocks) = (other_values, other_blocks);
-            all.push(ActTile { start, width, values: own_values, blocks: quantised.then_some(own_blocks) });
+            all.push(ActTile { start, width, values: own_values, blocks: own_blocks, precision });
         }
         all
     }
@@ -109,15 +149,23 @@ fn grow<T: Clone>(v: &mut Vec<T>, n: usize, value: T) -> Result<()> {
 }
 
 impl ActTile<'_> {
-    /// Fills the blocks from the values, if blocks are wanted.
+    /// Fills the blocks from the values, in the precision that was asked for.
     #[inline(always)]
     pub(super) fn quantise(&mut self) {
-        let Some(words) = self.blocks.as_deref_mut() else { return };
+        match self.precision {
+            Precision::Float => {}
+            Precision::Eight => self.quantise_as::<WORDS>(),
+            Precision::Sixteen => self.quantise_as::<FINE_WORDS>(),
+        }
+    }
+
+    #[inline(always)]
+    fn quantise_as<const W: usize>(&mut self) {
         let n = self.values.len() / self.width;
         for (column, row) in self.values.chunks_exact(n).enumerate() {
             let (blocks, _) = row.as_chunks::<BLOCK>();
-            for (block, words) in blocks.iter().zip(words.chunks_exact_mut(WORDS * self.width)) {
-                for (i, word) in quantise_block(block).into_iter().enumerate() {
+            for (block, words) in blocks.iter().zip(self.blocks.chunks_exact_mut(W * self.width)) {
+                for (i, word) in quantise_block::<W>(block).into_iter().enumerate() {
                     words[i * self.width + column] = word;
                 }
             }
@@ -127,7 +175,7 @@ impl ActTile<'_> {
 
 /// The words of one block.
 #[inline(always)]
-fn quantise_block(x: &[f32; BLOCK]) -> [i32; WORDS] {
+fn quantise_block<const W: usize>(x: &[f32; BLOCK]) -> [i32; W] {
     let mut largest = 0;
     for x in x {
         largest = largest.max(x.to_bits() & 0x7FFF_FFFF);
@@ -141,19 +189,39 @@ fn quantise_block(x: &[f32; BLOCK]) -> [i32; WORDS] {
     } else {
         (a / 127.0, 127.0 / a)
     };
-    let mut codes = [0i32; BLOCK];
+    let (mut q, mut r) = ([0i32; BLOCK], [0i32; BLOCK]);
     if inverse != 0.0 {
-        for (code, x) in codes.iter_mut().zip(x) {
-            // Adding 1.5 * 2^23 leaves the nearest integer (ties to even) in the low bits.
-            *code = (x * inverse + 12_582_912.0).to_bits() as i32 - 0x4B40_0000;
+        for ((q, r), x) in q.iter_mut().zip(&mut r).zip(x) {
+            let t = x * inverse;
+            *q = round(t);
+            *r = round((t - *q as f32) * 256.0).clamp(-127, 127);
         }
     }
-    let half: i32 = codes[BLOCK / 2..].iter().sum();
-    let sum = codes[..BLOCK / 2].iter().sum::<i32>() + half;
-    let mut words = [0; WORDS];
-    for (word, four) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
-        *word = i32::from_le_bytes(four.map(|code| code as u8));
+    let mut words = [0; W];
+    put(&mut words[..WORDS], &q, &q, d);
+    if W == FINE_WORDS {
+        let mut both = r;
+        for (both, q) in both.iter_mut().zip(&q) {
+            *both += q * 256;
+        }
+        put(&mut words[WORDS..], &r, &both, d / 256.0);
     }
-    words[8..].copy_from_slice(&[sum, half, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]);
     words
+}
+
+/// The nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
+#[inline(always)]
+fn round(t: f32) -> i32 {
+    (t + 12_582_912.0).to_bits() as i32 - 0x4B40_0000
+}
+
+/// Codes, then sum and second half's sum of `values`, d, d * sum.
+#[inline(always)]
+fn put(words: &mut [i32], codes: &[i32; BLOCK], values: &[i32; BLOCK], d: f32) {
+    for (word, four) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
+        *word = i32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
+    }
+    let half: i32 = values[BLOCK / 2..].iter().sum();
+    let sum = values[..BLOCK / 2].iter().sum::<i32>() + half;
+    words[8..].copy_from_slice(&[sum, half, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]);
 }

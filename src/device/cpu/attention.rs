@@ -194,7 +194,7 @@ impl Device {
                 _ => whole.push(unit),
             }
         }
-        out.reset(t, op.heads * e, op.quantise, self.kernels.widest)?;
+        out.reset(t, op.heads * e, op.precision, self.kernels.widest)?;
         self.each_tile(out, |tile| {
             let width = tile.values.len() / tile.width;
             for (token, row) in (tile.start..).zip(tile.values.chunks_exact_mut(width)) {

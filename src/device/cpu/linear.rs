@@ -13,6 +13,8 @@ pub(super) struct Job<'a> {
     pub bias: Option<&'a [f32]>,
     pub panels: Range<usize>,
     pub act: &'a Act,
+    /// Take the activations in 16 bits.
+    pub fine: bool,
     out: &'a Columns<'a>,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct Product<'a> {
     pub weight: &'a Weight,
     /// (n) bias.
     pub bias: Option<&'a [f32]>,
+    /// Take the activations in 16 bits, which `act` must have, instead of 8. Nothing to float weights.
+    pub fine: bool,
     /// (T, n) result; resized.
     pub out: &'a mut Buffer,
 }
@@ -56,16 +60,16 @@ impl Device {
             let rows = product.weight.shape().rows;
             product.out.reset(act.rows(), rows)?;
             total += product.weight.shape().panels();
-            matrices.push((product.weight, product.bias, Columns::new(product.out.data_mut(), rows)));
+            matrices.push((product.weight, product.bias, product.fine, Columns::new(product.out.data_mut(), rows)));
         }
         // Enough chunks that a thread which comes late finds some to take; not so many that taking them costs.
         let size = total.div_ceil(self.threads.count() * 8).max(1);
         let mut jobs = Vec::with_capacity(total.div_ceil(size) + N);
-        for (weight, bias, out) in &matrices {
+        for (weight, bias, fine, out) in &matrices {
             let panels = weight.shape().panels();
             for start in (0..panels).step_by(size) {
                 let panels = start..panels.min(start + size);
-                jobs.push(Job { weight, bias: *bias, panels, act, out });
+                jobs.push(Job { weight, bias: *bias, panels, act, fine: *fine, out });
             }
         }
         self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));

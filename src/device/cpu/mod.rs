@@ -12,7 +12,7 @@ mod simd;
 mod threads;
 mod vector;
 
-pub(crate) use act::Act;
+pub(crate) use act::{Act, Precision};
 pub use kernels::Isa;
 pub use kv::KvType;
 pub(crate) use kv::{KvShape, KvView, TILE};

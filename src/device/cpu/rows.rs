@@ -1,6 +1,6 @@
 //! Ops on rows: embedding, norms, rotary embedding, gates. Rows are independent, so threads share them out.
 
-use super::act::{Act, ActTile};
+use super::act::{Act, ActTile, Precision};
 use super::packed::Weight;
 use super::{Buffer, Device};
 use crate::device::{Activation, Norm, RopeTable};
@@ -33,7 +33,7 @@ impl Device {
     }
 
     /// x += delta, where delta is normed first if `post` is given; then act = norm(x). For the rows `rows` of x and
-    /// delta; act has rows.len() rows. `quantise`: act is wanted quantised too.
+    /// delta; act has rows.len() rows. `precision`: what act is wanted in.
     pub(crate) fn add_norm(
         &self,
         x: &mut Buffer,
@@ -41,10 +41,10 @@ impl Device {
         rows: std::ops::Range<usize>,
         norm: Norm<'_>,
         act: &mut Act,
-        quantise: bool,
+        precision: Precision,
     ) -> Result<()> {
         let width = x.width;
-        act.reset(rows.len(), width, quantise, self.kernels.widest)?;
+        act.reset(rows.len(), width, precision, self.kernels.widest)?;
         let mut rest = &mut x.data_mut()[rows.start * width..rows.end * width];
         let small = rows.len() * width <= SMALL;
         let mut parts = Vec::new();
@@ -126,10 +126,10 @@ impl Device {
         gate: &Buffer,
         up: &Buffer,
         act: &mut Act,
-        quantise: bool,
+        precision: Precision,
     ) -> Result<()> {
         let width = gate.width;
-        act.reset(gate.rows(), width, quantise, self.kernels.widest)?;
+        act.reset(gate.rows(), width, precision, self.kernels.widest)?;
         self.each_tile(act, |tile| {
             let own = tile.start * width..(tile.start + tile.width) * width;
             (self.kernels.gated)(activation, &gate.data()[own.clone()], &up.data()[own], tile.values);

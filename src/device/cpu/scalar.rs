@@ -1,8 +1,9 @@
 //! The kernels in plain code: what every vector kernel must equal bit for bit, and what runs where there is none.
 //!
-//! Quantised products follow the format's row in the comments of [`linear`]; `a` is always an exact integer sum.
+//! Quantised products follow the format's row in the comments of [`linear`]; `a` is always an exact integer sum, of the
+//! codes with q, or with 256 q + r where the activations are taken in 16 bits.
 
-use super::act::{BLOCK, WORDS};
+use super::act::{BLOCK, FINE_WORDS, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
 use super::linear::Job;
 use super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, fifth, nibble, upper};
@@ -158,24 +159,28 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
         }
         return f;
     }
-    for (b, words) in job.act.tile(start, width).chunks_exact(WORDS * width).enumerate() {
+    let own = if job.fine { FINE_WORDS } else { WORDS };
+    for (b, words) in job.act.tile(start, width).chunks_exact(job.act.words() * width).enumerate() {
         let block = block(shape.format, panel, shape.columns, r, b);
         for (c, f) in f.iter_mut().enumerate().take(width) {
             let word = |i: usize| words[i * width + c];
-            let number = |i: usize| f32::from_bits(word(i) as u32);
-            let y: [i32; BLOCK] = std::array::from_fn(|k| i32::from(word(k / 4).to_le_bytes()[k % 4] as i8));
+            // d is number(2) and d * sum number(3) of the last four words.
+            let number = |i: usize| f32::from_bits(word(own - 4 + i) as u32);
+            let code = |first: usize, k: usize| i32::from(word(first + k / 4).to_le_bytes()[k % 4] as i8);
+            let y: [i32; BLOCK] =
+                std::array::from_fn(|k| if job.fine { code(0, k) * 256 + code(WORDS, k) } else { code(0, k) });
             let a = |codes: &[i32; BLOCK], from: usize, to: usize| -> f32 {
                 (from..to).map(|k| codes[k] * y[k]).sum::<i32>() as f32
             };
             match &block {
-                Block::Symmetric { scale, codes } => *f = fma(a(codes, 0, 32), scale * number(10), *f),
+                Block::Symmetric { scale, codes } => *f = fma(a(codes, 0, 32), scale * number(2), *f),
                 Block::WithMin { scale, min, codes } => {
-                    *f = fma(a(codes, 0, 32), scale * number(10), *f);
-                    *f = fma(*min, number(11), *f);
+                    *f = fma(a(codes, 0, 32), scale * number(2), *f);
+                    *f = fma(*min, number(3), *f);
                 }
                 Block::Halves { scales, codes } => {
                     let g = fma(a(codes, 16, 32), scales[1], a(codes, 0, 16) * scales[0]);
-                    *f = fma(g, number(10), *f);
+                    *f = fma(g, number(2), *f);
                 }
             }
         }

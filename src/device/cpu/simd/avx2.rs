@@ -181,6 +181,10 @@ impl Simd for Avx2 {
         I(simd!(_mm256_or_si256(a.0, b.0)))
     }
     #[inline(always)]
+    fn add_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm256_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
     fn sub_i32(self, a: I, b: I) -> I {
         I(simd!(_mm256_sub_epi32(a.0, b.0)))
     }

@@ -169,6 +169,10 @@ impl Simd for Avx512 {
         I(simd!(_mm512_or_si512(a.0, b.0)))
     }
     #[inline(always)]
+    fn add_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm512_add_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
     fn sub_i32(self, a: I, b: I) -> I {
         I(simd!(_mm512_sub_epi32(a.0, b.0)))
     }

@@ -39,6 +39,7 @@ pub(super) trait Simd: Copy {
     fn load_i8(self, x: &[u8]) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// Every 32-bit lane shifted to the left.
     fn shl<const N: u32>(self, a: Self::I) -> Self::I;

@@ -9,8 +9,10 @@
 //!     acc[c] = dot(acc[c], w, y[c])                        4 activations, broadcast from memory
 //! f[c] = fma(to_f32(acc[c]), scale * d_y[c], f[c])
 //! ```
+//!
+//! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
-use super::super::act::WORDS;
+use super::super::act::{FINE_WORDS, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER};
 use super::super::simd::Simd;
@@ -39,8 +41,29 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     }
 }
 
-/// A tile's block: words by column, see `act`.
-type Block<const NY: usize> = [[i32; NY]; WORDS];
+/// A tile's block: words by column, see `act`. W is WORDS or FINE_WORDS.
+type Block<const NY: usize, const W: usize> = [[i32; NY]; W];
+
+/// The words after the last codes: sum, sum of the second half, d, d * sum.
+#[inline(always)]
+fn sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
+    y[W - 4][c]
+}
+
+#[inline(always)]
+fn second_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
+    y[W - 3][c]
+}
+
+#[inline(always)]
+fn d<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> f32 {
+    f32::from_bits(y[W - 2][c] as u32)
+}
+
+#[inline(always)]
+fn d_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> f32 {
+    f32::from_bits(y[W - 1][c] as u32)
+}
 
 /// The packed panel of a quantised format, whose unit is UNIT bytes.
 trait Panel<const UNIT: usize> {
@@ -52,12 +75,12 @@ trait Panel<const UNIT: usize> {
     type Head<S: Simd>: Copy;
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
     /// Adds block `b` of the unit to the accumulators of NY columns.
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, const NY: usize, const W: usize>(
         s: S,
         head: Self::Head<S>,
         unit: &[u8; UNIT],
         place: Place,
-        y: &Block<NY>,
+        y: &Block<NY, W>,
         f: &mut [S::F; NY],
     );
 }
@@ -72,37 +95,49 @@ struct Place {
 #[inline(always)]
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, job: &Job<'_>) {
     for (start, width) in job.act.tiles() {
-        match width {
-            12 => quantised_tile::<S, P, UNIT, 12>(s, job, start),
-            8 => quantised_tile::<S, P, UNIT, 8>(s, job, start),
-            4 => quantised_tile::<S, P, UNIT, 4>(s, job, start),
-            2 => quantised_tile::<S, P, UNIT, 2>(s, job, start),
-            _ => quantised_tile::<S, P, UNIT, 1>(s, job, start),
+        match (width, job.fine) {
+            (12, false) => quantised_tile::<S, P, UNIT, 12, WORDS>(s, job, start),
+            (8, false) => quantised_tile::<S, P, UNIT, 8, WORDS>(s, job, start),
+            (4, false) => quantised_tile::<S, P, UNIT, 4, WORDS>(s, job, start),
+            (2, false) => quantised_tile::<S, P, UNIT, 2, WORDS>(s, job, start),
+            (_, false) => quantised_tile::<S, P, UNIT, 1, WORDS>(s, job, start),
+            (12, true) => quantised_tile::<S, P, UNIT, 12, FINE_WORDS>(s, job, start),
+            (8, true) => quantised_tile::<S, P, UNIT, 8, FINE_WORDS>(s, job, start),
+            (4, true) => quantised_tile::<S, P, UNIT, 4, FINE_WORDS>(s, job, start),
+            (2, true) => quantised_tile::<S, P, UNIT, 2, FINE_WORDS>(s, job, start),
+            (_, true) => quantised_tile::<S, P, UNIT, 1, FINE_WORDS>(s, job, start),
         }
     }
 }
 
 #[inline(always)]
-fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize>(s: S, job: &Job<'_>, start: usize) {
+fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const W: usize>(
+    s: S,
+    job: &Job<'_>,
+    start: usize,
+) {
     let shape = job.weight.shape();
     let units = shape.columns / (32 * P::BLOCKS);
     let plane_bytes = (units * P::PLANE).next_multiple_of(64);
-    let (blocks, _) = job.act.tile(start, NY).as_chunks::<NY>().0.as_chunks::<WORDS>();
+    let (words, stride) = (job.act.tile(start, NY).as_chunks::<NY>().0, job.act.words());
     let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
     for (p, panel) in job.panels.clone().zip(panels) {
         let mut out = [[0.0; ROWS]; NY];
         let (plane, rest) = panel.split_at(plane_bytes);
         for lane in (0..ROWS).step_by(S::LANES) {
             let mut f = [s.f32(0.0); NY];
-            for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks.chunks_exact(P::BLOCKS)).enumerate() {
+            let blocks = words.chunks_exact(stride * P::BLOCKS);
+            for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
                 if NY <= 2 && lane == 0 {
                     for line in 0..UNIT.div_ceil(64) {
                         s.prefetch(unit.as_ptr().wrapping_add(AHEAD + 64 * line));
                     }
                 }
                 let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
-                for (b, y) in y.iter().enumerate() {
-                    P::block(s, head, unit, Place { b, lane }, y, &mut f);
+                for (b, y) in y.chunks_exact(stride).enumerate() {
+                    if let Some(y) = y.first_chunk::<W>() {
+                        P::block(s, head, unit, Place { b, lane }, y, &mut f);
+                    }
                 }
             }
             for (out, f) in out.iter_mut().zip(f) {
@@ -115,67 +150,74 @@ fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize>(s
 
 /// f += scale * d * (codes . y - 2^ZERO * sum y); exact integers up to the last step.
 #[inline(always)]
-fn symmetric<S: Simd, C: Codes, const ZERO: u32, const NY: usize>(
+fn symmetric<S: Simd, C: Codes, const ZERO: u32, const NY: usize, const W: usize>(
     s: S,
     scale: S::F,
     codes: &[u8],
     lane: usize,
-    y: &Block<NY>,
+    y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
     let mut acc = [s.i32(0); NY];
     for c in 0..NY {
-        acc[c] = s.sub_i32(acc[c], s.shl::<ZERO>(s.i32(y[8][c])));
+        acc[c] = s.sub_i32(acc[c], s.shl::<ZERO>(s.i32(sum(y, c))));
     }
-    both_halves::<S, C, NY>(s, &mut acc, codes, lane, y);
+    product::<S, C, NY, W>(s, &mut acc, codes, lane, y);
     for c in 0..NY {
-        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(float_word(y[10][c]))), f[c]);
+        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
     }
 }
 
 /// f += scale * d * (codes . y) + min * (d * sum y).
 #[inline(always)]
-fn with_min<S: Simd, C: Codes, const NY: usize>(
+fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     (scale, min): (S::F, S::F),
     codes: &[u8],
     lane: usize,
-    y: &Block<NY>,
+    y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
     let mut acc = [s.i32(0); NY];
-    both_halves::<S, C, NY>(s, &mut acc, codes, lane, y);
+    product::<S, C, NY, W>(s, &mut acc, codes, lane, y);
     for c in 0..NY {
-        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(float_word(y[10][c]))), f[c]);
-        f[c] = min.fma(s.f32(float_word(y[11][c])), f[c]);
+        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
+        f[c] = min.fma(s.f32(d_sum(y, c)), f[c]);
     }
 }
 
+/// acc += codes . y, exact.
 #[inline(always)]
-fn both_halves<S: Simd, C: Codes, const NY: usize>(
+fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     acc: &mut [S::I; NY],
     codes: &[u8],
     lane: usize,
-    y: &Block<NY>,
+    y: &Block<NY, W>,
 ) {
+    let mut upper = [s.i32(0); NY];
     for half in 0..2 {
         let codes = C::half(s, codes, half, lane);
         for c in 0..NY {
-            acc[c] = s.dot(C::BITS, acc[c], codes, four(y, half, c));
+            if W == FINE_WORDS {
+                upper[c] = s.dot(C::BITS, upper[c], codes, four(y, half, c));
+                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, half + 3, c));
+            } else {
+                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, half, c));
+            }
+        }
+    }
+    if W == FINE_WORDS {
+        for c in 0..NY {
+            acc[c] = s.add_i32(acc[c], s.shl::<8>(upper[c]));
         }
     }
 }
 
-/// The 16 activations of one half of column c.
+/// Words 4i..4i+4 of column c: the 16 q of half i, or for i - 3 the 16 r.
 #[inline(always)]
-fn four<const NY: usize>(y: &Block<NY>, half: usize, c: usize) -> [i32; 4] {
-    [y[4 * half][c], y[4 * half + 1][c], y[4 * half + 2][c], y[4 * half + 3][c]]
-}
-
-#[inline(always)]
-fn float_word(word: i32) -> f32 {
-    f32::from_bits(word as u32)
+fn four<const NY: usize, const W: usize>(y: &Block<NY, W>, i: usize, c: usize) -> [i32; 4] {
+    [y[4 * i][c], y[4 * i + 1][c], y[4 * i + 2][c], y[4 * i + 3][c]]
 }
 
 /// The f16 numbers of the rows of a vector, as f32.
@@ -266,15 +308,15 @@ macro_rules! symmetric_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, const NY: usize, const W: usize>(
                 s: S,
                 scale: S::F,
                 unit: &[u8; $unit],
                 place: Place,
-                y: &Block<NY>,
+                y: &Block<NY, W>,
                 f: &mut [S::F; NY],
             ) {
-                symmetric::<S, $codes, $zero, NY>(s, scale, unit, place.lane, y, f);
+                symmetric::<S, $codes, $zero, NY, W>(s, scale, unit, place.lane, y, f);
             }
         }
     };
@@ -299,15 +341,15 @@ macro_rules! min_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, const NY: usize, const W: usize>(
                 s: S,
                 head: (S::F, S::F),
                 unit: &[u8; $unit],
                 place: Place,
-                y: &Block<NY>,
+                y: &Block<NY, W>,
                 f: &mut [S::F; NY],
             ) {
-                with_min::<S, $codes, NY>(s, head, &unit[PAIR..], place.lane, y, f);
+                with_min::<S, $codes, NY, W>(s, head, &unit[PAIR..], place.lane, y, f);
             }
         }
     };
@@ -329,17 +371,17 @@ impl Panel<512> for Q8_0 {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, const NY: usize, const W: usize>(
         s: S,
         scale: S::F,
         unit: &[u8; 512],
         place: Place,
-        y: &Block<NY>,
+        y: &Block<NY, W>,
         f: &mut [S::F; NY],
     ) {
-        let mut acc = [s.i32(0); NY];
+        let (mut acc, mut upper) = ([s.i32(0); NY], [s.i32(0); NY]);
         for c in 0..NY {
-            acc[c] = s.signed_start(y[8][c]);
+            acc[c] = s.signed_start(sum(y, c));
         }
         for half in 0..2 {
             let codes = [
@@ -349,11 +391,19 @@ impl Panel<512> for Q8_0 {
                 s.flip(s.load_bytes(&unit[256 * half + 192 + 4 * place.lane..])),
             ];
             for c in 0..NY {
-                acc[c] = s.dot_signed(acc[c], codes, four(y, half, c));
+                if W == FINE_WORDS {
+                    upper[c] = s.dot_signed(upper[c], codes, four(y, half, c));
+                    acc[c] = s.dot_signed(acc[c], codes, four(y, half + 3, c));
+                } else {
+                    acc[c] = s.dot_signed(acc[c], codes, four(y, half, c));
+                }
             }
         }
         for c in 0..NY {
-            f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(float_word(y[10][c]))), f[c]);
+            if W == FINE_WORDS {
+                acc[c] = s.add_i32(acc[c], s.shl::<8>(upper[c]));
+            }
+            f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
         }
     }
 }
@@ -408,17 +458,17 @@ macro_rules! k_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, const NY: usize, const W: usize>(
                 s: S,
                 head: KHead<S>,
                 unit: &[u8; PAIR + SCALES + 8 * ($size)],
                 place: Place,
-                y: &Block<NY>,
+                y: &Block<NY, W>,
                 f: &mut [S::F; NY],
             ) {
                 let codes = &unit[PAIR + SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let numbers = head.scale_and_min(s, place.b);
-                with_min::<S, $codes, NY>(s, numbers, codes, place.lane, y, f);
+                with_min::<S, $codes, NY, W>(s, numbers, codes, place.lane, y, f);
             }
         }
     };
@@ -444,12 +494,12 @@ impl Panel<{ 8 * SIX_BIT }> for Q6K {
 
     /// g = a0 * s0, then fma(a1, s1, g), then f = fma(g, d, f), where a0 and a1 are the two halves' products.
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, const NY: usize, const W: usize>(
         s: S,
         d: S::F,
         unit: &[u8; 8 * SIX_BIT],
         place: Place,
-        y: &Block<NY>,
+        y: &Block<NY, W>,
         f: &mut [S::F; NY],
     ) {
         let part = &unit.as_chunks::<SIX_BIT>().0[place.b];
@@ -458,15 +508,21 @@ impl Panel<{ 8 * SIX_BIT }> for Q6K {
             let scale = d.mul(s.to_f32(s.load_i8(&part[NIBBLES + UPPER + ROWS * half + place.lane..])));
             let codes = NibblesAndUpper::half(s, part, half, place.lane);
             for c in 0..NY {
-                let second = s.i32(y[9][c]);
-                let sum = if half == 0 { s.sub_i32(s.i32(y[8][c]), second) } else { second };
-                let start = s.sub_i32(s.i32(0), s.shl::<5>(sum));
-                let a = s.to_f32(s.dot(6, start, codes, four(y, half, c)));
+                let second = s.i32(second_sum(y, c));
+                let own = if half == 0 { s.sub_i32(s.i32(sum(y, c)), second) } else { second };
+                let start = s.sub_i32(s.i32(0), s.shl::<5>(own));
+                let a = if W == FINE_WORDS {
+                    let upper = s.dot(6, s.i32(0), codes, four(y, half, c));
+                    s.add_i32(s.dot(6, start, codes, four(y, half + 3, c)), s.shl::<8>(upper))
+                } else {
+                    s.dot(6, start, codes, four(y, half, c))
+                };
+                let a = s.to_f32(a);
                 g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
             }
         }
         for c in 0..NY {
-            f[c] = g[c].fma(s.f32(float_word(y[10][c])), f[c]);
+            f[c] = g[c].fma(s.f32(self::d(y, c)), f[c]);
         }
     }
 }
