@@ -1,0 +1,130 @@
+//! Files that open as GGUF and are no model: each is refused with a message that names the key or tensor.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use llm::generate::{GenerateOptions, Session, SessionOptions};
+use llm::gguf::Gguf;
+use llm::model::{LoadOptions, Model};
+use llm::sample::{Params, Sampler};
+use llm::{Cancel, Error, KvType, Result};
+
+fn load(name: &str) -> Result<Model> {
+    let gguf = Gguf::open(&common::data(&format!("gguf-bad/{name}")))?;
+    Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
+}
+
+/// Loads and, if that works, generates a little: whatever comes must come without a crash.
+fn load_and_run(name: &str) -> Result<()> {
+    let model = Arc::new(load(name)?);
+    let options = SessionOptions { context_length: 16, ..SessionOptions::default() };
+    let mut session = Session::new(model, &options)?;
+    session.append(&[1, 5, 9])?;
+    session.start(GenerateOptions { max_tokens: 8, ignore_eog: true });
+    session.generate(&mut Sampler::usual(&Params::default())?, |_| ControlFlow::Continue(()))?;
+    Ok(())
+}
+
+/// What the message of a `load` file must name.
+fn names(file: &str) -> &'static str {
+    match file {
+        "load-data-cut.gguf" => "blk.0.ffn_down.weight",
+        "load-no-arch.gguf" | "load-arch-type.gguf" => "general.architecture",
+        "load-arch-unknown.gguf" | "load-tokenizer-unknown.gguf" => "\"nonsense\"",
+        "load-no-block-count.gguf" => "llama.block_count",
+        "load-no-embedding-length.gguf" | "load-embedding-0.gguf" => "llama.embedding_length",
+        "load-no-eps.gguf" | "load-eps-type.gguf" => "llama.attention.layer_norm_rms_epsilon",
+        "load-head-count-0.gguf" | "load-head-count-3.gguf" | "load-head-count-array.gguf" => {
+            "llama.attention.head_count"
+        }
+        "load-rope-dims.gguf" | "load-rope-dims-odd.gguf" => "llama.rope.dimension_count",
+        "load-block-count-huge.gguf" => "llama.block_count",
+        "load-block-count-2.gguf" => "blk.1.",
+        "load-no-token-embd.gguf" | "load-shape-embd.gguf" => "token_embd.weight",
+        "load-no-ffn-up.gguf" => "blk.0.ffn_up.weight",
+        "load-shape-q.gguf" => "blk.0.attn_q.weight",
+        "load-type-i64.gguf" => "blk.0.attn_k.weight",
+        "load-no-tokenizer.gguf" => "tokenizer.ggml.model",
+        "load-no-tokens.gguf" | "load-tokens-type.gguf" => "tokenizer.ggml.tokens",
+        "load-scores-short.gguf" => "tokenizer.ggml.scores",
+        "load-token-type-short.gguf" => "tokenizer.ggml.token_type",
+        "load-no-merges.gguf" => "tokenizer.ggml.merges",
+        other => panic!("{other} is new: say here what its message names"),
+    }
+}
+
+#[test]
+fn every_verdict_on_models_holds() {
+    let index = std::fs::read_to_string(common::data("gguf-bad/index.csv")).unwrap();
+    let (mut refused, mut loaded) = (0, 0);
+    for line in index.lines().skip(1) {
+        let mut fields = line.splitn(3, ',');
+        let (file, verdict) = (fields.next().unwrap(), fields.next().unwrap());
+        let result = load_and_run(file);
+        match verdict {
+            "load" => {
+                let error = result.expect_err(file);
+                assert!(matches!(error, Error::CorruptFile(_) | Error::Unsupported(_)), "{file}: {error:?}");
+                assert!(error.to_string().contains(names(file)), "{file}: {error}");
+                refused += 1;
+            }
+            "ok-model" => {
+                result.unwrap_or_else(|error| panic!("{file}: {error}"));
+                loaded += 1;
+            }
+            // Most of the others are no models; what matters is that nothing crashes.
+            _ => {}
+        }
+    }
+    assert_eq!((refused, loaded), (28, 3));
+}
+
+#[test]
+fn a_model_cut_anywhere_is_refused() {
+    let bytes = std::fs::read(common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    for n in (0..bytes.len()).step_by(37) {
+        let gguf = Gguf::from_bytes(bytes[..n].to_vec());
+        let result =
+            gguf.and_then(|gguf| Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())));
+        // The last tensor's padding may be missing.
+        assert!(result.is_err() || n > bytes.len() - 32, "{n} of {} bytes load", bytes.len());
+    }
+}
+
+#[test]
+fn progress_counts_up_to_the_total_and_may_stop() {
+    let gguf = Gguf::open(&common::real_model(common::SMOLLM2)).unwrap();
+    let mut seen = Vec::new();
+    let progress = |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    };
+    Model::load(&gguf, &LoadOptions::default(), progress).unwrap();
+    assert!(seen.len() > 4 && seen.is_sorted());
+    let (done, total) = seen[seen.len() - 1];
+    assert_eq!((seen[0].0, done), (0, total));
+    let stop = |done, _| if done > 20 << 20 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let error = Model::load(&gguf, &LoadOptions::default(), stop).err().unwrap();
+    assert!(matches!(error, Error::Aborted(_)), "{error:?}");
+    let cancel = Cancel::new();
+    cancel.request();
+    let options = LoadOptions { cancel, ..LoadOptions::default() };
+    let error = Model::load(&gguf, &options, |_, _| ControlFlow::Continue(())).err().unwrap();
+    assert!(matches!(error, Error::Cancelled(_)), "{error:?}");
+}
+
+#[test]
+fn memory_is_known_before_loading() {
+    let gguf = Gguf::open(&common::real_model(common::SMOLLM2)).unwrap();
+    let memory = Model::memory(&gguf, 2048, KvType::F16, 512).unwrap();
+    let model = Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(memory.weights, model.weight_bytes());
+    // 30 layers, 3 heads of 64, keys and values, two bytes.
+    assert_eq!(memory.kv_cache, 2048 * 30 * 3 * 64 * 2 * 2);
+    // The packed weights are as large as the tensors of the file, but for the few vectors.
+    let tensors: u64 = gguf.tensors().iter().map(|t| t.bytes).sum();
+    assert!(memory.weights.abs_diff(tensors) < tensors / 100);
+    assert!(memory.scratch > 512 * 576 * 4 && memory.scratch < 64 << 20);
+}
