@@ -241,7 +241,7 @@ impl Simd for Avx2 {
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_start(self, _sum: i32) -> I {
+    fn signed_excess(self, _sum: i32) -> I {
         self.i32(0)
     }
 

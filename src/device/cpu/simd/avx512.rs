@@ -211,7 +211,7 @@ impl Simd for Avx512 {
         I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
     }
     #[inline(always)]
-    fn signed_start(self, sum: i32) -> I {
+    fn signed_excess(self, sum: i32) -> I {
         self.i32(sum.wrapping_mul(-128))
     }
 

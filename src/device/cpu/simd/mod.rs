@@ -58,8 +58,8 @@ pub(super) trait Simd: Copy {
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
-    /// What `dot_signed` starts from for activations with the sum `sum`, so that it ends at the exact product.
-    fn signed_start(self, sum: i32) -> Self::I;
+    /// What is to be added to the results of `dot_signed` for activations with the sum `sum` to have the exact product.
+    fn signed_excess(self, sum: i32) -> Self::I;
 
     /// Asks for the cache line at `address`, which may be anything.
     fn prefetch(self, address: *const u8);

@@ -158,13 +158,10 @@ fn symmetric<S: Simd, C: Codes, const ZERO: u32, const NY: usize, const W: usize
     y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
-    let mut acc = [s.i32(0); NY];
+    let acc = product::<S, C, NY, W>(s, codes, lane, y);
     for c in 0..NY {
-        acc[c] = s.sub_i32(acc[c], s.shl::<ZERO>(s.i32(sum(y, c))));
-    }
-    product::<S, C, NY, W>(s, &mut acc, codes, lane, y);
-    for c in 0..NY {
-        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
+        let a = s.sub_i32(acc[c], s.shl::<ZERO>(s.i32(sum(y, c))));
+        f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
     }
 }
 
@@ -178,40 +175,37 @@ fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
     y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
-    let mut acc = [s.i32(0); NY];
-    product::<S, C, NY, W>(s, &mut acc, codes, lane, y);
+    let acc = product::<S, C, NY, W>(s, codes, lane, y);
     for c in 0..NY {
         f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
         f[c] = min.fma(s.f32(d_sum(y, c)), f[c]);
     }
 }
 
-/// acc += codes . y, exact.
+/// codes . y, exact. In 16 bits the codes are unpacked twice: accumulators for both products would not all fit into
+/// registers.
 #[inline(always)]
 fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
-    acc: &mut [S::I; NY],
     codes: &[u8],
     lane: usize,
     y: &Block<NY, W>,
-) {
-    let mut upper = [s.i32(0); NY];
-    for half in 0..2 {
-        let codes = C::half(s, codes, half, lane);
-        for c in 0..NY {
-            if W == FINE_WORDS {
-                upper[c] = s.dot(C::BITS, upper[c], codes, four(y, half, c));
-                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, half + 3, c));
-            } else {
-                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, half, c));
+) -> [S::I; NY] {
+    let mut acc = [s.i32(0); NY];
+    for group in 0..W / WORDS {
+        for half in 0..2 {
+            let codes = C::half(s, codes, half, lane);
+            for c in 0..NY {
+                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, 3 * group + half, c));
+            }
+        }
+        if group + 1 < W / WORDS {
+            for c in 0..NY {
+                acc[c] = s.shl::<8>(acc[c]);
             }
         }
     }
-    if W == FINE_WORDS {
-        for c in 0..NY {
-            acc[c] = s.add_i32(acc[c], s.shl::<8>(upper[c]));
-        }
-    }
+    acc
 }
 
 /// Words 4i..4i+4 of column c: the 16 q of half i, or for i - 3 the 16 r.
@@ -379,31 +373,28 @@ impl Panel<512> for Q8_0 {
         y: &Block<NY, W>,
         f: &mut [S::F; NY],
     ) {
-        let (mut acc, mut upper) = ([s.i32(0); NY], [s.i32(0); NY]);
-        for c in 0..NY {
-            acc[c] = s.signed_start(sum(y, c));
-        }
-        for half in 0..2 {
-            let codes = [
-                s.flip(s.load_bytes(&unit[256 * half + 4 * place.lane..])),
-                s.flip(s.load_bytes(&unit[256 * half + 64 + 4 * place.lane..])),
-                s.flip(s.load_bytes(&unit[256 * half + 128 + 4 * place.lane..])),
-                s.flip(s.load_bytes(&unit[256 * half + 192 + 4 * place.lane..])),
-            ];
-            for c in 0..NY {
-                if W == FINE_WORDS {
-                    upper[c] = s.dot_signed(upper[c], codes, four(y, half, c));
-                    acc[c] = s.dot_signed(acc[c], codes, four(y, half + 3, c));
-                } else {
-                    acc[c] = s.dot_signed(acc[c], codes, four(y, half, c));
+        let mut acc = [s.i32(0); NY];
+        for group in 0..W / WORDS {
+            for half in 0..2 {
+                let codes = [
+                    s.flip(s.load_bytes(&unit[256 * half + 4 * place.lane..])),
+                    s.flip(s.load_bytes(&unit[256 * half + 64 + 4 * place.lane..])),
+                    s.flip(s.load_bytes(&unit[256 * half + 128 + 4 * place.lane..])),
+                    s.flip(s.load_bytes(&unit[256 * half + 192 + 4 * place.lane..])),
+                ];
+                for c in 0..NY {
+                    acc[c] = s.dot_signed(acc[c], codes, four(y, 3 * group + half, c));
+                }
+            }
+            if group + 1 < W / WORDS {
+                for c in 0..NY {
+                    acc[c] = s.shl::<8>(acc[c]);
                 }
             }
         }
         for c in 0..NY {
-            if W == FINE_WORDS {
-                acc[c] = s.add_i32(acc[c], s.shl::<8>(upper[c]));
-            }
-            f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
+            let a = s.add_i32(acc[c], s.signed_excess(sum(y, c)));
+            f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
         }
     }
 }
