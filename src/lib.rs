@@ -8,7 +8,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 | [`error`], `cancel`, `rng`, `numeric` |
+//! | 0 | [`error`], [`log`], `cancel`, `fault`, `rng`, `numeric` |
 //! | 1 | [`quant`]: the table of number formats |
 //! | 2 | [`gguf`]: the file format; `device`: the ops, and the CPU that runs them |
 //! | 3 | [`token`]: text to ids and back; `cache`: keys and values; [`sample`]: logits to a token |
@@ -23,6 +23,8 @@
 
 mod cancel;
 pub mod error;
+mod fault;
+pub mod log;
 mod numeric;
 mod rng;
 

@@ -88,12 +88,21 @@ impl Gguf {
         self.metadata.entries.iter().map(|entry| (self.key(entry), self.value(entry)))
     }
 
-    /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+    /// The key at an index among [`Gguf::keys`], with its value.
+    pub fn entry(&self, index: usize) -> Option<(&str, Value<'_>)> {
+        self.metadata.entries.get(index).map(|entry| (self.key(entry), self.value(entry)))
+    }
+
+    /// The index of a key among [`Gguf::keys`].
+    pub fn index_of(&self, key: &str) -> Option<usize> {
         let Metadata { entries, by_key, .. } = &self.metadata;
         let order = |&i: &usize| entries.get(i).map_or("", |entry| self.key(entry)).cmp(key);
-        let i = *by_key.get(by_key.binary_search_by(order).ok()?)?;
-        entries.get(i).map(|entry| self.value(entry))
+        by_key.get(by_key.binary_search_by(order).ok()?).copied()
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        self.entry(self.index_of(key)?).map(|(_, value)| value)
     }
 
     fn key(&self, entry: &Entry) -> &str {
@@ -174,11 +183,16 @@ impl Gguf {
         &self.metadata.tensors
     }
 
-    /// The tensor of a name.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+    /// The index of a tensor among [`Gguf::tensors`].
+    pub fn tensor_index(&self, name: &str) -> Option<usize> {
         let Metadata { tensors, by_name, .. } = &self.metadata;
         let order = |&i: &usize| tensors.get(i).map_or("", |tensor| &tensor.name).cmp(name);
-        tensors.get(*by_name.get(by_name.binary_search_by(order).ok()?)?)
+        by_name.get(by_name.binary_search_by(order).ok()?).copied()
+    }
+
+    /// The tensor of a name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.metadata.tensors.get(self.tensor_index(name)?)
     }
 
     /// Fills `out` with the bytes of a tensor's data from `offset` (within the tensor) on. Any number of threads may read

@@ -209,6 +209,11 @@ impl<'a> Array<'a> {
         (self.element == ElementType::Str).then(|| self.iter().map(value))
     }
 
+    /// The elements as they are in the file, little-endian, and the bytes of each; `None` for strings.
+    pub fn raw(&self) -> Option<(&'a [u8], usize)> {
+        Some((self.bytes, self.element.size()?))
+    }
+
     /// The elements as f32, from f32 or f64. Errors: `CorruptFile` naming the key, `OutOfMemory`.
     pub fn to_f32s(&self) -> Result<Vec<f32>> {
         self.convert("floats", |value| value.as_f32())

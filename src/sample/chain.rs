@@ -126,6 +126,18 @@ impl Sampler {
         Ok(())
     }
 
+    /// A sampler with the same chain and seed, at its start.
+    ///
+    /// # Errors
+    /// None that [`push`](Self::push) did not give before.
+    pub fn fresh(&self) -> Result<Sampler> {
+        let mut fresh = Sampler::new(self.seed);
+        for step in &self.steps {
+            fresh.push(*step)?;
+        }
+        Ok(fresh)
+    }
+
     /// The steps of the chain.
     pub fn steps(&self) -> &[Step] {
         &self.steps

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::fault;
+use crate::log::Contained;
 use crate::numeric::FloatEnvironment;
 
 /// How long an idle thread looks for the next stage before it sleeps, and a finished one waits before it yields.
@@ -172,6 +174,7 @@ impl Drop for Pool {
 
 impl Shared {
     fn worker(&self, id: usize) {
+        let _contained = Contained::new();
         let _environment = FloatEnvironment::enter();
         let mut seen = 0;
         loop {
@@ -204,7 +207,12 @@ impl Shared {
                 // SAFETY: a chunk of the running stage is claimed, so the submitter waits for it and `job` is its
                 // function; claiming acquired what the submitter released when it filled the ranges.
                 let job = unsafe { *self.job.get() };
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job.map(|job| job(chunk)))) {
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+                    if id > 0 {
+                        fault::place(|| "pool worker");
+                    }
+                    job.map(|job| job(chunk))
+                })) {
                     self.panic.lock().get_or_insert(payload);
                 }
                 done += 1;
