@@ -1,0 +1,2469 @@
+/**
+ * @file llm.h
+ * libllm: GGUF language models. This file is generated from src/capi by `LLM_BLESS=1 cargo test --test capi_header`;
+ * include/llm_api.json says the same for programs. SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Status and errors. A function that can fail returns an llm_status_t and takes `llm_error_t **error` last, which may
+ * be NULL. If it is not, *error is always written: NULL on success, a new object for the caller to free on failure (its
+ * old value is neither read nor freed). All other outputs are written on success only, and a call that fails or is
+ * cancelled leaves its object as it was. Any call can return INVALID_ARGUMENT (an argument that is NULL without being
+ * marked @nullable, or outside its domain), FAILED_PRECONDITION (a stale or poisoned handle, a call in a child process
+ * after fork) and INTERNAL (a defect of the library: the exclusive object of that call can only be freed then); @status
+ * names the others.
+ *
+ * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_cancel_t) do not change, are reference
+ * counted (_retain, _free) and may be used from any number of threads at once. Exclusive objects (llm_session_t,
+ * llm_sampler_t, llm_decoder_t) belong to one call at a time: entered twice they return BUSY, from another thread and
+ * from their own callbacks alike. Objects keep alive what they need, so the order of frees does not matter; a free
+ * while a call is running takes effect when that call ends; freeing NULL does nothing. Handles that a function returns
+ * are the caller's to free, unless it says otherwise.
+ *
+ * Text in is a pointer and a length in bytes, UTF-8, or a zero-terminated string and LLM_NUL_TERMINATED; with length 0
+ * the pointer may be NULL. Text out is an llm_view_t (borrowed: each function says for how long) or an llm_bytes_t
+ * (the caller's). Buffers may likewise be NULL when their capacity is 0.
+ *
+ * Structs begin with struct_size, which is sizeof of the struct as the caller was compiled. Fields may be added at the
+ * end: older callers keep working. For parameters call the _init function; for a struct that the library fills set
+ * struct_size. Reserved fields are zero.
+ *
+ * Callbacks run on the thread of the call that takes them unless they say otherwise; they must not throw, unwind or
+ * longjmp through the library.
+ *
+ * Only the failure of a small allocation (of an object's own size) may abort the process; every allocation whose size
+ * depends on a file or on an argument gives OUT_OF_MEMORY.
+ */
+#ifndef LLM_H
+#define LLM_H
+
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && !defined(LLM_STATIC)
+#define LLM_API __declspec(dllimport)
+#else
+#define LLM_API
+#endif
+
+/* A result that must be looked at. */
+#if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
+#define LLM_NODISCARD [[nodiscard]]
+#elif defined(__clang__)
+#define LLM_NODISCARD __attribute__((warn_unused_result))
+#else
+#define LLM_NODISCARD
+#endif
+
+/* Whether a pointer may be NULL, for clang and for languages that import this header through it. */
+#if defined(__clang__)
+#define LLM_NONNULL _Nonnull
+#define LLM_NULLABLE _Nullable
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wnullability-completeness"
+#pragma clang diagnostic ignored "-Wnullability-extension"
+#else
+#define LLM_NONNULL
+#define LLM_NULLABLE
+#endif
+
+/** As a length: the text ends at its first zero byte. */
+#define LLM_NUL_TERMINATED SIZE_MAX
+
+/**
+ * The version of this header; llm_version() tells the library's.
+ */
+#define LLM_VERSION_MAJOR 0
+
+/**
+ * See LLM_VERSION_MAJOR.
+ */
+#define LLM_VERSION_MINOR 1
+
+/**
+ * See LLM_VERSION_MAJOR.
+ */
+#define LLM_VERSION_PATCH 0
+
+/**
+ * The version of the binary interface: a program runs with a library of the same number. While the major version
+ * is 0 it is the minor version.
+ */
+#define LLM_ABI_VERSION 1
+
+/**
+ * As a number of threads: as many as the machine has physical cores.
+ */
+#define LLM_THREADS_AUTO 0
+
+/**
+ * As a number of threads: the calling thread alone, no thread is started.
+ */
+#define LLM_THREADS_CALLER 4294967295
+
+/**
+ * A flag of encoding: add the tokens that the model wants at the start and the end (BOS, EOS).
+ */
+#define LLM_ENCODE_ADD_SPECIAL 1
+
+/**
+ * A flag of encoding: special tokens written in the text ("<|im_start|>") become those tokens. Not for text from
+ * strangers.
+ */
+#define LLM_ENCODE_PARSE_SPECIAL 2
+
+/**
+ * A flag of decoding: special tokens appear as their text; without it they give nothing.
+ */
+#define LLM_DECODE_SHOW_SPECIAL 1
+
+/**
+ * A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others.
+ */
+#define LLM_GENERATE_IGNORE_EOG 1
+
+/**
+ * Bytes made by the library and owned by the caller. They do not change.
+ *
+ * @code{.c}
+ * llm_bytes_t *text;
+ * if (llm_tokenizer_decode(tokenizer, tokens, count, 0, &text, NULL) == LLM_STATUS_OK) {
+ *     fwrite(llm_bytes_data(text), 1, llm_bytes_size(text), stdout);
+ *     llm_bytes_free(text);
+ * }
+ * @endcode
+ */
+typedef struct llm_bytes_t llm_bytes_t;
+
+/**
+ * A switch that stops calls: pass it to a load, or set it on a session, and request from any thread. Calls look at it
+ * between layers and return CANCELLED. Shared, reference counted; it stays requested until it is reset.
+ *
+ * @code{.c}
+ * llm_cancel_t *cancel;
+ * if (llm_cancel_new(&cancel, NULL) == LLM_STATUS_OK && llm_session_set_cancel(session, cancel, NULL) == LLM_STATUS_OK) {
+ *     // in a signal handler or on another thread:
+ *     llm_cancel_request(cancel);
+ * }
+ * llm_cancel_free(cancel);
+ * @endcode
+ */
+typedef struct llm_cancel_t llm_cancel_t;
+
+/**
+ * Turns tokens into text one by one and never splits a UTF-8 character. Exclusive. It keeps its tokenizer alive.
+ *
+ * @code{.c}
+ * llm_view_t text;
+ * while (more(&token) && llm_decoder_push(decoder, token, &text, NULL) == LLM_STATUS_OK)
+ *     fwrite(text.data, 1, text.size, stdout);
+ * if (llm_decoder_finish(decoder, &text, NULL) == LLM_STATUS_OK)
+ *     fwrite(text.data, 1, text.size, stdout);
+ * @endcode
+ */
+typedef struct llm_decoder_t llm_decoder_t;
+
+/**
+ * Why a call failed: status, message, and the facts behind it by key ("path", "tensor", "expected", "found", …).
+ *
+ * It may be read from any thread and does not change.
+ *
+ * @code{.c}
+ * llm_error_t *error = NULL;
+ * if (llm_gguf_open("model.gguf", LLM_NUL_TERMINATED, &gguf, &error) != LLM_STATUS_OK) {
+ *     fprintf(stderr, "%s: %s\n", llm_status_name(llm_error_status(error)), llm_error_message(error));
+ *     llm_error_free(error);
+ * }
+ * @endcode
+ */
+typedef struct llm_error_t llm_error_t;
+
+/**
+ * A GGUF file (version 2 or 3): its metadata by key, its tensors by index. Shared, reference counted.
+ *
+ * The metadata stays in memory (or mapped) while it lives, tensors are read when asked for.
+ *
+ * @code{.c}
+ * llm_gguf_t *gguf;
+ * if (llm_gguf_open("model.gguf", LLM_NUL_TERMINATED, &gguf, &error) == LLM_STATUS_OK) {
+ *     llm_view_t architecture;
+ *     if (llm_gguf_value_string(gguf, "general.architecture", LLM_NUL_TERMINATED, &architecture, NULL) == LLM_STATUS_OK)
+ *         printf("%.*s\n", (int)architecture.size, architecture.data);
+ *     llm_gguf_free(gguf);
+ * }
+ * @endcode
+ */
+typedef struct llm_gguf_t llm_gguf_t;
+
+/**
+ * A model: weights, configuration, tokenizer. Shared, reference counted: load it once and give every conversation a
+ * session of its own.
+ *
+ * @code{.c}
+ * llm_model_params_t params;
+ * llm_model_params_init(&params, sizeof params);
+ * llm_model_t *model;
+ * if (llm_model_load("model.gguf", LLM_NUL_TERMINATED, &params, NULL, &model, &error) == LLM_STATUS_OK) {
+ *     // llm_session_new(model, NULL, &session, &error) …
+ *     llm_model_free(model);
+ * }
+ * @endcode
+ */
+typedef struct llm_model_t llm_model_t;
+
+/**
+ * A chain of samplers and a random generator: the same seed gives the same tokens everywhere. Exclusive.
+ *
+ * @code{.c}
+ * llm_sampler_params_t params;
+ * llm_sampler_params_init(&params, sizeof params);
+ * params.temperature = 0.7f;
+ * params.seed = 42;
+ * llm_sampler_t *sampler;
+ * if (llm_sampler_new(&params, &sampler, &error) == LLM_STATUS_OK) {
+ *     // llm_session_start(session, sampler, NULL, &error) takes a copy of it
+ *     llm_sampler_free(sampler);
+ * }
+ * @endcode
+ */
+typedef struct llm_sampler_t llm_sampler_t;
+
+/**
+ * One conversation: the tokens so far, their keys and values, and how to go on. Exclusive. It keeps its model alive.
+ *
+ * @code{.c}
+ * llm_session_t *session;
+ * if (llm_session_new(model, NULL, &session, &error) == LLM_STATUS_OK
+ *     && llm_session_append_text(session, "Once upon a time", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, NULL, &error)
+ *         == LLM_STATUS_OK
+ *     && llm_session_start(session, NULL, NULL, &error) == LLM_STATUS_OK) {
+ *     llm_token_t token;
+ *     llm_view_t text;
+ *     llm_finish_reason_t finish = LLM_FINISH_NONE;
+ *     while (finish == LLM_FINISH_NONE && llm_session_next(session, &token, &text, &finish, &error) == LLM_STATUS_OK)
+ *         fwrite(text.data, 1, text.size, stdout);
+ * }
+ * llm_session_free(session);
+ * @endcode
+ */
+typedef struct llm_session_t llm_session_t;
+
+/**
+ * A tokenizer. Shared, reference counted; llm_model_tokenizer gives a model's own.
+ *
+ * @code{.c}
+ * size_t count;
+ * llm_token_t tokens[512];
+ * if (llm_tokenizer_encode(tokenizer, "Hello", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, tokens, 512, &count, &error)
+ *     == LLM_STATUS_OK)
+ *     printf("%zu tokens\n", count);
+ * @endcode
+ */
+typedef struct llm_tokenizer_t llm_tokenizer_t;
+
+/**
+ * How a call ended: one of LLM_STATUS_. Numbers are never reused, and new ones may come.
+ */
+typedef int32_t llm_status_t;
+
+/**
+ * How much a message matters: one of LLM_LOG_.
+ */
+typedef int32_t llm_log_level_t;
+
+/**
+ * Receives a message: UTF-8 of `size` bytes, not zero-terminated, borrowed for the call.
+ *
+ * Called on the thread that has something to say, on several at once, with no lock held; it may call the library,
+ * whose messages during that are dropped.
+ */
+typedef void (*llm_log_callback_t)(llm_log_level_t level,
+                                   const char *message,
+                                   size_t size,
+                                   void *user_data);
+
+/**
+ * Releases what was lent to the library: called exactly once with the user data, on the thread that lets go of the
+ * last object that needs it. It must not call the library.
+ */
+typedef void (*llm_drop_callback_t)(void *user_data);
+
+/**
+ * Reads `size` bytes at `offset` into `out` and returns whether it could. Ranges are within the size that was given.
+ * Called on any thread, on several at once; it must not call the library with an object that is being made of it.
+ */
+typedef bool (*llm_read_callback_t)(uint64_t offset,
+                                    void *out,
+                                    size_t size,
+                                    void *user_data);
+
+/**
+ * Borrowed bytes, usually UTF-8 text, not zero-terminated. The function that gives it says how long it lives.
+ * This struct is frozen.
+ */
+typedef struct llm_view_t {
+    /**
+     * The first byte; never NULL where a function wrote it.
+     */
+    const char *data;
+    /**
+     * The number of bytes.
+     */
+    size_t size;
+} llm_view_t;
+
+/**
+ * The type of a metadata value or of an array's elements: one of LLM_GGUF_, the numbers of the file format.
+ */
+typedef int32_t llm_gguf_type_t;
+
+/**
+ * What a GGUF file says about a tensor. Set struct_size before it is filled.
+ */
+typedef struct llm_tensor_info_t {
+    /**
+     * sizeof(llm_tensor_info_t).
+     */
+    size_t struct_size;
+    /**
+     * Borrowed from the file object, lives as long.
+     */
+    struct llm_view_t name;
+    /**
+     * The name of the type: "Q4_K". A constant.
+     */
+    struct llm_view_t type_name;
+    /**
+     * Elements per dimension, the fastest first (as in the file); 1 beyond dimension_count.
+     */
+    uint64_t dimensions[4];
+    /**
+     * 0 to 4.
+     */
+    uint32_t dimension_count;
+    /**
+     * The number of the type in GGUF files.
+     */
+    uint32_t type_id;
+    /**
+     * Of the tensor's data from the start of the file, in bytes.
+     */
+    uint64_t offset;
+    /**
+     * Of the tensor's data.
+     */
+    uint64_t bytes;
+} llm_tensor_info_t;
+
+/**
+ * Told how far a load is; returns whether to go on (false: the load returns ABORTED). Called on the loading thread.
+ */
+typedef bool (*llm_progress_callback_t)(uint64_t done,
+                                        uint64_t total,
+                                        void *user_data);
+
+/**
+ * How to load a model. Begin with llm_model_params_init.
+ */
+typedef struct llm_model_params_t {
+    /**
+     * sizeof(llm_model_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t flags;
+    /**
+     * Threads for packing the weights; LLM_THREADS_AUTO (0), LLM_THREADS_CALLER, or how many.
+     */
+    uint32_t threads;
+    /**
+     * NULL, or told how many of how many bytes are loaded.
+     */
+    llm_progress_callback_t progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *progress_user_data;
+} llm_model_params_t;
+
+/**
+ * What a model is. Set struct_size before it is filled.
+ */
+typedef struct llm_model_info_t {
+    /**
+     * sizeof(llm_model_info_t).
+     */
+    size_t struct_size;
+    /**
+     * Tokens in the vocabulary: the length of a row of logits.
+     */
+    uint64_t vocab_size;
+    /**
+     * The context that the model was trained for, in tokens.
+     */
+    uint64_t context_length;
+    /**
+     * The width of the model.
+     */
+    uint64_t embedding_length;
+    /**
+     * Blocks.
+     */
+    uint64_t layer_count;
+    /**
+     * Query heads.
+     */
+    uint64_t head_count;
+    /**
+     * Key/value heads.
+     */
+    uint64_t head_count_kv;
+    /**
+     * The width of the feed-forward part.
+     */
+    uint64_t feed_forward_length;
+    /**
+     * Numbers in all weights.
+     */
+    uint64_t parameter_count;
+    /**
+     * Bytes that the weights take in memory.
+     */
+    uint64_t weight_bytes;
+} llm_model_info_t;
+
+/**
+ * How keys and values are stored: one of LLM_KV_.
+ */
+typedef int32_t llm_kv_type_t;
+
+/**
+ * Which instruction set the kernels use: one of LLM_ISA_. All give the same bits.
+ */
+typedef int32_t llm_isa_t;
+
+/**
+ * How to make a session. Begin with llm_session_params_init.
+ */
+typedef struct llm_session_params_t {
+    /**
+     * sizeof(llm_session_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Positions in the key/value cache; 0 means the model's own context, at most 4096.
+     */
+    uint32_t context_length;
+    /**
+     * Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one.
+     */
+    uint32_t threads;
+    /**
+     * One of LLM_KV_.
+     */
+    llm_kv_type_t kv_type;
+    /**
+     * Tokens of a prompt that are processed at once; 0 means 512. More is faster and needs more memory.
+     */
+    uint32_t chunk;
+    /**
+     * One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
+     */
+    llm_isa_t isa;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} llm_session_params_t;
+
+/**
+ * Memory that a model and one session need, in bytes. Set struct_size before it is filled.
+ */
+typedef struct llm_memory_t {
+    /**
+     * sizeof(llm_memory_t).
+     */
+    size_t struct_size;
+    /**
+     * The model, shared by its sessions.
+     */
+    uint64_t weights;
+    /**
+     * Keys and values of one session.
+     */
+    uint64_t kv_cache;
+    /**
+     * Intermediate results of one session.
+     */
+    uint64_t scratch;
+    /**
+     * The sum.
+     */
+    uint64_t total;
+} llm_memory_t;
+
+/**
+ * The number of a token in its vocabulary.
+ */
+typedef uint32_t llm_token_t;
+
+/**
+ * What a tokenizer is. Set struct_size before it is filled. Tokens that the vocabulary lacks are LLM_TOKEN_NONE.
+ */
+typedef struct llm_tokenizer_info_t {
+    /**
+     * sizeof(llm_tokenizer_info_t).
+     */
+    size_t struct_size;
+    /**
+     * Tokens in the vocabulary.
+     */
+    uint32_t vocab_size;
+    /**
+     * Begins a text.
+     */
+    llm_token_t bos;
+    /**
+     * Ends a text.
+     */
+    llm_token_t eos;
+    /**
+     * Fills up a batch.
+     */
+    llm_token_t pad;
+    /**
+     * Stands for text that has no token.
+     */
+    llm_token_t unk;
+    /**
+     * Ends a turn of a conversation.
+     */
+    llm_token_t eot;
+    /**
+     * 1 if encoding with LLM_ENCODE_ADD_SPECIAL begins with `bos`, else 0.
+     */
+    uint32_t adds_bos;
+    /**
+     * 1 if encoding with LLM_ENCODE_ADD_SPECIAL ends with `eos`, else 0.
+     */
+    uint32_t adds_eos;
+} llm_tokenizer_info_t;
+
+/**
+ * What kind of token it is: one of LLM_TOKEN_KIND_, the numbers of the file format.
+ */
+typedef int32_t llm_token_kind_t;
+
+/**
+ * The usual chain: repetition penalty, top-k, top-p, min-p, temperature, draw. Begin with llm_sampler_params_init.
+ */
+typedef struct llm_sampler_params_t {
+    /**
+     * sizeof(llm_sampler_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Of the random generator; 0 is a seed like any other, and the default.
+     */
+    uint64_t seed;
+    /**
+     * Logits are divided by it; 0 takes the most probable token. Default 0.8.
+     */
+    float temperature;
+    /**
+     * Keep the most probable tokens that together have this probability; 1 keeps all. Default 0.95.
+     */
+    float top_p;
+    /**
+     * Drop tokens whose probability is less than this times the largest; 0 keeps all. Default 0.05.
+     */
+    float min_p;
+    /**
+     * Logits of recent tokens are divided (if positive) or multiplied by it; 1 is none. Default 1.
+     */
+    float repeat_penalty;
+    /**
+     * Keep this many of the most probable tokens; 0 keeps all. Default 40.
+     */
+    uint32_t top_k;
+    /**
+     * How many recent tokens are penalised. Default 64.
+     */
+    uint32_t repeat_last_n;
+} llm_sampler_params_t;
+
+/**
+ * How to generate. Begin with llm_generate_params_init.
+ */
+typedef struct llm_generate_params_t {
+    /**
+     * sizeof(llm_generate_params_t).
+     */
+    size_t struct_size;
+    /**
+     * End after this many tokens; 0 is no limit.
+     */
+    uint32_t max_tokens;
+    /**
+     * LLM_GENERATE_IGNORE_EOG or 0.
+     */
+    uint32_t flags;
+} llm_generate_params_t;
+
+/**
+ * Why a generation ended: one of LLM_FINISH_.
+ */
+typedef int32_t llm_finish_reason_t;
+
+/**
+ * Takes a token and the text that is complete with it (UTF-8 of `size` bytes, not zero-terminated, may be empty,
+ * borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
+ * llm_session_free, which takes effect when the generation returns.
+ */
+typedef bool (*llm_token_callback_t)(llm_token_t token,
+                                     const char *text,
+                                     size_t size,
+                                     void *user_data);
+
+/**
+ * What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
+ */
+typedef struct llm_timings_t {
+    /**
+     * sizeof(llm_timings_t).
+     */
+    size_t struct_size;
+    /**
+     * Tokens that the caller appended or evaluated.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Microseconds that these took.
+     */
+    uint64_t prompt_us;
+    /**
+     * Tokens that were generated.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Microseconds that these took, sampling included.
+     */
+    uint64_t generated_us;
+} llm_timings_t;
+
+/**
+ * It did what was asked.
+ */
+#define LLM_STATUS_OK 0
+
+/**
+ * An argument is outside its domain.
+ */
+#define LLM_STATUS_INVALID_ARGUMENT 1
+
+/**
+ * A file, key, tensor or token that was asked for does not exist.
+ */
+#define LLM_STATUS_NOT_FOUND 2
+
+/**
+ * The operating system, or the caller's reader, failed to read or write.
+ */
+#define LLM_STATUS_IO 3
+
+/**
+ * A file contradicts its format.
+ */
+#define LLM_STATUS_CORRUPT_FILE 4
+
+/**
+ * A valid request or file that this library does not implement.
+ */
+#define LLM_STATUS_UNSUPPORTED 5
+
+/**
+ * Memory could not be had.
+ */
+#define LLM_STATUS_OUT_OF_MEMORY 6
+
+/**
+ * No room for more positions in the key/value cache.
+ */
+#define LLM_STATUS_CACHE_FULL 7
+
+/**
+ * The caller's buffer is too small.
+ */
+#define LLM_STATUS_BUFFER_TOO_SMALL 8
+
+/**
+ * The caller asked for it to stop, through an llm_cancel_t.
+ */
+#define LLM_STATUS_CANCELLED 9
+
+/**
+ * The caller's callback asked for it to stop.
+ */
+#define LLM_STATUS_ABORTED 10
+
+/**
+ * The object is in use by another call.
+ */
+#define LLM_STATUS_BUSY 11
+
+/**
+ * The object is not in a state in which this can be done.
+ */
+#define LLM_STATUS_FAILED_PRECONDITION 12
+
+/**
+ * A device (GPU) failed.
+ */
+#define LLM_STATUS_DEVICE 13
+
+/**
+ * A defect of the library.
+ */
+#define LLM_STATUS_INTERNAL 14
+
+/**
+ * A defect or a misuse that could not be returned as an error.
+ */
+#define LLM_LOG_ERROR 1
+
+/**
+ * Something works, but not as well as asked.
+ */
+#define LLM_LOG_WARN 2
+
+/**
+ * What a user may like to know.
+ */
+#define LLM_LOG_INFO 3
+
+/**
+ * What only a developer of the library needs.
+ */
+#define LLM_LOG_DEBUG 4
+
+/**
+ * An unsigned integer of 8 bits.
+ */
+#define LLM_GGUF_U8 0
+
+/**
+ * A signed integer of 8 bits.
+ */
+#define LLM_GGUF_I8 1
+
+/**
+ * An unsigned integer of 16 bits.
+ */
+#define LLM_GGUF_U16 2
+
+/**
+ * A signed integer of 16 bits.
+ */
+#define LLM_GGUF_I16 3
+
+/**
+ * An unsigned integer of 32 bits.
+ */
+#define LLM_GGUF_U32 4
+
+/**
+ * A signed integer of 32 bits.
+ */
+#define LLM_GGUF_I32 5
+
+/**
+ * A float of 32 bits.
+ */
+#define LLM_GGUF_F32 6
+
+/**
+ * A byte, 0 or 1.
+ */
+#define LLM_GGUF_BOOL 7
+
+/**
+ * A text, UTF-8 by the format's rules.
+ */
+#define LLM_GGUF_STRING 8
+
+/**
+ * An array of one of the other types.
+ */
+#define LLM_GGUF_ARRAY 9
+
+/**
+ * An unsigned integer of 64 bits.
+ */
+#define LLM_GGUF_U64 10
+
+/**
+ * A signed integer of 64 bits.
+ */
+#define LLM_GGUF_I64 11
+
+/**
+ * A float of 64 bits.
+ */
+#define LLM_GGUF_F64 12
+
+/**
+ * No token.
+ */
+#define LLM_TOKEN_NONE 4294967295
+
+/**
+ * Text.
+ */
+#define LLM_TOKEN_KIND_NORMAL 1
+
+/**
+ * Stands for text that has no token.
+ */
+#define LLM_TOKEN_KIND_UNKNOWN 2
+
+/**
+ * Controls the model: beginning, end, roles.
+ */
+#define LLM_TOKEN_KIND_CONTROL 3
+
+/**
+ * Text added to the vocabulary after training it.
+ */
+#define LLM_TOKEN_KIND_USER_DEFINED 4
+
+/**
+ * Never used.
+ */
+#define LLM_TOKEN_KIND_UNUSED 5
+
+/**
+ * A single byte.
+ */
+#define LLM_TOKEN_KIND_BYTE 6
+
+/**
+ * Floats of 16 bits.
+ */
+#define LLM_KV_F16 0
+
+/**
+ * Floats of 32 bits.
+ */
+#define LLM_KV_F32 1
+
+/**
+ * The best of this machine.
+ */
+#define LLM_ISA_AUTO 0
+
+/**
+ * Portable code, the definition of the results; slow.
+ */
+#define LLM_ISA_SCALAR 1
+
+/**
+ * x86-64 with AVX2, FMA and F16C.
+ */
+#define LLM_ISA_AVX2 2
+
+/**
+ * x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
+ */
+#define LLM_ISA_AVX512 3
+
+/**
+ * It goes on.
+ */
+#define LLM_FINISH_NONE 0
+
+/**
+ * The model ended it with an end-of-generation token.
+ */
+#define LLM_FINISH_EOG 1
+
+/**
+ * A stop string appeared; it and what follows are not part of the text.
+ */
+#define LLM_FINISH_STOP 2
+
+/**
+ * max_tokens were generated.
+ */
+#define LLM_FINISH_LENGTH 3
+
+/**
+ * The session's context is full.
+ */
+#define LLM_FINISH_CONTEXT_FULL 4
+
+/**
+ * The callback of llm_session_generate asked to stop.
+ */
+#define LLM_FINISH_ABORTED 5
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of the library, "0.1.0".
+ *
+ * @return A constant.
+ * @thread any
+ */
+LLM_API
+const char *llm_version(void);
+
+/**
+ * The version of the library's binary interface, to be compared with LLM_ABI_VERSION by programs that load it at
+ * run time.
+ *
+ * @return A constant.
+ * @thread any
+ */
+LLM_API
+uint32_t llm_abi_version(void);
+
+/**
+ * The instruction set that kernels use if a session does not ask for another: the best of this machine, or what the
+ * environment variable LLM_ISA names.
+ *
+ * @return A constant: "scalar", "avx2", "avx512"; "" if LLM_ISA names none that this machine has.
+ * @thread any
+ */
+LLM_API
+const char *llm_isa(void);
+
+/**
+ * The name of a status: "CORRUPT_FILE".
+ *
+ * @param[in] status A status.
+ * @return A constant; "UNKNOWN" for a number that is no status.
+ * @thread any
+ */
+LLM_API
+const char *llm_status_name(llm_status_t status);
+
+/**
+ * The status of an error.
+ *
+ * @param[in] error @nullable An error; NULL means that there is none.
+ * @return The status that the failed call returned; OK for NULL.
+ * @thread any
+ */
+LLM_API
+llm_status_t llm_error_status(const llm_error_t *LLM_NULLABLE error);
+
+/**
+ * The message of an error, for people: one line of UTF-8.
+ *
+ * @param[in] error @nullable An error.
+ * @return A zero-terminated text that lives as long as the error; "" for NULL.
+ * @thread any
+ */
+LLM_API
+const char *llm_error_message(const llm_error_t *LLM_NULLABLE error);
+
+/**
+ * A fact of an error by its key.
+ *
+ * @param[in] error @nullable An error.
+ * @param[in] key The key, zero-terminated: "tensor".
+ * @return A zero-terminated text that lives as long as the error; NULL if it has no such fact.
+ * @thread any
+ */
+LLM_API
+const char *llm_error_get(const llm_error_t *LLM_NULLABLE error,
+                          const char *LLM_NONNULL key);
+
+/**
+ * The number of facts of an error.
+ *
+ * @param[in] error @nullable An error.
+ * @return The number; 0 for NULL.
+ * @thread any
+ */
+LLM_API
+size_t llm_error_fact_count(const llm_error_t *LLM_NULLABLE error);
+
+/**
+ * A fact of an error by its index.
+ *
+ * @param[in] error @nullable An error.
+ * @param[in] index Less than llm_error_fact_count.
+ * @param[out] key A zero-terminated text that lives as long as the error.
+ * @param[out] value Likewise.
+ * @return Whether there is such a fact; if not, nothing is written.
+ * @thread any
+ */
+LLM_API
+bool llm_error_fact_at(const llm_error_t *LLM_NULLABLE error,
+                       size_t index,
+                       const char **LLM_NONNULL key,
+                       const char **LLM_NONNULL value);
+
+/**
+ * Frees an error.
+ *
+ * @param[in] error @nullable An error; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_error_free(llm_error_t *LLM_NULLABLE error);
+
+/**
+ * Sets who receives the library's messages, in this process; nobody does at the start.
+ *
+ * When it returns, the callback set before is not running and never runs again; called from inside the callback it
+ * does not wait for calls on other threads.
+ *
+ * @param[in] callback @nullable The receiver; NULL silences the library.
+ * @param[in] user_data @nullable Passed to the callback.
+ * @thread any
+ */
+LLM_API
+void llm_log_set(llm_log_callback_t LLM_NULLABLE callback,
+                 void *LLM_NULLABLE user_data);
+
+/**
+ * Sets the most talkative level that the callback receives; LLM_LOG_INFO at the start.
+ *
+ * @param[in] level One of LLM_LOG_.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_log_set_level(llm_log_level_t level,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The first byte. A zero byte follows the last.
+ *
+ * @param[in] bytes Bytes.
+ * @return A pointer that lives as long as the object; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+const char *llm_bytes_data(const llm_bytes_t *LLM_NONNULL bytes);
+
+/**
+ * The number of bytes, without the zero byte that follows.
+ *
+ * @param[in] bytes Bytes.
+ * @return The number; 0 if it is no such object.
+ * @thread any
+ */
+LLM_API
+size_t llm_bytes_size(const llm_bytes_t *LLM_NONNULL bytes);
+
+/**
+ * Frees the bytes.
+ *
+ * @param[in] bytes @nullable Bytes; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_bytes_free(llm_bytes_t *LLM_NULLABLE bytes);
+
+/**
+ * Makes a switch that is not requested.
+ *
+ * @param[out] cancel The switch, to be freed with llm_cancel_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_cancel_new(llm_cancel_t **LLM_NONNULL cancel,
+                            llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_cancel_free.
+ *
+ * @param[in] cancel A switch.
+ * @return The same switch; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_cancel_t *llm_cancel_retain(const llm_cancel_t *LLM_NONNULL cancel);
+
+/**
+ * Frees a reference.
+ *
+ * @param[in] cancel @nullable A switch; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_cancel_free(llm_cancel_t *LLM_NULLABLE cancel);
+
+/**
+ * Asks every call that looks at this switch to stop. One atomic store: it may be called in a signal handler.
+ *
+ * @param[in] cancel A switch, not freed by anyone during this call.
+ * @thread any, signal handlers included
+ */
+LLM_API
+void llm_cancel_request(const llm_cancel_t *LLM_NONNULL cancel);
+
+/**
+ * Makes the switch usable again.
+ *
+ * @param[in] cancel A switch.
+ * @thread any
+ */
+LLM_API
+void llm_cancel_reset(const llm_cancel_t *LLM_NONNULL cancel);
+
+/**
+ * Whether a stop has been requested since the last reset.
+ *
+ * @param[in] cancel A switch.
+ * @return Whether; false if it is no switch.
+ * @thread any
+ */
+LLM_API
+bool llm_cancel_is_requested(const llm_cancel_t *LLM_NONNULL cancel);
+
+/**
+ * Opens a file.
+ *
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] gguf The file, to be freed with llm_gguf_free.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_open(const char *LLM_NULLABLE path,
+                           size_t path_size,
+                           llm_gguf_t **LLM_NONNULL gguf,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Opens a file that is in memory.
+ *
+ * With a `release` callback the bytes are used in place until it is called, without one they are copied. If the call
+ * fails, `release` is not called.
+ *
+ * @param[in] data The bytes of the file.
+ * @param[in] size Their number.
+ * @param[in] release @nullable Called when the bytes are not needed any more, on any thread; NULL to copy them.
+ * @param[in] user_data @nullable Passed to `release`.
+ * @param[out] gguf The file, to be freed with llm_gguf_free.
+ * @param[out] error @nullable Why it failed.
+ * @status CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_open_memory(const void *LLM_NULLABLE data,
+                                  size_t size,
+                                  llm_drop_callback_t LLM_NULLABLE release,
+                                  void *LLM_NULLABLE user_data,
+                                  llm_gguf_t **LLM_NONNULL gguf,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Opens a file that the caller reads: from an archive, an asset bundle, a network.
+ *
+ * If the call fails, `release` is not called. A read that fails gives IO.
+ *
+ * @param[in] size Of the file, in bytes.
+ * @param[in] read Reads a range.
+ * @param[in] release @nullable Called when the reader is not needed any more, on any thread.
+ * @param[in] user_data @nullable Passed to both callbacks.
+ * @param[out] gguf The file, to be freed with llm_gguf_free.
+ * @param[out] error @nullable Why it failed.
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_open_reader(uint64_t size,
+                                  llm_read_callback_t LLM_NONNULL read,
+                                  llm_drop_callback_t LLM_NULLABLE release,
+                                  void *LLM_NULLABLE user_data,
+                                  llm_gguf_t **LLM_NONNULL gguf,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_gguf_free.
+ *
+ * @param[in] gguf A file.
+ * @return The same file; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_gguf_t *llm_gguf_retain(const llm_gguf_t *LLM_NONNULL gguf);
+
+/**
+ * Frees a reference. Models made from the file keep what they need of it.
+ *
+ * @param[in] gguf @nullable A file; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_gguf_free(llm_gguf_t *LLM_NULLABLE gguf);
+
+/**
+ * The version of the file format.
+ *
+ * @param[in] gguf A file.
+ * @return 2 or 3; 0 if it is no file.
+ * @thread any
+ */
+LLM_API
+uint32_t llm_gguf_version(const llm_gguf_t *LLM_NONNULL gguf);
+
+/**
+ * The alignment of tensor data.
+ *
+ * @param[in] gguf A file.
+ * @return Bytes; 0 if it is no file.
+ * @thread any
+ */
+LLM_API
+uint64_t llm_gguf_alignment(const llm_gguf_t *LLM_NONNULL gguf);
+
+/**
+ * The number of metadata keys.
+ *
+ * @param[in] gguf A file.
+ * @return The number; 0 if it is no file.
+ * @thread any
+ */
+LLM_API
+size_t llm_gguf_key_count(const llm_gguf_t *LLM_NONNULL gguf);
+
+/**
+ * The key at an index, in the order of the file.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] key Lives as long as the file.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_key_at(const llm_gguf_t *LLM_NONNULL gguf,
+                             size_t index,
+                             llm_view_t *LLM_NONNULL key,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The index of a key.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] index Of the key.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_key_find(const llm_gguf_t *LLM_NONNULL gguf,
+                               const char *LLM_NULLABLE key,
+                               size_t key_size,
+                               size_t *LLM_NONNULL index,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The type of the value at an index.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] type One of LLM_GGUF_.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_type(const llm_gguf_t *LLM_NONNULL gguf,
+                                 size_t index,
+                                 llm_gguf_type_t *LLM_NONNULL type,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a key as an unsigned integer: of any integer type that is not negative.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_u64(const llm_gguf_t *LLM_NONNULL gguf,
+                                const char *LLM_NULLABLE key,
+                                size_t key_size,
+                                uint64_t *LLM_NONNULL value,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a key as a signed integer: of any integer type that fits.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_i64(const llm_gguf_t *LLM_NONNULL gguf,
+                                const char *LLM_NULLABLE key,
+                                size_t key_size,
+                                int64_t *LLM_NONNULL value,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a key as a float: of a float type, or of an integer type, rounded.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_f64(const llm_gguf_t *LLM_NONNULL gguf,
+                                const char *LLM_NULLABLE key,
+                                size_t key_size,
+                                double *LLM_NONNULL value,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a key that is a bool.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_bool(const llm_gguf_t *LLM_NONNULL gguf,
+                                 const char *LLM_NULLABLE key,
+                                 size_t key_size,
+                                 bool *LLM_NONNULL value,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a key that is a string.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] value Lives as long as the file. The bytes are those of the file: they may not be UTF-8.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_string(const llm_gguf_t *LLM_NONNULL gguf,
+                                   const char *LLM_NULLABLE key,
+                                   size_t key_size,
+                                   llm_view_t *LLM_NONNULL value,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The type and number of an array's elements.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] type Of the elements: one of LLM_GGUF_.
+ * @param[out] count Of the elements.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value is no array
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_array_info(const llm_gguf_t *LLM_NONNULL gguf,
+                                 const char *LLM_NULLABLE key,
+                                 size_t key_size,
+                                 llm_gguf_type_t *LLM_NONNULL type,
+                                 size_t *LLM_NONNULL count,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Strings of an array. Finding the first one takes time in proportion to its index: take many at a time.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] first The index of the first string wanted.
+ * @param[out] strings Room for `capacity` views, which live as long as the file.
+ * @param[in] capacity How many are wanted at most.
+ * @param[out] count How many were written: fewer than `capacity` at the array's end.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value is no array of strings
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_array_strings_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                       const char *LLM_NULLABLE key,
+                                       size_t key_size,
+                                       size_t first,
+                                       llm_view_t *LLM_NULLABLE strings,
+                                       size_t capacity,
+                                       size_t *LLM_NONNULL count,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Numbers or bools of an array, as in the file: little-endian, of the element type that llm_gguf_array_info tells.
+ *
+ * @param[in] gguf A file.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] first The index of the first element wanted.
+ * @param[out] out Room for `out_size` bytes.
+ * @param[in] out_size In bytes.
+ * @param[out] count How many elements were written: those that fit, or fewer at the array's end.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value is no array of numbers or bools
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_array_read(const llm_gguf_t *LLM_NONNULL gguf,
+                                 const char *LLM_NULLABLE key,
+                                 size_t key_size,
+                                 size_t first,
+                                 void *LLM_NULLABLE out,
+                                 size_t out_size,
+                                 size_t *LLM_NONNULL count,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The number of tensors.
+ *
+ * @param[in] gguf A file.
+ * @return The number; 0 if it is no file.
+ * @thread any
+ */
+LLM_API
+size_t llm_gguf_tensor_count(const llm_gguf_t *LLM_NONNULL gguf);
+
+/**
+ * Name, shape, type and place of a tensor.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_tensor_count.
+ * @param[in,out] info Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_tensor_info(const llm_gguf_t *LLM_NONNULL gguf,
+                                  size_t index,
+                                  llm_tensor_info_t *LLM_NONNULL info,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The index of a tensor.
+ *
+ * @param[in] gguf A file.
+ * @param[in] name The tensor's name.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] index Of the tensor.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_tensor_find(const llm_gguf_t *LLM_NONNULL gguf,
+                                  const char *LLM_NULLABLE name,
+                                  size_t name_size,
+                                  size_t *LLM_NONNULL index,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Reads bytes of a tensor's data as they are in the file.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_tensor_count.
+ * @param[in] offset From the start of the tensor's data, in bytes.
+ * @param[out] out Room for `out_size` bytes.
+ * @param[in] out_size How many bytes to read: offset + out_size is at most the size of the tensor's data.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO; INVALID_ARGUMENT if the range is not in the tensor
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_tensor_read(const llm_gguf_t *LLM_NONNULL gguf,
+                                  size_t index,
+                                  uint64_t offset,
+                                  void *LLM_NULLABLE out,
+                                  size_t out_size,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Decodes a tensor to floats, in the order of the file (the first dimension is the fastest).
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_tensor_count.
+ * @param[out] out Room for `capacity` floats.
+ * @param[in] capacity At least the tensor's number of elements.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO, BUFFER_TOO_SMALL, OUT_OF_MEMORY; UNSUPPORTED for types that this version does not decode
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_tensor_decode(const llm_gguf_t *LLM_NONNULL gguf,
+                                    size_t index,
+                                    float *LLM_NULLABLE out,
+                                    size_t capacity,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_model_params_init(llm_model_params_t *LLM_NULLABLE params,
+                           size_t size);
+
+/**
+ * Loads a model from a file.
+ *
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[in] cancel @nullable A switch that stops the load from another thread.
+ * @param[out] model The model, to be freed with llm_model_free.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_load(const char *LLM_NULLABLE path,
+                            size_t path_size,
+                            const llm_model_params_t *LLM_NULLABLE params,
+                            const llm_cancel_t *LLM_NULLABLE cancel,
+                            llm_model_t **LLM_NONNULL model,
+                            llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Loads a model from an open file, which may be in memory or behind a reader.
+ *
+ * @param[in] gguf The file.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[in] cancel @nullable A switch that stops the load from another thread.
+ * @param[out] model The model, to be freed with llm_model_free.
+ * @param[out] error @nullable Why it failed.
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_load_gguf(const llm_gguf_t *LLM_NONNULL gguf,
+                                 const llm_model_params_t *LLM_NULLABLE params,
+                                 const llm_cancel_t *LLM_NULLABLE cancel,
+                                 llm_model_t **LLM_NONNULL model,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_model_free.
+ *
+ * @param[in] model A model.
+ * @return The same model; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_model_t *llm_model_retain(const llm_model_t *LLM_NONNULL model);
+
+/**
+ * Frees a reference. Sessions keep the model alive.
+ *
+ * @param[in] model @nullable A model; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_model_free(llm_model_t *LLM_NULLABLE model);
+
+/**
+ * The numbers that describe a model.
+ *
+ * @param[in] model A model.
+ * @param[in,out] info Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_info(const llm_model_t *LLM_NONNULL model,
+                            llm_model_info_t *LLM_NONNULL info,
+                            llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The architecture: "llama", "qwen2", "gemma3".
+ *
+ * @param[in] model A model.
+ * @param[out] architecture Lives as long as the model.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_architecture(const llm_model_t *LLM_NONNULL model,
+                                    llm_view_t *LLM_NONNULL architecture,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * A line that describes the model, for people: its name, architecture, size and formats.
+ *
+ * @param[in] model A model.
+ * @param[out] description Lives as long as the model.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_description(const llm_model_t *LLM_NONNULL model,
+                                   llm_view_t *LLM_NONNULL description,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The memory that a model and a session of it would need, without loading it.
+ *
+ * @param[in] gguf The model's file.
+ * @param[in] session_params @nullable The session; NULL means the defaults.
+ * @param[in,out] memory Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status CORRUPT_FILE, UNSUPPORTED
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_memory(const llm_gguf_t *LLM_NONNULL gguf,
+                              const llm_session_params_t *LLM_NULLABLE session_params,
+                              llm_memory_t *LLM_NONNULL memory,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The tokenizer of a model.
+ *
+ * @param[in] model A model.
+ * @param[out] tokenizer A new reference, to be freed with llm_tokenizer_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_model_tokenizer(const llm_model_t *LLM_NONNULL model,
+                                 llm_tokenizer_t **LLM_NONNULL tokenizer,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Loads the tokenizer of a model file; a file with the vocabulary only will do.
+ *
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] tokenizer The tokenizer, to be freed with llm_tokenizer_free.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_load(const char *LLM_NULLABLE path,
+                                size_t path_size,
+                                llm_tokenizer_t **LLM_NONNULL tokenizer,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Loads the tokenizer of an open file.
+ *
+ * @param[in] gguf The file.
+ * @param[out] tokenizer The tokenizer, to be freed with llm_tokenizer_free.
+ * @param[out] error @nullable Why it failed.
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_load_gguf(const llm_gguf_t *LLM_NONNULL gguf,
+                                     llm_tokenizer_t **LLM_NONNULL tokenizer,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_tokenizer_free.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @return The same tokenizer; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_tokenizer_t *llm_tokenizer_retain(const llm_tokenizer_t *LLM_NONNULL tokenizer);
+
+/**
+ * Frees a reference.
+ *
+ * @param[in] tokenizer @nullable A tokenizer; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_tokenizer_free(llm_tokenizer_t *LLM_NULLABLE tokenizer);
+
+/**
+ * Turns text into tokens.
+ *
+ * Exception to the rule that outputs are written on success only: with BUFFER_TOO_SMALL `count` is written too. So a
+ * first call with `tokens` NULL and `capacity` 0 asks for the room that is needed.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] text Any bytes.
+ * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
+ * @param[in] flags LLM_ENCODE_ bits.
+ * @param[out] tokens Room for `capacity` tokens; NULL only with capacity 0.
+ * @param[in] capacity In tokens.
+ * @param[out] count How many tokens the text has.
+ * @param[out] error @nullable Why it failed.
+ * @status BUFFER_TOO_SMALL, OUT_OF_MEMORY, UNSUPPORTED (unknown flags)
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_encode(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                  const char *LLM_NULLABLE text,
+                                  size_t text_size,
+                                  uint32_t flags,
+                                  llm_token_t *LLM_NULLABLE tokens,
+                                  size_t capacity,
+                                  size_t *LLM_NONNULL count,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Turns tokens into text.
+ *
+ * The text of tokens that end in the middle of a character is not UTF-8; llm_decoder_t holds such bytes back.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] tokens The tokens.
+ * @param[in] token_count Their number.
+ * @param[in] flags LLM_DECODE_SHOW_SPECIAL or 0.
+ * @param[out] text The text, to be freed with llm_bytes_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY, UNSUPPORTED (unknown flags); INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_decode(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                  const llm_token_t *LLM_NULLABLE tokens,
+                                  size_t token_count,
+                                  uint32_t flags,
+                                  llm_bytes_t **LLM_NONNULL text,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The bytes of one token; special tokens as their text. A single token may not be UTF-8.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] token A token.
+ * @param[out] piece Lives as long as the tokenizer.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT if it is not in the vocabulary
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_piece(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                 llm_token_t token,
+                                 llm_view_t *LLM_NONNULL piece,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The token whose text is exactly this.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] text Any bytes.
+ * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
+ * @param[out] token The token.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_find(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                const char *LLM_NULLABLE text,
+                                size_t text_size,
+                                llm_token_t *LLM_NONNULL token,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The numbers that describe a tokenizer.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in,out] info Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_info(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                llm_tokenizer_info_t *LLM_NONNULL info,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Whether a generation ends with this token.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] token A token.
+ * @return Whether; false if it is not in the vocabulary.
+ * @thread any
+ */
+LLM_API
+bool llm_tokenizer_is_eog(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                          llm_token_t token);
+
+/**
+ * The kind of a token.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] token A token.
+ * @return One of LLM_TOKEN_KIND_; 0 if it is not in the vocabulary.
+ * @thread any
+ */
+LLM_API
+llm_token_kind_t llm_tokenizer_token_kind(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                          llm_token_t token);
+
+/**
+ * Makes a decoder.
+ *
+ * @param[in] tokenizer The tokenizer.
+ * @param[in] flags LLM_DECODE_SHOW_SPECIAL or 0.
+ * @param[out] decoder The decoder, to be freed with llm_decoder_free.
+ * @param[out] error @nullable Why it failed.
+ * @status UNSUPPORTED (unknown flags), OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_decoder_new(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                             uint32_t flags,
+                             llm_decoder_t **LLM_NONNULL decoder,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a decoder.
+ *
+ * @param[in] decoder @nullable A decoder; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_decoder_free(llm_decoder_t *LLM_NULLABLE decoder);
+
+/**
+ * Takes a token and gives the text that is complete with it, which may be empty.
+ *
+ * @param[in] decoder A decoder.
+ * @param[in] token A token.
+ * @param[out] text Lives until the next call on the decoder.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is not in the vocabulary
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_decoder_push(llm_decoder_t *LLM_NONNULL decoder,
+                              llm_token_t token,
+                              llm_view_t *LLM_NONNULL text,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Gives the bytes that were held back, which are no complete character, and begins anew.
+ *
+ * @param[in] decoder A decoder.
+ * @param[out] text Lives until the next call on the decoder.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_decoder_finish(llm_decoder_t *LLM_NONNULL decoder,
+                                llm_view_t *LLM_NONNULL text,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Begins anew and forgets what was held back.
+ *
+ * @param[in] decoder A decoder.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_decoder_reset(llm_decoder_t *LLM_NONNULL decoder,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_sampler_params_init(llm_sampler_params_t *LLM_NULLABLE params,
+                             size_t size);
+
+/**
+ * Makes the usual chain.
+ *
+ * @param[in] params @nullable Its parameters; NULL means the defaults.
+ * @param[out] sampler The sampler, to be freed with llm_sampler_free.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT names a parameter outside its domain; OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_new(const llm_sampler_params_t *LLM_NULLABLE params,
+                             llm_sampler_t **LLM_NONNULL sampler,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes an empty chain, which draws from the logits as they are. Steps are applied in the order in which they are
+ * added.
+ *
+ * @param[in] seed Of the random generator.
+ * @param[out] sampler The sampler, to be freed with llm_sampler_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_new_empty(uint64_t seed,
+                                   llm_sampler_t **LLM_NONNULL sampler,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a sampler.
+ *
+ * @param[in] sampler @nullable A sampler; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_sampler_free(llm_sampler_t *LLM_NULLABLE sampler);
+
+/**
+ * Adds a step that keeps the most probable token only.
+ *
+ * @param[in] sampler A sampler.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_greedy(llm_sampler_t *LLM_NONNULL sampler,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that divides the logits.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] temperature The divisor, not negative; 0 keeps the most probable token only.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_temperature(llm_sampler_t *LLM_NONNULL sampler,
+                                         float temperature,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the `k` most probable tokens.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] k How many; 0 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_top_k(llm_sampler_t *LLM_NONNULL sampler,
+                                   uint32_t k,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the most probable tokens that together have probability `p`.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] p 0 to 1; 1 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_top_p(llm_sampler_t *LLM_NONNULL sampler,
+                                   float p,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that drops tokens whose probability is less than `p` times the largest.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] p 0 to 1; 0 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_min_p(llm_sampler_t *LLM_NONNULL sampler,
+                                   float p,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that makes recent tokens less probable: positive logits are divided by the penalty, negative ones
+ * multiplied.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] penalty More than 0; 1 is none.
+ * @param[in] last_n How many recent tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if the penalty is not positive and finite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_repetition_penalty(llm_sampler_t *LLM_NONNULL sampler,
+                                                float penalty,
+                                                uint32_t last_n,
+                                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Draws a token. The draw does not go into the history: see llm_sampler_accept.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] logits (V) floats; they are not changed.
+ * @param[in] count V, at least 1.
+ * @param[out] token The token.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_sample(llm_sampler_t *LLM_NONNULL sampler,
+                                const float *LLM_NULLABLE logits,
+                                size_t count,
+                                llm_token_t *LLM_NONNULL token,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a token to the history that the repetition penalty looks at.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] token The token that was taken.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_accept(llm_sampler_t *LLM_NONNULL sampler,
+                                llm_token_t token,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Forgets the history and sets the random generator back to the seed.
+ *
+ * @param[in] sampler A sampler.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_reset(llm_sampler_t *LLM_NONNULL sampler,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_session_params_init(llm_session_params_t *LLM_NULLABLE params,
+                             size_t size);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
+                              size_t size);
+
+/**
+ * Makes a session. The key/value cache is taken here.
+ *
+ * @param[in] model The model.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] session The session, to be freed with llm_session_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY; UNSUPPORTED if the machine lacks the instruction set
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_new(const llm_model_t *LLM_NONNULL model,
+                             const llm_session_params_t *LLM_NULLABLE params,
+                             llm_session_t **LLM_NONNULL session,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a session; from inside its own callback, when the call around it ends.
+ *
+ * @param[in] session @nullable A session; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_session_free(llm_session_t *LLM_NULLABLE session);
+
+/**
+ * Appends tokens and processes them. On failure nothing is appended.
+ *
+ * @param[in] session A session.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number; 0 does nothing.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CACHE_FULL, CANCELLED; INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_append_tokens(llm_session_t *LLM_NONNULL session,
+                                       const llm_token_t *LLM_NULLABLE tokens,
+                                       size_t count,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Turns text into tokens, appends them and processes them. On failure nothing is appended.
+ *
+ * @param[in] session A session.
+ * @param[in] text Any bytes.
+ * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
+ * @param[in] flags LLM_ENCODE_ bits.
+ * @param[out] count @nullable How many tokens were appended.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags, or a model without tokenizer)
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_append_text(llm_session_t *LLM_NONNULL session,
+                                     const char *LLM_NULLABLE text,
+                                     size_t text_size,
+                                     uint32_t flags,
+                                     size_t *LLM_NULLABLE count,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Appends tokens, processes them and gives the logits after each. On failure nothing is appended.
+ *
+ * @param[in] session A session.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number T.
+ * @param[out] logits (T,V) floats: row t holds the logits of the token that follows tokens[t].
+ * @param[in] capacity Of `logits` in floats, at least T * V.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_eval(llm_session_t *LLM_NONNULL session,
+                              const llm_token_t *LLM_NULLABLE tokens,
+                              size_t count,
+                              float *LLM_NULLABLE logits,
+                              size_t capacity,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The logits after the last token.
+ *
+ * @param[in] session A session.
+ * @param[out] logits (V) floats.
+ * @param[in] capacity Of `logits` in floats, at least V.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, BUFFER_TOO_SMALL; CANCELLED; FAILED_PRECONDITION if the session is empty
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_logits(llm_session_t *LLM_NONNULL session,
+                                float *LLM_NULLABLE logits,
+                                size_t capacity,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
+ * one is withheld until that is known. Stop strings stay until they are removed.
+ *
+ * @param[in] session A session.
+ * @param[in] text UTF-8, not empty.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is empty or not UTF-8
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_add_stop(llm_session_t *LLM_NONNULL session,
+                                  const char *LLM_NULLABLE text,
+                                  size_t text_size,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes all stop strings.
+ *
+ * @param[in] session A session.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_clear_stops(llm_session_t *LLM_NONNULL session,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Begins a generation: sets the sampler and the limits, and counts tokens from here.
+ *
+ * @param[in] session A session.
+ * @param[in] sampler @nullable Its steps and seed are copied, it begins at the seed with the
+ *     session's tokens as its history; NULL takes the most probable token.
+ * @param[in] params @nullable Limits; NULL means the defaults.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY, UNSUPPORTED (unknown flags)
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_start(llm_session_t *LLM_NONNULL session,
+                               llm_sampler_t *LLM_NULLABLE sampler,
+                               const llm_generate_params_t *LLM_NULLABLE params,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Generates a token, appends it and processes it.
+ *
+ * An end-of-generation token is given with the text that was withheld before it, and is not appended. After a finish
+ * this is FAILED_PRECONDITION until tokens are appended or llm_session_start is called. Without llm_session_start the
+ * most probable tokens are taken, without limits.
+ *
+ * @param[in] session A session.
+ * @param[out] token The token; LLM_TOKEN_NONE if the context had no room for one.
+ * @param[out] text The text that is complete with it, UTF-8, may be empty; lives until the next call on the session.
+ * @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_next(llm_session_t *LLM_NONNULL session,
+                              llm_token_t *LLM_NONNULL token,
+                              llm_view_t *LLM_NONNULL text,
+                              llm_finish_reason_t *LLM_NONNULL finish_reason,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Generates until the end: llm_session_next in a loop.
+ *
+ * @param[in] session A session.
+ * @param[in] on_token Called with every token, on this thread.
+ * @param[in] user_data @nullable Passed to `on_token`.
+ * @param[out] finish_reason Why it ended; LLM_FINISH_ABORTED if `on_token` returned false.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_generate(llm_session_t *LLM_NONNULL session,
+                                  llm_token_callback_t LLM_NONNULL on_token,
+                                  void *LLM_NULLABLE user_data,
+                                  llm_finish_reason_t *LLM_NONNULL finish_reason,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The number of tokens in the session.
+ *
+ * @param[in] session A session.
+ * @param[out] length In tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_length(llm_session_t *LLM_NONNULL session,
+                                size_t *LLM_NONNULL length,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The number of tokens that the session has room for.
+ *
+ * @param[in] session A session.
+ * @param[out] length In tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_context_length(llm_session_t *LLM_NONNULL session,
+                                        size_t *LLM_NONNULL length,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Copies the tokens in the session.
+ *
+ * @param[in] session A session.
+ * @param[out] tokens Room for `capacity` tokens.
+ * @param[in] capacity In tokens, at least llm_session_length.
+ * @param[out] count How many were written.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, BUFFER_TOO_SMALL
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_tokens(llm_session_t *LLM_NONNULL session,
+                                llm_token_t *LLM_NULLABLE tokens,
+                                size_t capacity,
+                                size_t *LLM_NONNULL count,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Keeps the first tokens and forgets the others.
+ *
+ * @param[in] session A session.
+ * @param[in] length How many tokens to keep, at most llm_session_length.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it has fewer
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_truncate(llm_session_t *LLM_NONNULL session,
+                                  size_t length,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Forgets all tokens and the timings; stop strings, the sampler, the limits and the cancel switch stay.
+ *
+ * @param[in] session A session.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_reset(llm_session_t *LLM_NONNULL session,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the switch that stops calls on this session from another thread.
+ *
+ * @param[in] session A session.
+ * @param[in] cancel @nullable The switch, of which the session keeps what it needs; NULL for none.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_set_cancel(llm_session_t *LLM_NONNULL session,
+                                    const llm_cancel_t *LLM_NULLABLE cancel,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * What the session did and how long it took.
+ *
+ * @param[in] session A session.
+ * @param[in,out] timings Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_timings(llm_session_t *LLM_NONNULL session,
+                                 llm_timings_t *LLM_NONNULL timings,
+                                 llm_error_t **LLM_NULLABLE error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
+
+#endif /* LLM_H */

@@ -1,0 +1,48 @@
+//! Structs are laid out in Rust as include/llm_api.json says; tests/capi_compile.rs checks the same in C.
+
+use std::mem::offset_of;
+
+use serde_json::Value;
+
+use super::bytes::llm_view_t;
+use super::gguf::llm_tensor_info_t;
+use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
+use super::sampler::llm_sampler_params_t;
+use super::session::{llm_generate_params_t, llm_session_params_t, llm_timings_t};
+use super::tokenizer::llm_tokenizer_info_t;
+
+macro_rules! layouts {
+    ($($name:ident { $($field:ident)* })*) => {
+        vec![$((stringify!($name), size_of::<$name>(), vec![$((stringify!($field), offset_of!($name, $field))),*])),*]
+    };
+}
+
+#[test]
+fn structs_are_as_the_json_says() {
+    let rust = layouts! {
+        llm_view_t { data size }
+        llm_tensor_info_t { struct_size name type_name dimensions dimension_count type_id offset bytes }
+        llm_model_params_t { struct_size flags threads progress progress_user_data }
+        llm_model_info_t {
+            struct_size vocab_size context_length embedding_length layer_count head_count head_count_kv
+            feed_forward_length parameter_count weight_bytes
+        }
+        llm_memory_t { struct_size weights kv_cache scratch total }
+        llm_tokenizer_info_t { struct_size vocab_size bos eos pad unk eot adds_bos adds_eos }
+        llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
+        llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
+        llm_generate_params_t { struct_size max_tokens flags }
+        llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
+    };
+    let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
+    let mut stated = Vec::new();
+    for s in json["structs"].as_array().unwrap() {
+        let field = |f: &Value| (f["name"].as_str().unwrap().to_owned(), f["offset"].as_u64().unwrap() as usize);
+        let fields: Vec<_> = s["fields"].as_array().unwrap().iter().map(field).collect();
+        stated.push((s["name"].as_str().unwrap().to_owned(), s["size"].as_u64().unwrap() as usize, fields));
+    }
+    let owned = |(name, offset): &(&str, usize)| ((*name).to_owned(), *offset);
+    let rust: Vec<_> =
+        rust.iter().map(|(name, size, f)| ((*name).to_owned(), *size, f.iter().map(owned).collect())).collect();
+    assert_eq!(rust, stated);
+}
