@@ -5,8 +5,8 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Once};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -101,19 +101,30 @@ impl Drop for Call<'_> {
     }
 }
 
-/// While one of these lives, this thread's panics are caught by the library: their text goes to the sink and not to
-/// the program's own panic hook. Held by each guarded C call and by the pool's threads.
+/// From now on panics that the library catches are told to the sink and not to the program's panic hook, which goes on
+/// to get all others. The C functions see to this at their first call.
+pub fn take_caught_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if CONTAINED.get() > 0 {
+                event(Level::Error, format_args!("caught a panic: {info}"));
+            } else {
+                previous(info);
+            }
+        }));
+    });
+}
+
+/// While one of these lives, this thread's panics are caught by the library. Held by each guarded C call and by the
+/// pool's threads; see [`take_caught_panics`].
 pub(crate) struct Contained(());
 
 impl Contained {
     pub(crate) fn new() -> Self {
         CONTAINED.set(CONTAINED.get() + 1);
         Contained(())
-    }
-
-    /// Whether the calling thread's panics are caught by the library.
-    pub(crate) fn here() -> bool {
-        CONTAINED.get() > 0
     }
 }
 

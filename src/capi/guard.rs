@@ -14,7 +14,7 @@ use super::error::{self, llm_error_t};
 use super::status::{self, llm_status_t};
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::log::{self, Contained, Level};
+use crate::log::{self, Contained};
 
 /// The name of the function whose body this stands in, as a function: it is only needed when something went wrong.
 macro_rules! function_name {
@@ -79,7 +79,7 @@ pub(super) unsafe fn fallible(
     };
     if !error.is_null() {
         // SAFETY: not NULL, and the caller promises that it can be written to.
-        unsafe { error.write(object) };
+        unsafe { error.write_unaligned(object) };
     }
     status
 }
@@ -137,18 +137,15 @@ fn check_process() -> Result<()> {
     Ok(())
 }
 
-/// What the first guarded call installs: the panic hook and the fork handler.
+/// What the first guarded call does: it sees to panics and to forks.
 fn set_up() {
     static ONCE: Once = Once::new();
+    // A host that calls us while it unwinds cannot have its panic hook changed; a later call will do.
+    if std::thread::panicking() {
+        return;
+    }
     ONCE.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if Contained::here() {
-                log::event(Level::Error, format_args!("caught a panic: {info}"));
-            } else {
-                previous(info);
-            }
-        }));
+        log::take_caught_panics();
         #[cfg(unix)]
         {
             extern "C" fn in_child() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::handle::{self, Exclusive, Handle, Kind};
+use super::live;
 use crate::error::Error;
 
 struct Thing;
@@ -44,6 +45,7 @@ fn a_free_inside_a_call_waits_for_its_end() {
     let call = enter(thing).unwrap();
     free(thing);
     assert_eq!(drops.load(Ordering::SeqCst), 0);
+    assert!(live::table().is_some_and(|table| !table.contains(thing as usize)));
     assert!(matches!(enter(thing), Err(Error::FailedPrecondition(_))));
     free(thing);
     drop(call);

@@ -16,6 +16,7 @@ use super::tokenizer::llm_tokenizer_t;
 use crate::Threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::log::{self, Level};
 use crate::model::{LoadOptions, Model};
 
 /// A model: weights, configuration, tokenizer. Shared, reference counted: load it once and give every conversation a
@@ -188,6 +189,7 @@ unsafe fn load(
         model.parameter_count() as f64 / 1e6,
         model.weight_bytes() as f64 / f64::from(1 << 20)
     );
+    log::event(Level::Info, format_args!("loaded {description}"));
     handle::new(Loaded { model: Arc::new(model), description })
 }
 

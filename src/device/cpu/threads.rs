@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::fault;
-use crate::log::Contained;
+use crate::log::{self, Contained, Level};
 use crate::numeric::FloatEnvironment;
 
 /// How long an idle thread looks for the next stage before it sleeps, and a finished one waits before it yields.
@@ -84,7 +84,10 @@ impl Threads {
             let thread = std::thread::Builder::new().name(format!("llm-{id}"));
             match thread.spawn(move || shared.worker(id)) {
                 Ok(handle) => workers.push(handle),
-                Err(_) => break,
+                Err(e) => {
+                    log::event(Level::Warn, format_args!("{id} threads instead of {n}: {e}"));
+                    break;
+                }
             }
         }
         Threads(Arc::new(Pool { shared, workers, submit: Mutex::new(()) }))
