@@ -849,36 +849,6 @@ typedef struct llm_timings_t {
 #define LLM_TOKEN_KIND_BYTE 6
 
 /**
- * Floats of 16 bits.
- */
-#define LLM_KV_F16 0
-
-/**
- * Floats of 32 bits.
- */
-#define LLM_KV_F32 1
-
-/**
- * The best of this machine.
- */
-#define LLM_ISA_AUTO 0
-
-/**
- * Portable code, the definition of the results; slow.
- */
-#define LLM_ISA_SCALAR 1
-
-/**
- * x86-64 with AVX2, FMA and F16C.
- */
-#define LLM_ISA_AVX2 2
-
-/**
- * x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
- */
-#define LLM_ISA_AVX512 3
-
-/**
  * It goes on.
  */
 #define LLM_FINISH_NONE 0
@@ -907,6 +877,36 @@ typedef struct llm_timings_t {
  * The callback of llm_session_generate asked to stop.
  */
 #define LLM_FINISH_ABORTED 5
+
+/**
+ * Floats of 16 bits.
+ */
+#define LLM_KV_F16 0
+
+/**
+ * Floats of 32 bits.
+ */
+#define LLM_KV_F32 1
+
+/**
+ * The best of this machine.
+ */
+#define LLM_ISA_AUTO 0
+
+/**
+ * Portable code, the definition of the results; slow.
+ */
+#define LLM_ISA_SCALAR 1
+
+/**
+ * x86-64 with AVX2, FMA and F16C.
+ */
+#define LLM_ISA_AVX2 2
+
+/**
+ * x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
+ */
+#define LLM_ISA_AVX512 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -2137,28 +2137,6 @@ llm_status_t llm_sampler_reset(llm_sampler_t *LLM_NONNULL sampler,
                                llm_error_t **LLM_NULLABLE error);
 
 /**
- * Writes the defaults.
- *
- * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
- * @param[in] size sizeof *params.
- * @thread any
- */
-LLM_API
-void llm_session_params_init(llm_session_params_t *LLM_NULLABLE params,
-                             size_t size);
-
-/**
- * Writes the defaults.
- *
- * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
- * @param[in] size sizeof *params.
- * @thread any
- */
-LLM_API
-void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
-                              size_t size);
-
-/**
  * Makes a session. The key/value cache is taken here.
  *
  * @param[in] model The model.
@@ -2457,6 +2435,28 @@ LLM_NODISCARD
 llm_status_t llm_session_timings(llm_session_t *LLM_NONNULL session,
                                  llm_timings_t *LLM_NONNULL timings,
                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_session_params_init(llm_session_params_t *LLM_NULLABLE params,
+                             size_t size);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
+                              size_t size);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -47,6 +47,6 @@ macro_rules! tests {
 tests! {
     objects: versions errors stale_handles growing_structs logging after_fork cancelling;
     files: memory_and_readers metadata tensors sampling;
-    session: models stopping_a_load tokenizers appending generating callbacks_that_reenter cancelling_a_session
-        panicking_in_the_pool freeing_in_any_order;
+    models: models stopping_a_load tokenizers;
+    session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }

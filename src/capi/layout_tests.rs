@@ -5,10 +5,11 @@ use std::mem::offset_of;
 use serde_json::Value;
 
 use super::bytes::llm_view_t;
-use super::gguf::llm_tensor_info_t;
+use super::gguf_tensors::llm_tensor_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
 use super::sampler::llm_sampler_params_t;
-use super::session::{llm_generate_params_t, llm_session_params_t, llm_timings_t};
+use super::session::llm_timings_t;
+use super::session_params::{llm_generate_params_t, llm_session_params_t};
 use super::tokenizer::llm_tokenizer_info_t;
 
 macro_rules! layouts {
@@ -30,9 +31,9 @@ fn structs_are_as_the_json_says() {
         llm_memory_t { struct_size weights kv_cache scratch total }
         llm_tokenizer_info_t { struct_size vocab_size bos eos pad unk eot adds_bos adds_eos }
         llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
+        llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
         llm_generate_params_t { struct_size max_tokens flags }
-        llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
     let mut stated = Vec::new();

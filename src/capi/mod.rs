@@ -34,6 +34,8 @@ mod bytes;
 mod cancel;
 
 mod gguf;
+mod gguf_metadata;
+mod gguf_tensors;
 
 mod model;
 
@@ -43,3 +45,4 @@ mod decoder;
 mod sampler;
 
 mod session;
+mod session_params;

@@ -10,14 +10,15 @@ use super::bytes::llm_view_t;
 use super::cancel::llm_cancel_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
-use super::model::{LLM_THREADS_AUTO, llm_model_t, threads};
+use super::model::llm_model_t;
 use super::sampler::llm_sampler_t;
+use super::session_params::{LLM_GENERATE_IGNORE_EOG, llm_generate_params_t, llm_session_params_t, options};
 use super::status::llm_status_t;
 use super::tokenizer::{LLM_TOKEN_NONE, encode_options, llm_token_t};
+use crate::Cancel;
 use crate::error::Result;
-use crate::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
+use crate::generate::{FinishReason, GenerateOptions, Session};
 use crate::sample::{Sampler, Step};
-use crate::{Cancel, Isa, KvType};
 
 /// One conversation: the tokens so far, their keys and values, and how to go on. Exclusive. It keeps its model alive.
 ///
@@ -57,35 +58,6 @@ fn greedy() -> Result<Sampler> {
     Ok(sampler)
 }
 
-/// How keys and values are stored: one of LLM_KV_.
-pub type llm_kv_type_t = i32;
-
-/// Floats of 16 bits.
-pub const LLM_KV_F16: llm_kv_type_t = 0;
-/// Floats of 32 bits.
-pub const LLM_KV_F32: llm_kv_type_t = 1;
-
-const KV_TYPES: [(llm_kv_type_t, KvType); 2] = [(LLM_KV_F16, KvType::F16), (LLM_KV_F32, KvType::F32)];
-
-/// Which instruction set the kernels use: one of LLM_ISA_. All give the same bits.
-pub type llm_isa_t = i32;
-
-/// The best of this machine.
-pub const LLM_ISA_AUTO: llm_isa_t = 0;
-/// Portable code, the definition of the results; slow.
-pub const LLM_ISA_SCALAR: llm_isa_t = 1;
-/// x86-64 with AVX2, FMA and F16C.
-pub const LLM_ISA_AVX2: llm_isa_t = 2;
-/// x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
-pub const LLM_ISA_AVX512: llm_isa_t = 3;
-
-const ISAS: [(llm_isa_t, Option<Isa>); 4] = [
-    (LLM_ISA_AUTO, None),
-    (LLM_ISA_SCALAR, Some(Isa::Scalar)),
-    (LLM_ISA_AVX2, Some(Isa::Avx2)),
-    (LLM_ISA_AVX512, Some(Isa::Avx512)),
-];
-
 /// Why a generation ended: one of LLM_FINISH_.
 pub type llm_finish_reason_t = i32;
 
@@ -101,59 +73,6 @@ pub const LLM_FINISH_LENGTH: llm_finish_reason_t = 3;
 pub const LLM_FINISH_CONTEXT_FULL: llm_finish_reason_t = 4;
 /// The callback of llm_session_generate asked to stop.
 pub const LLM_FINISH_ABORTED: llm_finish_reason_t = 5;
-
-/// A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others.
-pub const LLM_GENERATE_IGNORE_EOG: u32 = 1;
-
-/// How to make a session. Begin with llm_session_params_init.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct llm_session_params_t {
-    /// sizeof(llm_session_params_t).
-    pub struct_size: usize,
-    /// Positions in the key/value cache; 0 means the model's own context, at most 4096.
-    pub context_length: u32,
-    /// Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one.
-    pub threads: u32,
-    /// One of LLM_KV_.
-    pub kv_type: llm_kv_type_t,
-    /// Tokens of a prompt that are processed at once; 0 means 512. More is faster and needs more memory.
-    pub chunk: u32,
-    /// One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
-    pub isa: llm_isa_t,
-    /// Zero.
-    pub reserved: u32,
-}
-
-// SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
-unsafe impl Growing for llm_session_params_t {
-    const DEFAULT: Self = llm_session_params_t {
-        struct_size: size_of::<Self>(),
-        context_length: 0,
-        threads: LLM_THREADS_AUTO,
-        kv_type: LLM_KV_F16,
-        chunk: 0,
-        isa: LLM_ISA_AUTO,
-        reserved: 0,
-    };
-}
-
-/// How to generate. Begin with llm_generate_params_init.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct llm_generate_params_t {
-    /// sizeof(llm_generate_params_t).
-    pub struct_size: usize,
-    /// End after this many tokens; 0 is no limit.
-    pub max_tokens: u32,
-    /// LLM_GENERATE_IGNORE_EOG or 0.
-    pub flags: u32,
-}
-
-// SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
-unsafe impl Growing for llm_generate_params_t {
-    const DEFAULT: Self = llm_generate_params_t { struct_size: size_of::<Self>(), max_tokens: 0, flags: 0 };
-}
 
 /// What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
 #[derive(Clone, Copy)]
@@ -187,46 +106,6 @@ unsafe impl Growing for llm_timings_t {
 /// llm_session_free, which takes effect when the generation returns.
 pub type llm_token_callback_t =
     Option<unsafe extern "C" fn(token: llm_token_t, text: *const c_char, size: usize, user_data: *mut c_void) -> bool>;
-
-/// Writes the defaults.
-///
-/// @param[out] params @nullable Room for `size` bytes; NULL does nothing.
-/// @param[in] size sizeof *params.
-/// @thread any
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_params_init(params: *mut llm_session_params_t, size: usize) {
-    value!((), { args::init(params, size) })
-}
-
-/// Writes the defaults.
-///
-/// @param[out] params @nullable Room for `size` bytes; NULL does nothing.
-/// @param[in] size sizeof *params.
-/// @thread any
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_generate_params_init(params: *mut llm_generate_params_t, size: usize) {
-    value!((), { args::init(params, size) })
-}
-
-pub(super) fn kv_type(params: &llm_session_params_t) -> Result<KvType> {
-    args::one_of(params.kv_type, &KV_TYPES, "params.kv_type")
-}
-
-fn options(params: &llm_session_params_t) -> Result<SessionOptions> {
-    args::flags(params.reserved, 0, "params.reserved")?;
-    Ok(SessionOptions {
-        context_length: params.context_length as usize,
-        threads: threads(params.threads),
-        kv_type: kv_type(params)?,
-        chunk: params.chunk as usize,
-        isa: args::one_of(params.isa, &ISAS, "params.isa")?,
-    })
-}
-
-/// Tokens of a prompt that are processed at once.
-pub(super) fn chunk(params: &llm_session_params_t) -> usize {
-    SessionOptions { chunk: params.chunk as usize, ..SessionOptions::default() }.chunk_or_default()
-}
 
 /// Makes a session. The key/value cache is taken here.
 ///
