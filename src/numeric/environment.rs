@@ -81,3 +81,6 @@ mod arch {
 }
 
 use arch::{Control, DEFAULT, control, set_control};
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tests;

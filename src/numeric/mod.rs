@@ -252,3 +252,6 @@ pub(crate) mod wide {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
