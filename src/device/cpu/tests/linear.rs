@@ -1,0 +1,190 @@
+//! Matrix products: every format, instruction set, number of columns and threads; exactness against ggml's goldens.
+
+use super::super::Product;
+use super::*;
+use crate::gguf::Gguf;
+
+/// W act + b on a device.
+fn product(device: &Device, weight: &Weight, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
+    let act = act(device, weight.shape().columns, x, weight.takes_blocks());
+    let mut out = Buffer::default();
+    device.linear(&act, [Product { weight, bias, out: &mut out }]).unwrap();
+    assert_eq!(out.rows(), act.rows());
+    out.data().to_vec()
+}
+
+/// Row lengths that suit a format.
+fn columns(format: Format) -> [usize; 3] {
+    match format.block_len() {
+        1 => [7, 33, 256],
+        32 => [256, 288, 1024],
+        _ => [256, 512, 1024],
+    }
+}
+
+const T: [usize; 10] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 25];
+
+#[test]
+fn every_instruction_set_and_thread_count_gives_the_same_bits() {
+    let devices = devices();
+    let mut rng = Rng::new(10);
+    for &format in Format::ALL {
+        for (i, rows) in [1, 16, 17, 40].into_iter().enumerate() {
+            for (j, columns) in columns(format).into_iter().enumerate() {
+                let shape = Shape { format, rows, columns };
+                let numbers = [Numbers::Ordinary, Numbers::Extreme, Numbers::NotFinite][(i + j) % 3];
+                let weight = packed(shape, &random_matrix(&mut rng, shape, numbers));
+                let bias = rng.floats(rows);
+                let bias = (rows != 16).then_some(&bias[..]);
+                for t in T {
+                    let x = random_floats(&mut rng, t * columns, numbers);
+                    let expected = product(&devices[0].1, &weight, bias, &x);
+                    for (name, device) in &devices[1..] {
+                        let found = product(device, &weight, bias, &x);
+                        assert_same(&found, &expected, || format!("{name}: {shape:?}, {t} columns, {numbers:?}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_column_does_not_depend_on_its_neighbours() {
+    let mut rng = Rng::new(11);
+    for (name, device) in devices() {
+        for &format in Format::ALL {
+            let shape = Shape { format, rows: 33, columns: 256 };
+            let weight = packed(shape, &random_matrix(&mut rng, shape, Numbers::Ordinary));
+            let x = random_floats(&mut rng, 27 * 256, Numbers::Ordinary);
+            let whole = product(&device, &weight, None, &x);
+            for t in [0, 11, 12, 23, 24, 26] {
+                let alone = product(&device, &weight, None, &x[t * 256..(t + 1) * 256]);
+                assert_same(&alone, &whole[t * 33..(t + 1) * 33], || format!("{name} {format:?} column {t}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn several_matrices_in_one_stage_are_what_they_are_alone() {
+    let mut rng = Rng::new(12);
+    let matrix = |format, rows, rng: &mut Rng| {
+        let shape = Shape { format, rows, columns: 512 };
+        packed(shape, &random_matrix(rng, shape, Numbers::Ordinary))
+    };
+    let weights = [(Format::Q4K, 100), (Format::F16, 16), (Format::Q6K, 1)].map(|(f, rows)| matrix(f, rows, &mut rng));
+    let bias = rng.floats(16);
+    let x = rng.floats(6 * 512);
+    for (name, device) in devices() {
+        let act = act(&device, 512, &x, true);
+        let mut outs = [Buffer::default(), Buffer::default(), Buffer::default()];
+        let [a, b, c] = &mut outs;
+        let products = [
+            Product { weight: &weights[0], bias: None, out: a },
+            Product { weight: &weights[1], bias: Some(&bias), out: b },
+            Product { weight: &weights[2], bias: None, out: c },
+        ];
+        device.linear(&act, products).unwrap();
+        for (i, (weight, out)) in weights.iter().zip(&outs).enumerate() {
+            let expected = product(&device, weight, (i == 1).then_some(&bias[..]), &x);
+            assert_same(out.data(), &expected, || format!("{name}: matrix {i}"));
+        }
+    }
+}
+
+/// The result against the sum in f64 of the decoded row times the activations as they stand in the blocks. `abs` is
+/// the sum of the magnitudes of the terms; a chain of roundings adds up to a few of its 2^-24.
+#[test]
+fn products_are_exact_to_rounding() {
+    let mut rng = Rng::new(13);
+    let device = Device::new(Threads::new(1), Isa::Scalar).unwrap();
+    for &format in Format::ALL {
+        let shape = Shape { format, rows: 19, columns: 1024 };
+        let bytes = random_matrix(&mut rng, shape, Numbers::Ordinary);
+        let weight = packed(shape, &bytes);
+        let mut x = rng.floats(1024);
+        x[100] = 300.0;
+        x[200..232].fill(0.0);
+        let found = product(&device, &weight, None, &x);
+        let values = match weight.takes_blocks() {
+            true => quantised(&act(&device, 1024, &x, true), 0).0,
+            false => x.iter().map(|&x| f64::from(x)).collect(),
+        };
+        let mut w = vec![0.0; 1024];
+        for (r, bytes) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
+            format.decode(bytes, &mut w).unwrap();
+            let terms = || w.iter().zip(&values).map(|(&w, x)| f64::from(w) * x);
+            let (sum, abs) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+            let error = (f64::from(found[r]) - sum).abs();
+            assert!(error <= 4e-6 * abs, "{format:?} row {r}: {} for {sum}, {:e} of {abs}", found[r], error / abs);
+        }
+    }
+}
+
+/// A row of `dot.csv`: the exact product of the decoded row and the f32 activations, and the sum of its magnitudes.
+struct Golden {
+    dot: f64,
+    abs: f64,
+}
+
+fn goldens(folder: &std::path::Path, format: Format) -> Vec<Golden> {
+    let csv = std::fs::read_to_string(folder.join("dot.csv")).unwrap();
+    let rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let goldens: Vec<Golden> = rows
+        .filter(|fields| fields[0] == format.name())
+        .map(|fields| Golden { dot: fields[2].parse().unwrap(), abs: fields[3].parse().unwrap() })
+        .collect();
+    assert_eq!(goldens.len(), 8, "{format:?}");
+    goldens
+}
+
+#[test]
+fn products_agree_with_the_goldens() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant");
+    let formats = Format::ALL.iter().copied().filter(|format| *format != Format::F32);
+    for format in formats {
+        let gguf = Gguf::open(&folder.join(format!("{}.gguf", format.name()))).unwrap();
+        let w = gguf.tensor("dot.w").unwrap();
+        let shape = Shape { format, rows: w.rows(), columns: w.row_len() };
+        let mut bytes = vec![0; w.bytes as usize];
+        gguf.read(w, 0, &mut bytes).unwrap();
+        let x = gguf.decode(gguf.tensor("dot.a").unwrap()).unwrap();
+        let weight = packed(shape, &bytes);
+        for isa in isas() {
+            let device = Device::new(Threads::new(1), isa).unwrap();
+            let found = product(&device, &weight, None, &x);
+            for (r, golden) in goldens(&folder, format).into_iter().enumerate() {
+                let error = (f64::from(found[r]) - golden.dot).abs() / golden.abs;
+                // What 8-bit activations cost, by ggml's own measure; float formats cost rounding only.
+                let limit = if weight.takes_blocks() { 1.3e-3 } else { 1e-6 };
+                assert!(error <= limit, "{isa} {format:?} row {r}: {} for {}, {error:e}", found[r], golden.dot);
+                if weight.takes_blocks() {
+                    let (values, _) = quantised(&act(&device, shape.columns, &x, true), 0);
+                    let mut row = vec![0.0; shape.columns];
+                    weight.row(r, &mut row).unwrap();
+                    let exact: f64 = row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x).sum();
+                    let error = (f64::from(found[r]) - exact).abs() / golden.abs;
+                    assert!(error <= 1e-6, "{isa} {format:?} row {r}: {} for {exact}, {error:e}", found[r]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_is_seen_in_the_result() {
+    for (name, device) in devices() {
+        for &format in Format::ALL {
+            let shape = Shape { format, rows: 16, columns: 256 };
+            let weight = packed(shape, &random_matrix(&mut Rng::new(14), shape, Numbers::Ordinary));
+            for strange in [f32::NAN, f32::INFINITY] {
+                let mut x = vec![1.0; 2 * 256];
+                x[70] = strange;
+                let found = product(&device, &weight, None, &x);
+                assert!(found[..16].iter().all(|y| !y.is_finite()), "{name} {format:?}");
+                assert!(found[16..].iter().all(|y| y.is_finite()), "{name} {format:?}: the other column");
+            }
+        }
+    }
+}

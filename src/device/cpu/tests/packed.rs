@@ -1,0 +1,75 @@
+//! Packing: an exact inverse, exact rows, sizes.
+
+use super::*;
+
+/// Row lengths that suit a format: one block, two, an odd number, more.
+fn columns(format: Format) -> &'static [usize] {
+    match format.block_len() {
+        1 => &[1, 7, 32, 33],
+        32 => &[32, 64, 96, 352],
+        _ => &[256, 512, 768],
+    }
+}
+
+fn shapes() -> impl Iterator<Item = Shape> {
+    Format::ALL.iter().flat_map(|&format| {
+        let rows = [1, 15, 16, 17, 40];
+        columns(format).iter().flat_map(move |&columns| rows.map(|rows| Shape { format, rows, columns }))
+    })
+}
+
+#[test]
+fn unpacking_gives_back_the_bytes() {
+    let mut rng = Rng::new(1);
+    for shape in shapes() {
+        let bytes = rng.bytes(shape.rows * shape.row_bytes());
+        let weight = packed(shape, &bytes);
+        let mut found = vec![0xAA; shape.row_bytes()];
+        for (r, expected) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
+            shape.unpack(&weight.panels_from(r / 16)[..shape.panel_bytes()], r % 16, &mut found);
+            assert_eq!(found, expected, "{shape:?} row {r}");
+        }
+        for r in shape.rows..16 * shape.panels() {
+            shape.unpack(&weight.panels_from(r / 16)[..shape.panel_bytes()], r % 16, &mut found);
+            assert!(found.iter().all(|&byte| byte == 0), "{shape:?} padding row {r}");
+        }
+    }
+}
+
+#[test]
+fn rows_decode_to_the_same_bits() {
+    let mut rng = Rng::new(2);
+    for shape in shapes() {
+        let bytes = random_matrix(&mut rng, shape, Numbers::NotFinite);
+        let weight = packed(shape, &bytes);
+        let (mut found, mut expected) = (vec![9.0; shape.columns], vec![8.0; shape.columns]);
+        for (r, bytes) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
+            weight.row(r, &mut found).unwrap();
+            shape.format.decode(bytes, &mut expected).unwrap();
+            assert_same(&found, &expected, || format!("{shape:?} row {r}"));
+        }
+    }
+}
+
+#[test]
+fn a_panel_is_no_larger_than_its_rows() {
+    for shape in shapes() {
+        let plain = 16 * shape.row_bytes();
+        // The plane of scales is filled up to a whole vector.
+        let plane = matches!(shape.format, Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q6K);
+        let blocks = shape.columns / shape.format.block_len();
+        let expected = plain + if plane { 32 * (blocks % 2) } else { 0 };
+        assert_eq!(shape.panel_bytes(), expected, "{shape:?}");
+        assert_eq!(shape.packed_bytes(), Some((shape.panels() * expected).next_multiple_of(64)), "{shape:?}");
+        assert_eq!(shape.panels(), shape.rows.div_ceil(16));
+    }
+    let huge = Shape { format: Format::Q8_0, rows: usize::MAX, columns: 1 << 20 };
+    assert_eq!(huge.packed_bytes(), None);
+}
+
+#[test]
+fn an_arena_is_filled_once_and_read_only_after() {
+    let arena = Arena::default();
+    arena.fill(Arena::allocate(0).unwrap()).unwrap();
+    assert!(arena.fill(Arena::allocate(64).unwrap()).is_err());
+}

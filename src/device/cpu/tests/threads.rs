@@ -1,0 +1,192 @@
+//! The pool: every chunk once, whatever happens.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::super::threads::Columns;
+use super::*;
+
+/// How often each chunk ran.
+fn counts(threads: &Threads, chunks: usize) -> Vec<usize> {
+    let counts: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
+    threads.run(chunks, |i| {
+        counts[i].fetch_add(1, Ordering::Relaxed);
+    });
+    counts.into_iter().map(AtomicUsize::into_inner).collect()
+}
+
+#[test]
+fn every_chunk_runs_once() {
+    for n in [0, 1, 2, 3, 5, 16] {
+        let threads = Threads::new(n);
+        assert_eq!(threads.count(), n.max(1));
+        for chunks in [0, 1, 2, 3, 4, 15, 16, 17, 100, 5000] {
+            assert!(counts(&threads, chunks).iter().all(|&count| count == 1), "{n} threads, {chunks} chunks");
+        }
+    }
+}
+
+#[test]
+fn many_short_stages_one_after_the_other() {
+    let threads = Threads::new(4);
+    let total = AtomicUsize::new(0);
+    for stage in 0..20_000 {
+        threads.run(stage % 7, |_| {
+            total.fetch_add(1, Ordering::Relaxed);
+        });
+        // Now and then the others fall asleep before the next stage.
+        if stage % 500 == 0 {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+    }
+    assert_eq!(total.into_inner(), (0..20_000).map(|stage| stage % 7).sum());
+}
+
+#[test]
+fn chunks_run_on_several_threads() {
+    let threads = Threads::new(3);
+    // Each chunk waits for another one to begin: on one thread this would not end.
+    let begun = AtomicUsize::new(0);
+    threads.run(2, |_| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        while begun.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn items_are_given_out_once() {
+    let threads = Threads::new(3);
+    let mut values = vec![0; 1000];
+    threads.each(values.iter_mut().enumerate(), |(i, value)| *value += i + 1);
+    assert!(values.iter().enumerate().all(|(i, &value)| value == i + 1));
+    threads.each(Vec::<String>::new(), |_| unreachable!());
+}
+
+#[test]
+fn a_panic_reaches_the_caller_after_all_chunks_ended() {
+    for n in [2, 3, 5] {
+        let threads = Threads::new(n);
+        for bad in [0, 1, 30, 63] {
+            let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                threads.run(64, |i| {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    if i == bad {
+                        std::panic::panic_any(format!("chunk {i}"));
+                    }
+                    std::thread::sleep(std::time::Duration::from_micros(20));
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
+            }));
+            let payload = result.unwrap_err();
+            assert_eq!(payload.downcast_ref::<String>(), Some(&format!("chunk {bad}")));
+            assert_eq!((begun.into_inner(), ended.into_inner()), (64, 63));
+            assert!(counts(&threads, 100).iter().all(|&count| count == 1), "after the panic");
+        }
+    }
+}
+
+#[test]
+fn one_of_several_panics_is_passed_on_and_none_is_left() {
+    let threads = Threads::new(4);
+    for _ in 0..50 {
+        let result = catch_unwind(AssertUnwindSafe(|| threads.run(20, |i| std::panic::panic_any(i))));
+        assert!(result.unwrap_err().downcast_ref::<usize>().is_some_and(|&i| i < 20));
+        assert!(counts(&threads, 9).iter().all(|&count| count == 1));
+    }
+}
+
+#[test]
+fn two_callers_at_once_both_finish() {
+    let threads = Threads::new(3);
+    std::thread::scope(|scope| {
+        for caller in 0..3 {
+            let threads = threads.clone();
+            scope.spawn(move || {
+                for chunks in 0..600 {
+                    let count = counts(&threads, chunks % 40).iter().sum::<usize>();
+                    assert_eq!(count, chunks % 40, "caller {caller}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_stage_within_a_chunk_runs() {
+    let threads = Threads::new(3);
+    let total = AtomicUsize::new(0);
+    threads.run(10, |_| {
+        threads.run(10, |_| {
+            threads.run(3, |_| {
+                total.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+    });
+    assert_eq!(total.into_inner(), 300);
+}
+
+/// A panic on a thread of the pool inside a stage within a chunk passes both levels.
+#[test]
+fn a_panic_within_a_stage_within_a_chunk_arrives() {
+    let threads = Threads::new(3);
+    let run = || threads.run(10, |i| threads.run(10, |j| assert!((i, j) != (7, 3), "here")));
+    assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+    assert_eq!(counts(&threads, 5), [1; 5]);
+}
+
+#[test]
+fn pools_and_clones_may_be_dropped_inside_a_chunk() {
+    let threads = Threads::new(3);
+    let clones: Vec<Threads> = (0..20).map(|_| threads.clone()).collect();
+    threads.each(clones, drop);
+    threads.run(6, |_| {
+        let inner = Threads::new(2);
+        assert_eq!(counts(&inner, 5), [1; 5]);
+    });
+    assert_eq!(counts(&threads, 5), [1; 5]);
+}
+
+#[test]
+fn the_threads_end_with_the_last_clone() {
+    let threads = Threads::new(3);
+    let marker = Arc::new(AtomicBool::new(false));
+    let other = {
+        let (threads, marker) = (threads.clone(), Arc::clone(&marker));
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            threads.run(50, |_| marker.store(true, Ordering::SeqCst));
+        })
+    };
+    drop(threads);
+    other.join().unwrap();
+    assert!(marker.load(Ordering::SeqCst));
+}
+
+#[test]
+fn at_least_one_core_is_counted() {
+    let logical = std::thread::available_parallelism().unwrap().get();
+    assert!((1..=logical).contains(&crate::physical_cores()));
+    assert_eq!(Threads::automatic().count(), crate::physical_cores());
+}
+
+#[test]
+fn columns_are_written_where_they_belong_and_nowhere_else() {
+    let mut data = vec![0.0; 12];
+    let columns = Columns::new(&mut data, 4);
+    let write = |row, column, values: &[f32]| {
+        #[allow(unsafe_code)]
+        // SAFETY: this thread alone writes.
+        unsafe {
+            columns.write(row, column, values)
+        }
+    };
+    write(1, 1, &[1.0, 2.0, 3.0]);
+    write(2, 4, &[]);
+    for (row, column, n) in [(3, 0, 1), (0, 4, 1), (0, 3, 2), (0, 5, 0), (0, usize::MAX, 2)] {
+        assert!(catch_unwind(AssertUnwindSafe(|| write(row, column, &vec![9.0; n]))).is_err(), "{row} {column} {n}");
+    }
+    assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
+}
