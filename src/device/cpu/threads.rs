@@ -267,16 +267,23 @@ impl SpinWait {
 /// The number of physical cores among the processors that this process may run on.
 pub fn physical_cores() -> usize {
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
-    // Linux lists each processor's core; elsewhere every processor counts as a core.
-    let mut cores = std::collections::BTreeSet::new();
-    for cpu in 0..1024 {
-        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
-        match std::fs::read_to_string(format!("{folder}/thread_siblings_list")) {
-            Ok(siblings) => cores.insert(siblings),
-            Err(_) => break,
-        };
-    }
+    // Linux lists the processors that this thread may use, and for each of them those that share its core; elsewhere
+    // every processor counts as a core.
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    let siblings =
+        |cpu| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok();
+    let cores: std::collections::BTreeSet<String> = processors(allowed).filter_map(siblings).collect();
     if cores.is_empty() { logical } else { logical.min(cores.len()) }
+}
+
+/// The numbers in a list such as `0-3,8`.
+pub(super) fn processors(list: &str) -> impl Iterator<Item = usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.trim().split(',').filter_map(range).flatten()
 }
 
 /// A (rows, width) matrix that the chunks of a stage fill together, each its own columns.

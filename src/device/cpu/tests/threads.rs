@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::super::threads::Columns;
+use super::super::threads::{Columns, processors};
 use super::*;
 
 /// How often each chunk ran.
@@ -170,6 +170,20 @@ fn at_least_one_core_is_counted() {
     let logical = std::thread::available_parallelism().unwrap().get();
     assert!((1..=logical).contains(&crate::physical_cores()));
     assert_eq!(Threads::automatic().count(), crate::physical_cores());
+}
+
+#[test]
+fn lists_of_processors_are_read() {
+    for (list, expected) in [
+        ("\t0-3,8\n", &[0, 1, 2, 3, 8][..]),
+        ("5", &[5]),
+        ("2,4-5,7", &[2, 4, 5, 7]),
+        ("", &[]),
+        ("x-3,1", &[1]),
+        ("3-1", &[]),
+    ] {
+        assert_eq!(processors(list).collect::<Vec<_>>(), expected, "{list:?}");
+    }
 }
 
 #[test]
