@@ -23,6 +23,7 @@ impl Job<'_> {
     #[allow(unsafe_code)]
     #[inline(always)]
     pub(super) fn write(&self, p: usize, start: usize, tile: &[[f32; ROWS]]) {
+        assert!(self.panels.contains(&p));
         let first = p * ROWS;
         let rows = ROWS.min(self.weight.shape().rows - first);
         for (c, values) in tile.iter().enumerate() {
@@ -32,7 +33,8 @@ impl Job<'_> {
                     *value += bias;
                 }
             }
-            // SAFETY: panel `p` is in the range of this job alone, and jobs of other matrices have other outputs.
+            // SAFETY: panel `p` is one of this job's, as checked above; other jobs of the matrix have other panels, and
+            // those of other matrices other outputs.
             unsafe { self.out.write(start + c, first, &values[..rows]) };
         }
     }
