@@ -228,9 +228,9 @@ pub(crate) mod wide {
         exp(exponent * ln(base))
     }
 
-    /// (sin x, cos x) for |x| < 2^30.
+    /// (sin x, cos x), accurate for |x| < 2^21 (positions of a context); beyond that the error grows, to 1e-7 at 2^30.
     pub(crate) fn sin_cos(x: f64) -> (f64, f64) {
-        // pi/2 in three parts of at most 33 bits, so that n * part is exact for |n| < 2^20 and small after that.
+        // pi/2 in three parts of at most 33 bits, so that n * part is exact for |n| < 2^20.
         const PI_2_A: f64 = f64::from_bits(0x3FF9_21FB_5440_0000);
         const PI_2_B: f64 = f64::from_bits(0x3DD0_B461_1A60_0000);
         const PI_2_C: f64 = f64::from_bits(0x3BA3_198A_2E03_7073);
