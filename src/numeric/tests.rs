@@ -159,16 +159,14 @@ fn tanh_is_within_two_ulp() {
 }
 
 #[test]
-fn sigmoid_and_silu_are_accurate() {
+fn silu_is_accurate() {
     let exact = |x: f64| 1.0 / (1.0 + f64::exp(-x));
     for (low, high) in [(-87.0, 87.0), (-4.0, 4.0), (-0.01, 0.01)] {
-        let (error, x) = worst(low, high, 200_000, sigmoid, exact);
-        assert!(error <= 4.0, "sigmoid({x:e}) is {error} ulp off");
         let (error, x) = worst(low, high, 200_000, silu, |x| x * exact(x));
         assert!(error <= 4.0, "silu({x:e}) is {error} ulp off");
     }
-    assert_eq!((sigmoid(0.0f32), sigmoid(100.0f32), silu(100.0f32), silu(0.0f32)), (0.5, 1.0, 100.0, 0.0));
-    assert!(sigmoid(-1e9f32) < 1e-38 && sigmoid(f32::NAN).is_nan() && silu(f32::NAN).is_nan());
+    assert_eq!((silu(100.0f32), silu(0.0f32)), (100.0, 0.0));
+    assert!(silu(f32::NAN).is_nan());
     assert_eq!(silu(f32::INFINITY), f32::INFINITY);
 }
 

@@ -60,7 +60,7 @@ impl Case {
 
     fn op(&self) -> Attention {
         let scale = 1.0 / (self.width as f32).sqrt();
-        Attention { heads: self.heads(), scale, cap: self.cap, window: self.window, quantise: false }
+        Attention { heads: self.heads(), scale, cap: self.cap, window: self.window, precision: Precision::Float }
     }
 
     fn append(&self, device: &Device, cache: &mut Cache, positions: std::ops::Range<usize>) {
@@ -269,10 +269,10 @@ fn results_are_quantised_where_that_is_asked_for() {
     for (name, device) in devices() {
         let mut cache = Cache::new(2, 16, 20, KvType::F16);
         case.append(&device, &mut cache, 0..20);
-        let (q, op) = (buffer(64, &case.q), Attention { quantise: true, ..case.op() });
+        let (q, op) = (buffer(64, &case.q), Attention { precision: Precision::Eight, ..case.op() });
         let mut out = Act::default();
         device.attention(&q, cache.view(), &op, 0, &mut out).unwrap();
-        let expected = act(&device, 64, out.values(), true);
+        let expected = act(&device, 64, out.values(), Precision::Eight);
         for t in 0..20 {
             assert_eq!(quantised(&out, t), quantised(&expected, t), "{name} row {t}");
         }

@@ -4,11 +4,16 @@ use super::super::Product;
 use super::*;
 use crate::gguf::Gguf;
 
+/// The precisions in which a weight takes activations.
+fn precisions(weight: &Weight) -> &'static [Precision] {
+    if weight.takes_blocks() { &[Precision::Eight, Precision::Sixteen] } else { &[Precision::Float] }
+}
+
 /// W act + b on a device.
-fn product(device: &Device, weight: &Weight, bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
-    let act = act(device, weight.shape().columns, x, weight.takes_blocks());
-    let mut out = Buffer::default();
-    device.linear(&act, [Product { weight, bias, out: &mut out }]).unwrap();
+fn product(device: &Device, weight: &Weight, bias: Option<&[f32]>, x: &[f32], precision: Precision) -> Vec<f32> {
+    let act = act(device, weight.shape().columns, x, precision);
+    let (mut out, fine) = (Buffer::default(), precision == Precision::Sixteen);
+    device.linear(&act, [Product { weight, bias, fine, out: &mut out }]).unwrap();
     assert_eq!(out.rows(), act.rows());
     out.data().to_vec()
 }
@@ -38,10 +43,13 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
                 let bias = (rows != 16).then_some(&bias[..]);
                 for t in T {
                     let x = random_floats(&mut rng, t * columns, numbers);
-                    let expected = product(&devices[0].1, &weight, bias, &x);
-                    for (name, device) in &devices[1..] {
-                        let found = product(device, &weight, bias, &x);
-                        assert_same(&found, &expected, || format!("{name}: {shape:?}, {t} columns, {numbers:?}"));
+                    for &precision in precisions(&weight) {
+                        let expected = product(&devices[0].1, &weight, bias, &x, precision);
+                        for (name, device) in &devices[1..] {
+                            let found = product(device, &weight, bias, &x, precision);
+                            let what = || format!("{name}: {shape:?}, {t} columns, {numbers:?}, {precision:?}");
+                            assert_same(&found, &expected, what);
+                        }
                     }
                 }
             }
@@ -57,10 +65,13 @@ fn a_column_does_not_depend_on_its_neighbours() {
             let shape = Shape { format, rows: 33, columns: 256 };
             let weight = packed(shape, &random_matrix(&mut rng, shape, Numbers::Ordinary));
             let x = random_floats(&mut rng, 27 * 256, Numbers::Ordinary);
-            let whole = product(&device, &weight, None, &x);
-            for t in [0, 11, 12, 23, 24, 26] {
-                let alone = product(&device, &weight, None, &x[t * 256..(t + 1) * 256]);
-                assert_same(&alone, &whole[t * 33..(t + 1) * 33], || format!("{name} {format:?} column {t}"));
+            for &precision in precisions(&weight) {
+                let whole = product(&device, &weight, None, &x, precision);
+                for t in [0, 11, 12, 23, 24, 26] {
+                    let alone = product(&device, &weight, None, &x[t * 256..(t + 1) * 256], precision);
+                    let what = || format!("{name} {format:?} column {t}, {precision:?}");
+                    assert_same(&alone, &whole[t * 33..(t + 1) * 33], what);
+                }
             }
         }
     }
@@ -77,17 +88,19 @@ fn several_matrices_in_one_stage_are_what_they_are_alone() {
     let bias = rng.floats(16);
     let x = rng.floats(6 * 512);
     for (name, device) in devices() {
-        let act = act(&device, 512, &x, true);
+        let act = act(&device, 512, &x, Precision::Sixteen);
         let mut outs = [Buffer::default(), Buffer::default(), Buffer::default()];
         let [a, b, c] = &mut outs;
         let products = [
-            Product { weight: &weights[0], bias: None, out: a },
-            Product { weight: &weights[1], bias: Some(&bias), out: b },
-            Product { weight: &weights[2], bias: None, out: c },
+            Product { weight: &weights[0], bias: None, fine: false, out: a },
+            Product { weight: &weights[1], bias: Some(&bias), fine: false, out: b },
+            Product { weight: &weights[2], bias: None, fine: true, out: c },
         ];
         device.linear(&act, products).unwrap();
         for (i, (weight, out)) in weights.iter().zip(&outs).enumerate() {
-            let expected = product(&device, weight, (i == 1).then_some(&bias[..]), &x);
+            // The first takes the 8 bits of activations that are there in 16 for the third.
+            let precision = [Precision::Eight, Precision::Float, Precision::Sixteen][i];
+            let expected = product(&device, weight, (i == 1).then_some(&bias[..]), &x, precision);
             assert_same(out.data(), &expected, || format!("{name}: matrix {i}"));
         }
     }
@@ -106,18 +119,20 @@ fn products_are_exact_to_rounding() {
         let mut x = rng.floats(1024);
         x[100] = 300.0;
         x[200..232].fill(0.0);
-        let found = product(&device, &weight, None, &x);
-        let values = match weight.takes_blocks() {
-            true => quantised(&act(&device, 1024, &x, true), 0).0,
-            false => x.iter().map(|&x| f64::from(x)).collect(),
-        };
-        let mut w = vec![0.0; 1024];
-        for (r, bytes) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
-            format.decode(bytes, &mut w).unwrap();
-            let terms = || w.iter().zip(&values).map(|(&w, x)| f64::from(w) * x);
-            let (sum, abs) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
-            let error = (f64::from(found[r]) - sum).abs();
-            assert!(error <= 4e-6 * abs, "{format:?} row {r}: {} for {sum}, {:e} of {abs}", found[r], error / abs);
+        for &precision in precisions(&weight) {
+            let found = product(&device, &weight, None, &x, precision);
+            let values = match precision {
+                Precision::Float => x.iter().map(|&x| f64::from(x)).collect(),
+                _ => quantised(&act(&device, 1024, &x, precision), 0).0,
+            };
+            let mut w = vec![0.0; 1024];
+            for (r, bytes) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
+                format.decode(bytes, &mut w).unwrap();
+                let terms = || w.iter().zip(&values).map(|(&w, x)| f64::from(w) * x);
+                let (sum, abs) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                let error = (f64::from(found[r]) - sum).abs();
+                assert!(error <= 4e-6 * abs, "{format:?} row {r}: {} for {sum}, {:e} of {abs}", found[r], error / abs);
+            }
         }
     }
 }
@@ -153,19 +168,26 @@ fn products_agree_with_the_goldens() {
         let weight = packed(shape, &bytes);
         for isa in isas() {
             let device = Device::new(Threads::new(1), isa).unwrap();
-            let found = product(&device, &weight, None, &x);
-            for (r, golden) in goldens(&folder, format).into_iter().enumerate() {
-                let error = (f64::from(found[r]) - golden.dot).abs() / golden.abs;
-                // What 8-bit activations cost, by ggml's own measure; float formats cost rounding only.
-                let limit = if weight.takes_blocks() { 1.3e-3 } else { 1e-6 };
-                assert!(error <= limit, "{isa} {format:?} row {r}: {} for {}, {error:e}", found[r], golden.dot);
-                if weight.takes_blocks() {
-                    let (values, _) = quantised(&act(&device, shape.columns, &x, true), 0);
-                    let mut row = vec![0.0; shape.columns];
-                    weight.row(r, &mut row).unwrap();
-                    let exact: f64 = row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x).sum();
-                    let error = (f64::from(found[r]) - exact).abs() / golden.abs;
-                    assert!(error <= 1e-6, "{isa} {format:?} row {r}: {} for {exact}, {error:e}", found[r]);
+            for &precision in precisions(&weight) {
+                let found = product(&device, &weight, None, &x, precision);
+                for (r, golden) in goldens(&folder, format).into_iter().enumerate() {
+                    let error = (f64::from(found[r]) - golden.dot).abs() / golden.abs;
+                    // What 8-bit activations cost, by ggml's own measure; 16 bits cost 1/128 of that and float formats
+                    // rounding only.
+                    let limit = match precision {
+                        Precision::Float => 1e-6,
+                        Precision::Eight => 1.3e-3,
+                        Precision::Sixteen => 1.1e-5,
+                    };
+                    assert!(error <= limit, "{isa} {format:?} row {r}: {} for {}, {error:e}", found[r], golden.dot);
+                    if weight.takes_blocks() {
+                        let (values, _) = quantised(&act(&device, shape.columns, &x, precision), 0);
+                        let mut row = vec![0.0; shape.columns];
+                        weight.row(r, &mut row).unwrap();
+                        let exact: f64 = row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x).sum();
+                        let error = (f64::from(found[r]) - exact).abs() / golden.abs;
+                        assert!(error <= 1e-6, "{isa} {format:?} row {r}: {} for {exact}, {error:e}", found[r]);
+                    }
                 }
             }
         }
@@ -181,7 +203,8 @@ fn what_is_not_a_number_is_seen_in_the_result() {
             for strange in [f32::NAN, f32::INFINITY] {
                 let mut x = vec![1.0; 2 * 256];
                 x[70] = strange;
-                let found = product(&device, &weight, None, &x);
+                let precision = precisions(&weight)[precisions(&weight).len() - 1];
+                let found = product(&device, &weight, None, &x, precision);
                 assert!(found[..16].iter().all(|y| !y.is_finite()), "{name} {format:?}");
                 assert!(found[16..].iter().all(|y| y.is_finite()), "{name} {format:?}: the other column");
             }

@@ -12,6 +12,7 @@ mod threads;
 use std::sync::Arc;
 
 use super::act::Act;
+use super::act::Precision;
 use super::{Arena, Buffer, Device, Isa, Shape, Threads, Weight};
 use crate::quant::Format;
 use crate::rng::Rng;
@@ -140,9 +141,9 @@ fn buffer(width: usize, values: &[f32]) -> Buffer {
 }
 
 /// Activations with these values, rows of `width`, in the device's tiles.
-fn act(device: &Device, width: usize, values: &[f32], quantise: bool) -> Act {
+fn act(device: &Device, width: usize, values: &[f32], precision: Precision) -> Act {
     let mut act = Act::default();
-    act.reset(values.len() / width, width, quantise, device.kernels.widest).unwrap();
+    act.reset(values.len() / width, width, precision, device.kernels.widest).unwrap();
     for mut tile in act.tiles_mut() {
         tile.values.copy_from_slice(&values[tile.start * width..(tile.start + tile.width) * width]);
         (device.kernels.quantise)(&mut tile);
@@ -150,15 +151,21 @@ fn act(device: &Device, width: usize, values: &[f32], quantise: bool) -> Act {
     act
 }
 
-/// The values that stand in column `t` of quantised activations: d * code; and the raw words `[block][word]`.
-fn quantised(act: &Act, t: usize) -> (Vec<f64>, Vec<[i32; super::act::WORDS]>) {
+/// The values that stand in column `t` of quantised activations, in their precision; and the raw words `[block][word]`.
+fn quantised(act: &Act, t: usize) -> (Vec<f64>, Vec<Vec<i32>>) {
     let (start, width) = act.tiles().find(|&(start, width)| (start..start + width).contains(&t)).unwrap();
-    let words = act.tile(start, width).chunks_exact(super::act::WORDS * width);
-    let words: Vec<[i32; super::act::WORDS]> =
-        words.map(|block| std::array::from_fn(|word| block[word * width + t - start])).collect();
+    let words = act.tile(start, width).chunks_exact(act.words() * width);
+    let words: Vec<Vec<i32>> =
+        words.map(|block| block.iter().skip(t - start).step_by(width).copied().collect()).collect();
     let values = words.iter().flat_map(|block| {
-        let d = f64::from(f32::from_bits(block[10] as u32));
-        block[..8].iter().flat_map(|word| word.to_le_bytes()).map(move |code| d * f64::from(code as i8))
+        let d = f64::from(f32::from_bits(block[block.len() - 2] as u32));
+        let fine = block.len() == super::act::FINE_WORDS;
+        let codes = |first: usize| block[first..first + 8].iter().flat_map(|word| word.to_le_bytes());
+        let rest = codes(if fine { super::act::WORDS } else { 0 });
+        codes(0).zip(rest).map(move |(q, r)| {
+            let (q, r) = (f64::from(q as i8), f64::from(r as i8));
+            d * if fine { 256.0 * q + r } else { q }
+        })
     });
     (values.collect(), words)
 }

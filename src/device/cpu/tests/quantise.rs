@@ -1,6 +1,6 @@
-//! The 8-bit form of activations against its definition, written here in the plainest way.
+//! The quantised forms of activations against its definition, written here in the plainest way.
 
-use super::super::act::{ActTile, BLOCK, tiles};
+use super::super::act::{ActTile, BLOCK, WORDS, tiles};
 use super::*;
 
 /// (codes, d) of a block, in the words of the definition: A = the largest magnitude; infinite or NaN: d = NaN, q = 0;
@@ -53,7 +53,7 @@ fn blocks_follow_the_definition() {
         let device = Device::new(Threads::new(1), isa).unwrap();
         for x in blocks() {
             let (codes, d) = definition(&x);
-            let (_, words) = quantised(&act(&device, BLOCK, &x, true), 0);
+            let (_, words) = quantised(&act(&device, BLOCK, &x, Precision::Sixteen), 0);
             let found: Vec<i32> =
                 words[0][..8].iter().flat_map(|word| word.to_le_bytes()).map(|code| i32::from(code as i8)).collect();
             assert_eq!(found, codes, "{isa} {x:?}");
@@ -61,6 +61,22 @@ fn blocks_follow_the_definition() {
             assert_eq!((words[0][8], words[0][9]), (sum, second), "{isa} {x:?}");
             let found = [10, 11].map(|i| f32::from_bits(words[0][i] as u32));
             assert_same(&found, &[d, d * sum as f32], || format!("{isa} {x:?}"));
+            let (_, eight) = quantised(&act(&device, BLOCK, &x, Precision::Eight), 0);
+            assert_eq!(eight[0][..], words[0][..WORDS], "{isa} {x:?}");
+            // What is left of each value, in 256ths of a step.
+            let t = |i: usize| x[i] * (127.0 / x.iter().fold(0f32, |a, x| if x.abs() > a { x.abs() } else { a }));
+            let rest: Vec<i32> = (0..BLOCK)
+                .map(|i| if d > 0.0 { ((t(i) - codes[i] as f32) * 256.0).round_ties_even() as i32 } else { 0 })
+                .map(|r| r.clamp(-127, 127))
+                .collect();
+            let found: Vec<i32> =
+                words[0][12..20].iter().flat_map(|word| word.to_le_bytes()).map(|code| i32::from(code as i8)).collect();
+            assert_eq!(found, rest, "{isa} {x:?}");
+            let both: Vec<i32> = codes.iter().zip(&rest).map(|(q, r)| 256 * q + r).collect();
+            let (sum, second) = (both.iter().sum::<i32>(), both[16..].iter().sum::<i32>());
+            assert_eq!((words[0][20], words[0][21]), (sum, second), "{isa} {x:?}");
+            let found = [22, 23].map(|i| f32::from_bits(words[0][i] as u32));
+            assert_same(&found, &[d / 256.0, d / 256.0 * sum as f32], || format!("{isa} {x:?}"));
         }
     }
 }
@@ -71,8 +87,12 @@ fn the_error_is_at_most_half_a_step() {
     let mut rng = Rng::new(4);
     for _ in 0..500 {
         let x = rng.floats(BLOCK);
-        let (values, words) = quantised(&act(&device, BLOCK, &x, true), 0);
+        let (values, words) = quantised(&act(&device, BLOCK, &x, Precision::Sixteen), 0);
         let d = f64::from(f32::from_bits(words[0][10] as u32));
+        // A rest of half a step is cut to 127/256; f32 rounding of t is some 2^-17 of a step.
+        let fine = 1.0 / 256.0 + 1e-4;
+        assert!(values.iter().zip(&x).all(|(y, &x)| (y - f64::from(x)).abs() <= fine * d), "{x:?}");
+        let (values, _) = quantised(&act(&device, BLOCK, &x, Precision::Eight), 0);
         assert!(values.iter().zip(&x).all(|(y, &x)| (y - f64::from(x)).abs() <= 0.50001 * d), "{x:?}");
     }
 }
@@ -101,12 +121,14 @@ fn a_column_is_the_same_in_every_tile() {
     let x = random_floats(&mut rng, 25 * WIDTH, Numbers::Extreme);
     let alone: Vec<_> = x
         .chunks_exact(WIDTH)
-        .map(|x| quantised(&act(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), WIDTH, x, true), 0).1)
+        .map(|x| {
+            quantised(&act(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), WIDTH, x, Precision::Sixteen), 0).1
+        })
         .collect();
     for isa in isas() {
         let device = Device::new(Threads::new(1), isa).unwrap();
         for columns in 1..=25 {
-            let act = act(&device, WIDTH, &x[..columns * WIDTH], true);
+            let act = act(&device, WIDTH, &x[..columns * WIDTH], Precision::Sixteen);
             assert_eq!((act.rows(), act.width()), (columns, WIDTH));
             assert_eq!(act.values(), &x[..columns * WIDTH]);
             for (t, expected) in alone[..columns].iter().enumerate() {
@@ -119,12 +141,12 @@ fn a_column_is_the_same_in_every_tile() {
 #[test]
 fn values_alone_have_no_blocks() {
     let mut act = Act::default();
-    act.reset(3, 33, false, 12).unwrap();
+    act.reset(3, 33, Precision::Float, 12).unwrap();
     act.tiles_mut().iter_mut().for_each(ActTile::quantise);
     assert!(act.tile(0, 0).is_empty());
     // The same memory serves a larger and then a smaller call.
     for rows in [40, 2, 7] {
-        act.reset(rows, 64, true, 4).unwrap();
+        act.reset(rows, 64, Precision::Eight, 4).unwrap();
         assert_eq!(act.values().len(), rows * 64);
         assert_eq!(act.tiles_mut().iter().map(|tile| tile.values.len()).sum::<usize>(), rows * 64);
     }

@@ -26,6 +26,11 @@ fn rms_norm(x: &[f64], weight: &[f32], eps: f64) -> Vec<f64> {
     x.iter().zip(weight).map(|(x, &w)| x / (mean + eps).sqrt() * f64::from(w)).collect()
 }
 
+/// The finest that rows of `width` values can be quantised in.
+fn precision(width: usize) -> Precision {
+    if width.is_multiple_of(32) { Precision::Sixteen } else { Precision::Float }
+}
+
 /// x and delta before, and what `add_norm` made of them: x after, act.
 fn add_norm(
     device: &Device,
@@ -37,8 +42,8 @@ fn add_norm(
     let mut x = buffer(width, x);
     let delta = delta.map(|delta| buffer(width, delta));
     let mut act = Act::default();
-    let quantise = width.is_multiple_of(32);
-    device.add_norm(&mut x, delta.as_ref().map(|d| (d, post)), rows.clone(), norm, &mut act, quantise).unwrap();
+    let precision = precision(width);
+    device.add_norm(&mut x, delta.as_ref().map(|d| (d, post)), rows.clone(), norm, &mut act, precision).unwrap();
     assert_eq!((act.rows(), act.width()), (rows.len(), width));
     (x.data().to_vec(), act)
 }
@@ -196,7 +201,7 @@ fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
                 let run = |device: &Device| {
                     let mut act = Act::default();
                     let (gate, up) = (buffer(width, &gate), buffer(width, &up));
-                    device.glu(activation, &gate, &up, &mut act, width.is_multiple_of(32)).unwrap();
+                    device.glu(activation, &gate, &up, &mut act, precision(width)).unwrap();
                     act
                 };
                 let expected = run(&devices[0].1);

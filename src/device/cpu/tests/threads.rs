@@ -39,7 +39,7 @@ fn many_short_stages_one_after_the_other() {
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
     }
-    assert_eq!(total.into_inner(), (0..20_000).map(|stage| stage % 7).sum());
+    assert_eq!(total.into_inner(), (0..20_000).map(|stage| stage % 7).sum::<usize>());
 }
 
 #[test]
