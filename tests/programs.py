@@ -94,7 +94,8 @@ def failures(model, folder):
 def tokenize(model, short, folder):
     out, _ = run("tokenize", "-m", model, "-p", SHORT)
     check(json.loads(out) == short, out)
-    hard = "Grüße 東京 🙂👩‍🚀\t\tx = [1,  2]\n\x01".encode() + b"\xff\xfe"
+    # Ends with a byte that is no character; SmolLM2 has no token for those that never occur in UTF-8.
+    hard = "Grüße 東京 🙂👩‍🚀\t\tx = [1,  2]\n".encode() + b"\xe6\x9d"
     (folder / "hard").write_bytes(hard)
     ids = json.loads(run("tokenize", "-m", model, "-f", folder / "hard", "--no-bos")[0])
     check(ids == json.loads(run("tokenize", "-m", model, "-f", "-", "--no-bos", stdin=hard)[0]), "-f -")
