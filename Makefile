@@ -1,6 +1,7 @@
 # make demo            build everything, fetch a small model, print its continuation of a prompt
 # make test            every test: the C programs, the installed files, memory errors, cargo test
 # make bench           speed of the models on this machine
+# make bench-peers     the same against llama.cpp, which it builds first (CMake and a C++ compiler)
 # make lint            formatting and lints
 # make install PREFIX= libraries, header, CMake and pkg-config files, programs (DESTDIR is respected)
 # make header          rewrite include/llm.h and include/llm_api.json from src/capi
@@ -14,7 +15,7 @@ CC = cc
 CFLAGS ?= -O2
 # What the programs promise to compile under.
 STRICT = -std=c99 -Wall -Wextra -Wpedantic -Werror
-PROMPT ?= The capital of France is
+PROMPT ?= Once upon a time, in a quiet village,
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -36,7 +37,7 @@ NATIVE := $(TARGET)/release/libllm.native
 fill = sed -e 's/@VERSION@/$(VERSION)/g' -e 's/@ABI@/$(ABI)/g' -e "s/@NATIVE@/$$(cat $(NATIVE))/g" \
 	-e "s/@NATIVE_LIST@/$$(tr -s ' ' ';' < $(NATIVE))/g" $(1)
 
-.PHONY: all demo test bench lint install header clean models test-programs test-install test-memory FORCE
+.PHONY: all demo test bench bench-peers lint install header clean models test-programs test-install test-memory FORCE
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS) $(SHARED) $(STATIC) $(HEADER) $(CONFIG)
@@ -63,6 +64,10 @@ test-memory: all
 
 bench: models all
 	@for model in models/*.gguf; do $(STAGE)/bin/llm-bench -m $$model; done
+
+bench-peers: models all
+	@scripts/setup packaging
+	@benches/peers.py
 
 lint:
 	@scripts/setup rust-lints

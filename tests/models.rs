@@ -33,7 +33,7 @@ fn session(model: &Arc<Model>, kv_type: KvType, chunk: usize, threads: usize, is
 }
 
 fn golden(name: &str) -> Gguf {
-    Gguf::open(&common::data(&format!("models/golden.{name}.gguf"))).unwrap()
+    Gguf::from_bytes(common::unpacked(&format!("models/golden.{name}.gguf"))).unwrap()
 }
 
 fn prompts() -> Vec<(String, String)> {

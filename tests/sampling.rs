@@ -1,5 +1,7 @@
 //! The sampler chain against exact goldens (float64, made by an independent program).
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -90,7 +92,7 @@ fn check(case: &Value, found: &[Candidate]) {
 
 #[test]
 fn survivors_and_probabilities_equal_the_goldens() {
-    let goldens = json("goldens.json");
+    let goldens: Value = serde_json::from_slice(&common::unpacked("sampling/goldens.json")).unwrap();
     let mut run = 0;
     for case in goldens["cases"].as_array().unwrap() {
         let Some(mut sampler) = chain(&case["chain"]) else { continue };
@@ -102,7 +104,7 @@ fn survivors_and_probabilities_equal_the_goldens() {
 
 #[test]
 fn draws_equal_the_goldens() {
-    let goldens = json("goldens.json");
+    let goldens: Value = serde_json::from_slice(&common::unpacked("sampling/goldens.json")).unwrap();
     let mut run = 0;
     for case in json("dist.json").as_array().unwrap() {
         let Some(mut sampler) = chain(&case["chain"]) else { continue };

@@ -13,6 +13,11 @@ pub fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
 }
 
+/// A file of tests/data that is kept compressed as `<path>.zst`.
+pub fn unpacked(path: &str) -> Vec<u8> {
+    zstd::decode_all(&std::fs::read(data(&format!("{path}.zst"))).unwrap()[..]).unwrap()
+}
+
 /// SmolLM2-135M-Instruct, Q4_1 and Q8_0.
 pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Gemma 3 270M, Q5_0, Q4_K, Q6_K and Q8_0.
