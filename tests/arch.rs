@@ -6,12 +6,29 @@ use std::sync::Arc;
 
 use common::{floats, ids, load};
 use llm::generate::{Session, SessionOptions};
-use llm::gguf::Gguf;
 use llm::model::Model;
 use llm::{Isa, KvType, Threads};
 
 /// The architectures of tests/data/arch.
-const NAMES: [&str; 8] = ["llama", "llama31", "llama-linear", "mistral", "qwen2", "qwen3", "gemma3", "gemma3-linear"];
+const NAMES: [&str; 17] = [
+    "llama",
+    "llama31",
+    "llama-linear",
+    "mistral",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "gemma3-linear",
+    "phi3",
+    "phi3-longrope",
+    "granite",
+    "stablelm",
+    "starcoder2",
+    "gpt2",
+    "falcon",
+];
 
 fn session(model: &Arc<Model>, isa: Isa) -> Session {
     let options = SessionOptions {
@@ -25,7 +42,7 @@ fn session(model: &Arc<Model>, isa: Isa) -> Session {
 
 /// Tokens and (T,V) logits of each case.
 fn goldens(name: &str) -> [(Vec<u32>, Vec<f32>); 2] {
-    let golden = Gguf::open(&common::data(&format!("arch/{name}/golden.gguf"))).unwrap();
+    let golden = common::unpacked_gguf(&format!("arch/{name}/golden.gguf"));
     [0, 1].map(|i| (ids(&golden, &format!("tokens.{i}")), floats(&golden, &format!("logits.{i}"))))
 }
 
@@ -38,7 +55,7 @@ fn nmse(got: &[f32], exact: &[f32]) -> f64 {
 #[test]
 fn logits_are_exact_up_to_rounding() {
     for name in NAMES {
-        let model = load(&common::data(&format!("arch/{name}/model.gguf")));
+        let model = load(&common::unpacked_gguf(&format!("arch/{name}/model.gguf")));
         for (tokens, exact) in goldens(name) {
             assert_eq!(exact.len(), tokens.len() * 320);
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {

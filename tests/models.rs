@@ -18,12 +18,12 @@ use llm::{Isa, KvType, Threads};
 
 fn smollm2() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| common::load(&common::real_model(SMOLLM2)))
+    MODEL.get_or_init(|| common::load_real(SMOLLM2))
 }
 
 fn gemma3() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    MODEL.get_or_init(|| common::load(&common::real_model(GEMMA3)))
+    MODEL.get_or_init(|| common::load_real(GEMMA3))
 }
 
 fn session(model: &Arc<Model>, kv_type: KvType, chunk: usize, threads: usize, isa: Isa) -> Session {
@@ -33,7 +33,7 @@ fn session(model: &Arc<Model>, kv_type: KvType, chunk: usize, threads: usize, is
 }
 
 fn golden(name: &str) -> Gguf {
-    Gguf::from_bytes(common::unpacked(&format!("models/golden.{name}.gguf"))).unwrap()
+    common::unpacked_gguf(&format!("models/golden.{name}.gguf"))
 }
 
 fn prompts() -> Vec<(String, String)> {

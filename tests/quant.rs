@@ -1,16 +1,13 @@
 //! The table of formats against goldens made by ggml 0.25.3: decoding to the bit, encoding to the byte.
 
+mod common;
+
+use common::floats;
 use llm::gguf::Gguf;
 use llm::quant::{Format, type_info};
-use std::path::Path;
 
 fn golden(format: &str) -> Gguf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant").join(format!("{format}.gguf"));
-    Gguf::open(&path).unwrap()
-}
-
-fn floats(gguf: &Gguf, name: &str) -> Vec<f32> {
-    gguf.decode(gguf.tensor(name).unwrap()).unwrap()
+    common::unpacked_gguf(&format!("quant/{format}.gguf"))
 }
 
 fn bytes(gguf: &Gguf, name: &str) -> Vec<u8> {

@@ -15,12 +15,12 @@ use llm::{Cancel, Error, Threads};
 /// A tiny random model.
 fn tiny() -> Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    Arc::clone(MODEL.get_or_init(|| common::load(&common::data("arch/llama/model.gguf"))))
+    Arc::clone(MODEL.get_or_init(|| common::load(&common::unpacked_gguf("arch/llama/model.gguf"))))
 }
 
 fn smollm2() -> Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    Arc::clone(MODEL.get_or_init(|| common::load(&common::real_model(common::SMOLLM2))))
+    Arc::clone(MODEL.get_or_init(|| common::load_real(common::SMOLLM2)))
 }
 
 fn session(model: &Arc<Model>, context_length: usize) -> Session {
@@ -65,6 +65,18 @@ fn bad_calls_have_their_error_and_change_nothing() {
     assert_eq!(session.tokens(), [7, 8, 9]);
     assert_eq!(bits(&mut session), before);
     session.append(&[1; 29]).unwrap();
+}
+
+#[test]
+fn learned_positions_bound_the_context() {
+    let model = common::load(&common::unpacked_gguf("arch/gpt2/model.gguf"));
+    let options = SessionOptions { context_length: 65, ..SessionOptions::default() };
+    let error = Session::new(Arc::clone(&model), &options).err().unwrap();
+    assert!(matches!(error, Error::InvalidArgument(_)));
+    assert_eq!(error.fact("expected"), Some("64"));
+    let mut session = session(&model, 0);
+    assert_eq!(session.context_length(), 64);
+    session.append(&[1; 64]).unwrap();
 }
 
 #[test]

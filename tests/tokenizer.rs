@@ -1,5 +1,7 @@
 //! Tokenizers against goldens made with llama.cpp: nine vocabularies, each text with special tokens parsed and not.
 
+mod common;
+
 use llm::gguf::Gguf;
 use llm::token::{DecodeOptions, Decoder, EncodeOptions, TokenKind, Tokenizer};
 use proptest::prelude::*;
@@ -17,9 +19,13 @@ const HIDDEN: DecodeOptions = DecodeOptions { show_special: false };
 static TOKENIZERS: LazyLock<Vec<(&str, Arc<Tokenizer>)>> =
     LazyLock::new(|| NAMES.map(|name| (name, Arc::new(Tokenizer::from_gguf(&vocabulary(name)).unwrap()))).to_vec());
 
+/// Those of the real models are in the models' own files.
 fn vocabulary(name: &str) -> Gguf {
-    let packed = std::fs::read(format!("{DATA}/vocab/{name}.gguf.zst")).unwrap();
-    Gguf::from_bytes(zstd::decode_all(&packed[..]).unwrap()).unwrap()
+    match name {
+        "smollm2" => Gguf::open(&common::real_model(common::SMOLLM2)).unwrap(),
+        "gemma3" => Gguf::open(&common::real_model(common::GEMMA3)).unwrap(),
+        _ => common::unpacked_gguf(&format!("tokenizer/vocab/{name}.gguf")),
+    }
 }
 
 fn tokenizer(name: &str) -> &'static Arc<Tokenizer> {

@@ -3,13 +3,14 @@
 //! | op | shapes |
 //! |---|---|
 //! | `embed` | tokens (T), W (V,D) -> x (T,D) |
-//! | `add_norm` | x (T,D) += delta (T,D); norm(x) -> act (T,D) |
+//! | `add` | x (T,D) += delta (T,D) |
+//! | `add_norm` | the same, and norm(x) -> act (T,D) |
 //! | `linear` | act (T,D), W (n,D) -> (T,n), several W in one stage |
 //! | `head_norm_rope` | q (T,H*E), k (T,K*E) in place |
 //! | `kv_append` | k, v (T,K*E) -> a layer of the cache |
 //! | `attention` | q (T,H*E), a layer of the cache -> act (T,H*E) |
 //! | `glu` | gate, up (T,F) -> act (T,F) |
-//! | `softcap` | logits (T,V) in place |
+//! | `finish_logits` | logits (T,V) in place |
 //!
 //! Models use the names of this module and never those of `cpu`: a second device is a second folder beside it.
 
@@ -29,6 +30,8 @@ pub(crate) enum Activation {
     Silu,
     /// The tanh form of GELU.
     GeluTanh,
+    /// GELU by the error function.
+    GeluErf,
 }
 
 impl Activation {
@@ -38,18 +41,44 @@ impl Activation {
         match self {
             Activation::Silu => numeric::silu(x),
             Activation::GeluTanh => numeric::gelu_tanh(x),
+            Activation::GeluErf => numeric::gelu_erf(x),
         }
     }
 }
 
-/// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = (x * r) * w,
-/// r = 1 / sqrt(mean of squares + eps).
+/// A kind of norm, over a row x of D values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = (x * r) * w,
+    /// r = 1 / sqrt(mean of x^2 + eps).
+    Rms,
+    /// LayerNorm (Ba et al., "Layer Normalization", 2016): c = x - mean of x, y = (c * r) * w + b,
+    /// r = 1 / sqrt(mean of c^2 + eps).
+    Layer,
+}
+
+/// A norm with its weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Norm<'a> {
+    /// The kind.
+    pub kind: NormKind,
     /// (D) scale.
     pub weight: &'a [f32],
+    /// (D) bias.
+    pub bias: Option<&'a [f32]>,
     /// Added to the mean of squares.
     pub eps: f32,
+}
+
+/// What a half block adds to the residual stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Delta<'a> {
+    /// (T,D)
+    pub values: &'a Buffer,
+    /// Norms each row first.
+    pub post: Option<Norm<'a>>,
+    /// Multiplies each value then.
+    pub scale: f32,
 }
 
 /// Rotary position embedding (Su et al., "RoFormer", 2021) for the positions of one call.

@@ -115,7 +115,8 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// `OutOfMemory` if the cache cannot be had, `Unsupported` for an instruction set that the CPU lacks.
+    /// `OutOfMemory` if the cache cannot be had, `Unsupported` for an instruction set that the CPU lacks,
+    /// `InvalidArgument` for a context longer than the model's learned positions.
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Session> {
         let isa = match options.isa {
             Some(isa) => isa,
@@ -123,7 +124,7 @@ impl Session {
         };
         let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
         let config = model.config();
-        let capacity = config.session_context(options.context_length);
+        let capacity = config.session_context(options.context_length)?;
         let cache = Contiguous::new(config.layer_count, config.kv_shape(options.kv_type), capacity)?;
         let decoder = Decoder::new(Arc::clone(model.tokenizer()), false);
         Ok(Session {

@@ -1,6 +1,7 @@
 //! GGUF keys -> [`Config`]: every number that the forward pass needs, checked once.
 
-use super::arch::Architecture;
+use super::arch::{Architecture, Positions};
+use crate::device::NormKind;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
 
@@ -25,6 +26,11 @@ pub struct Config {
     /// V.
     pub vocab_size: usize,
     pub(crate) norm_eps: f32,
+    pub(crate) embedding_scale: f32,
+    /// What a half block adds is multiplied by this.
+    pub(crate) residual_scale: f32,
+    /// Logits are divided by this.
+    pub(crate) logit_divisor: Option<f32>,
     pub(crate) attention_scale: f32,
     pub(crate) attention_softcap: Option<f32>,
     pub(crate) logit_softcap: Option<f32>,
@@ -36,13 +42,28 @@ pub struct Config {
 /// How positions are turned into angles.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rope {
-    /// Elements of a head that are rotated.
+    /// Elements of a head that are rotated; 0: none.
     pub dims: usize,
     pub base: f64,
     /// Base of layers with a window, where the architecture has one of their own.
     pub local_base: f64,
-    /// Positions are divided by this (not in layers with a base of their own).
-    pub linear_factor: f64,
+    /// How contexts longer than the first training's are reached (not in layers with a base of their own).
+    pub scaling: Scaling,
+    /// The context of the first training.
+    pub original_context: usize,
+    /// Cosines and sines are multiplied by this, where the file says so.
+    pub attention_factor: Option<f64>,
+}
+
+/// How rotary frequencies are stretched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Scaling {
+    /// Positions are divided by a factor (Chen et al., "Extending Context Window of Large Language Models via Positional
+    /// Interpolation", 2023).
+    Linear(f64),
+    /// Low frequencies are, high ones are not, with a ramp between (Peng et al., "YaRN: Efficient Context Window
+    /// Extension of Large Language Models", 2023).
+    Yarn { factor: f64, beta_fast: f64, beta_slow: f64 },
 }
 
 /// Reads `<architecture>.<name>` keys.
@@ -157,13 +178,17 @@ impl Config {
             let message = format!("{key} is {n}, but the keys have {head_length}; different lengths are not supported");
             return Err(Error::unsupported(message).with("key", key));
         }
-        let norm_eps = match gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))? {
+        let eps_key = match architecture.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let norm_eps = match gguf.f32(&keys.key(eps_key))? {
             Some(eps) if eps.is_finite() && eps >= 0.0 => eps,
             Some(eps) => {
-                let key = keys.key("attention.layer_norm_rms_epsilon");
+                let key = keys.key(eps_key);
                 return Err(bad(&key, format!("{key} is {eps}, but must be finite and not negative")));
             }
-            None => return Err(keys.missing("attention.layer_norm_rms_epsilon")),
+            None => return Err(keys.missing(eps_key)),
         };
         let window_key = keys.key("attention.sliding_window");
         let window = match gguf.u64(&window_key)? {
@@ -177,6 +202,7 @@ impl Config {
             Some(scale) => scale,
             None => (1.0 / (scale_length as f64).sqrt()) as f32,
         };
+        let embedding_scale = if architecture.embedding_scaled { (embedding_length as f32).sqrt() } else { 1.0 };
         Ok(Config {
             architecture,
             layer_count,
@@ -188,12 +214,23 @@ impl Config {
             context_length: keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX),
             vocab_size,
             norm_eps,
+            embedding_scale: keys.positive_or_none("embedding_scale")?.unwrap_or(embedding_scale),
+            residual_scale: keys.positive_or_none("residual_scale")?.unwrap_or(1.0),
+            logit_divisor: keys.positive_or_none("logit_scale")?,
             attention_scale,
             attention_softcap: keys.positive_or_none("attn_logit_softcapping")?,
             logit_softcap: keys.positive_or_none("final_logit_softcapping")?,
             window,
-            rope: rope(&keys, head_length)?,
+            rope: match architecture.positions {
+                Positions::Learned => Rope { dims: 0, ..rope(&keys, head_length)? },
+                Positions::RotaryInterleaved | Positions::RotaryHalves => rope(&keys, head_length)?,
+            },
         })
+    }
+
+    /// Positions that there are learned vectors for, if positions are learned.
+    pub(crate) fn learned_positions(&self) -> Option<usize> {
+        (self.architecture.positions == Positions::Learned).then_some(self.context_length)
     }
 
     /// The window of layer `l`.
@@ -224,20 +261,30 @@ fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {
         return Err(bad(&key, format!("{key}: {message}")).with("found", dims));
     }
     let scaling_key = keys.key("rope.scaling.type");
-    let linear_factor = match keys.gguf.str(&scaling_key)? {
-        // Files older than the key state a linear factor by `rope.scale_linear` alone.
-        None => keys.positive_or_none("rope.scale_linear")?.unwrap_or(1.0),
-        Some("none") => 1.0,
-        Some("linear") => keys.positive_or_none("rope.scaling.factor")?.unwrap_or(1.0),
+    let factor = f64::from(keys.positive_or_none("rope.scaling.factor")?.unwrap_or(1.0));
+    let scaling = match keys.gguf.str(&scaling_key)? {
+        // Files older than the key state a linear factor by `rope.scale_linear` alone; that of longrope is in tensors.
+        None => Scaling::Linear(keys.positive_or_none("rope.scale_linear")?.map_or(1.0, f64::from)),
+        Some("none" | "longrope") => Scaling::Linear(1.0),
+        Some("linear") => Scaling::Linear(factor),
+        Some("yarn") => Scaling::Yarn {
+            factor,
+            beta_fast: f64::from(keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)),
+            beta_slow: f64::from(keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0)),
+        },
         Some(other) => {
-            let message = format!("{scaling_key} is \"{other}\", which is not supported; none and linear are");
+            let message =
+                format!("{scaling_key} is \"{other}\", which is not supported; none, linear, yarn and longrope are");
             return Err(Error::unsupported(message).with("key", scaling_key).with("found", other));
         }
     };
+    let context = keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX);
     Ok(Rope {
         dims,
         base: f64::from(keys.positive("rope.freq_base")?.unwrap_or(10_000.0)),
         local_base: f64::from(keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0)),
-        linear_factor: f64::from(linear_factor),
+        scaling,
+        original_context: keys.count("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(context),
+        attention_factor: keys.positive_or_none("rope.scaling.attn_factor")?.map(f64::from),
     })
 }

@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::config::Config;
-use super::weights::{Layer, Projection};
+use super::weights::{Layer, NormWeights, Projection};
 use super::{Cancel, Model};
 use crate::cache::Contiguous;
-use crate::device::{Act, Attention, Buffer, Device, Norm, Precision, Product, RopeTable, Weight};
+use crate::device::{Act, Attention, Buffer, Delta, Device, Norm, Precision, Product, RopeTable, Weight};
 use crate::error::Result;
 
 /// The intermediate results of a pass, kept from call to call so that steady state allocates nothing large.
@@ -18,8 +18,10 @@ use crate::error::Result;
 pub(crate) struct Scratch {
     /// (T, D): the residual stream.
     x: Buffer,
-    /// (T, D): what the last half block adds to it.
+    /// (T, D): what the last feed-forward half adds to it.
     delta: Buffer,
+    /// (T, D): what the last attention half adds to it.
+    attended: Buffer,
     /// Input of the next product.
     act: Act,
     q: Buffer,
@@ -38,7 +40,7 @@ impl Scratch {
         let (q, kv) = (config.head_count * e, config.head_count_kv * e);
         // `act` holds 4 bytes a value and 1.5 quantised; attention holds its sums once more.
         let widest = config.feed_forward_length.max(q).max(d);
-        let row = 2 * d + 2 * q + 2 * kv + 2 * config.feed_forward_length + widest * 11 / 8;
+        let row = 3 * d + 2 * q + 2 * kv + 2 * config.feed_forward_length + widest * 11 / 8;
         4 * (tokens.saturating_mul(row)).saturating_add(logit_rows.saturating_mul(config.vocab_size))
     }
 }
@@ -74,52 +76,50 @@ impl Model {
         cancel: &Cancel,
     ) -> Result<()> {
         let (config, weights) = (&self.config, &self.weights);
-        let embedding_scale =
-            if config.architecture.embedding_scaled { (config.embedding_length as f32).sqrt() } else { 1.0 };
-        let tables = self.frequencies.tables(cache.length(), tokens.len())?;
-        device.embed(tokens, &weights.embedding, embedding_scale, &mut scratch.x)?;
-        let mut post_norm = None;
+        let tables = self.frequencies.tables(cache.length(), tokens.len(), cache.capacity())?;
+        device.embed(tokens, &weights.embedding, config.embedding_scale, &mut scratch.x)?;
+        if let Some(positions) = &weights.positions {
+            device.add_positions(positions, cache.length(), &mut scratch.x)?;
+        }
+        let mut post = None;
         for (l, layer) in weights.layers.iter().enumerate() {
             cancel.check("the forward pass")?;
-            self.block(device, l, layer, post_norm, tables.of(config.is_local(l)), cache, scratch)?;
-            post_norm = self.optional_norm(layer.ffn_post_norm.as_deref());
+            self.block(device, l, layer, post, tables.of(config.is_local(l)), cache, scratch)?;
+            post = layer.ffn_post_norm.as_ref();
         }
         if rows.is_empty() {
             return Ok(());
         }
         let Scratch { x, delta, act, logits, .. } = scratch;
-        let norm = self.norm(&weights.output_norm);
-        let taken = precision([&weights.output], Precision::Sixteen);
-        device.add_norm(x, Some((delta, post_norm)), rows, norm, act, taken)?;
-        device.linear(act, [Product { weight: &weights.output, bias: None, fine: true, out: logits }])?;
-        if let Some(cap) = config.logit_softcap {
-            device.softcap(cap, logits);
-        }
+        let taken = precision([&weights.output.weight], Precision::Sixteen);
+        device.add_norm(x, Some(self.delta(delta, post)), rows, self.norm(&weights.output_norm), act, taken)?;
+        device.linear(act, [weights.output.fine(logits)])?;
+        device.finish_logits(config.logit_divisor, config.logit_softcap, logits);
         Ok(())
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result
-    /// is left in `scratch.delta` to the next norm; `post_norm` is the previous block's.
+    /// is left in `scratch.delta` to the next norm; `post` is what norms the previous block's.
     #[allow(clippy::too_many_arguments)] // what a block is given, each by its name
     fn block(
         &self,
         device: &Device,
         l: usize,
         layer: &Layer,
-        post_norm: Option<Norm<'_>>,
+        post: Option<&NormWeights>,
         rope: &RopeTable,
         cache: &mut Contiguous,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
-        let Scratch { x, delta, act, q, k, v, gate, up, .. } = scratch;
+        let Scratch { x, delta, attended, act, q, k, v, gate, up, .. } = scratch;
         let rows = 0..x.rows();
-        let before = (l > 0).then_some((&*delta, post_norm));
+        let before = (l > 0).then(|| self.delta(delta, post));
         let taken = precision([&layer.q.weight, &layer.k.weight, &layer.v.weight], Precision::Sixteen);
         device.add_norm(x, before, rows.clone(), self.norm(&layer.attn_norm), act, taken)?;
         device.linear(act, [layer.q.to(q), layer.k.fine(k), layer.v.fine(v)])?;
-        let head_norms = (self.optional_norm(layer.q_norm.as_deref()), self.optional_norm(layer.k_norm.as_deref()));
-        device.head_norm_rope((q, k), head_norms, config.head_length, rope);
+        let head_norms = [&layer.q_norm, &layer.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
+        device.head_norm_rope((q, k), head_norms.into(), config.head_length, rope);
         cache.append(device, l, k, v);
         let attention = Attention {
             heads: config.head_count,
@@ -129,22 +129,37 @@ impl Model {
             precision: precision([&layer.o.weight], Precision::Eight),
         };
         device.attention(q, cache.view(l), &attention, cache.length(), act)?;
-        device.linear(act, [layer.o.to(delta)])?;
+        device.linear(act, [layer.o.to(attended)])?;
 
-        let added = Some((&*delta, self.optional_norm(layer.attn_post_norm.as_deref())));
-        let taken = precision([&layer.gate.weight, &layer.up.weight], Precision::Eight);
-        device.add_norm(x, added, rows, self.norm(&layer.ffn_norm), act, taken)?;
-        device.linear(act, [layer.gate.to(gate), layer.up.to(up)])?;
+        let added = self.delta(attended, layer.attn_post_norm.as_ref());
+        let taken = precision([&layer.gate.as_ref().unwrap_or(&layer.up).weight, &layer.up.weight], Precision::Eight);
+        // In a parallel block this norm reads what the first one read.
+        let before = (!layer.parallel).then_some(added);
+        device.add_norm(x, before, rows, self.norm(&layer.ffn_norm), act, taken)?;
         let taken = precision([&layer.down.weight], Precision::Eight);
-        device.glu(config.architecture.activation, gate, up, act, taken)?;
+        match &layer.gate {
+            Some(projection) => {
+                device.linear(act, [projection.to(gate), layer.up.to(up)])?;
+                device.glu(config.architecture.activation, gate, Some(up), act, taken)?;
+            }
+            None => {
+                device.linear(act, [layer.up.to(up)])?;
+                device.glu(config.architecture.activation, up, None, act, taken)?;
+            }
+        }
+        if layer.parallel {
+            device.add(x, self.delta(attended, layer.attn_post_norm.as_ref()));
+        }
         device.linear(act, [layer.down.to(delta)])
     }
 
-    fn norm<'a>(&self, weight: &'a [f32]) -> Norm<'a> {
-        Norm { weight, eps: self.config.norm_eps }
+    fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
+        let kind = self.config.architecture.norm;
+        Norm { kind, weight: &weights.weight, bias: weights.bias.as_deref(), eps: self.config.norm_eps }
     }
 
-    fn optional_norm<'a>(&self, weight: Option<&'a [f32]>) -> Option<Norm<'a>> {
-        weight.map(|weight| self.norm(weight))
+    /// What a half block adds to x.
+    fn delta<'a>(&self, values: &'a Buffer, post: Option<&'a NormWeights>) -> Delta<'a> {
+        Delta { values, post: post.map(|post| self.norm(post)), scale: self.config.residual_scale }
     }
 }

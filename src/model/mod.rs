@@ -3,6 +3,7 @@
 mod arch;
 mod config;
 mod forward;
+mod plan;
 mod rope;
 mod weights;
 
@@ -45,6 +46,7 @@ pub struct Model {
     config: Config,
     weights: weights::Weights,
     weight_bytes: u64,
+    parameter_count: u64,
     frequencies: rope::Frequencies,
     tokenizer: Arc<Tokenizer>,
     name: String,
@@ -66,14 +68,14 @@ impl Model {
         arch::Architecture::find(config::architecture_name(gguf)?)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
-        let mut plan = weights::Plan::new(gguf);
-        let weights = plan.weights(&config)?;
-        let weight_bytes = plan.bytes() as u64;
+        let mut plan = plan::Plan::new(gguf);
+        let weights = weights::Weights::new(&mut plan, &config)?;
+        let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
         plan.load(&threads, &options.cancel, progress)?;
-        let frequencies = rope::Frequencies::new(&config, weights.rope_divisors.as_deref());
+        let frequencies = rope::Frequencies::new(&config, &weights.divisors);
         let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
-        Ok(Model { config, weights, weight_bytes, frequencies, tokenizer, name })
+        Ok(Model { config, weights, weight_bytes, parameter_count, frequencies, tokenizer, name })
     }
 
     /// The bytes that loading `gguf`, and a session with a context of `context_length` (0: the default), will need.
@@ -81,9 +83,9 @@ impl Model {
     pub fn memory(gguf: &Gguf, context_length: usize, kv_type: KvType, chunk: usize) -> Result<Memory> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
-        let mut plan = weights::Plan::new(gguf);
-        plan.weights(&config)?;
-        let context_length = config.session_context(context_length);
+        let mut plan = plan::Plan::new(gguf);
+        weights::Weights::new(&mut plan, &config)?;
+        let context_length = config.session_context(context_length)?;
         let shape = KvShape { tiles: context_length.div_ceil(TILE), ..config.kv_shape(kv_type) };
         let kv_cache = Contiguous::bytes(config.layer_count, shape).ok_or_else(|| {
             Error::invalid_argument(format!("a context of {context_length} positions is too long"))
@@ -118,7 +120,7 @@ impl Model {
 
     /// Numbers in the model's tensors.
     pub fn parameter_count(&self) -> u64 {
-        self.weights.parameter_count
+        self.parameter_count
     }
 
     /// Bytes of the packed weights.
@@ -132,8 +134,18 @@ const DEFAULT_CONTEXT: usize = 4096;
 
 impl Config {
     /// The context of a session that asked for `asked` positions, 0 meaning the default.
-    pub(crate) fn session_context(&self, asked: usize) -> usize {
-        if asked == 0 { self.context_length.min(DEFAULT_CONTEXT) } else { asked }
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the model has learned positions, and fewer.
+    pub(crate) fn session_context(&self, asked: usize) -> Result<usize> {
+        let context = if asked == 0 { self.context_length.min(DEFAULT_CONTEXT) } else { asked };
+        match self.learned_positions() {
+            Some(n) if context > n => {
+                let message = format!("a context of {context} tokens was asked for, but the model has {n} positions");
+                Err(Error::invalid_argument(message).with("context_length", context).with("expected", n))
+            }
+            _ => Ok(context),
+        }
     }
 
     /// The shape of a layer's cache, without its capacity.

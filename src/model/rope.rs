@@ -1,50 +1,129 @@
 //! Rotary frequencies and the tables of a call.
 
-use super::config::Config;
+use super::arch::Positions;
+use super::config::{Config, Rope, Scaling};
 use crate::device::RopeTable;
 use crate::error::Result;
 use crate::numeric::wide;
 
-/// Angle per position of each pair, in f64.
+/// Divisors of the frequencies that a file gives in tensors, (n/2) each.
+#[derive(Debug, Default)]
+pub(crate) struct Divisors {
+    /// `rope_freqs.weight`.
+    pub all: Option<Vec<f32>>,
+    /// `rope_factors_short.weight` and `rope_factors_long.weight`: for contexts up to the first training's, and beyond
+    /// (Ding et al., "LongRoPE", 2024).
+    pub short_and_long: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+/// Angle per position of each pair, in f64, and what cosines and sines are multiplied by.
+#[derive(Debug, Clone)]
+struct Table {
+    angles: Vec<f64>,
+    factor: f64,
+}
+
+/// The frequencies of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Frequencies {
     interleaved: bool,
-    global: Vec<f64>,
+    /// For sessions with a context up to `original_context`, and beyond.
+    short: Table,
+    long: Option<Table>,
+    original_context: usize,
     /// Of layers with a window, where they have their own.
-    local: Option<Vec<f64>>,
+    local: Option<Table>,
+}
+
+/// base^(-2i/n) of each pair.
+fn plain(base: f64, dims: usize) -> Vec<f64> {
+    (0..dims / 2).map(|i| wide::pow(base, -((2 * i) as f64) / dims as f64)).collect()
+}
+
+/// The frequencies stretched as `rope` says.
+fn scaled(rope: &Rope) -> Table {
+    let mut angles = plain(rope.base, rope.dims);
+    let factor = match rope.scaling {
+        Scaling::Linear(factor) => {
+            angles.iter_mut().for_each(|angle| *angle /= factor);
+            1.0
+        }
+        Scaling::Yarn { factor, beta_fast, beta_slow } => {
+            // The pair that turns `turns` times within the original context.
+            let (n, context) = (rope.dims as f64, rope.original_context as f64);
+            let pair =
+                |turns: f64| n * wide::ln(context / (turns * 2.0 * std::f64::consts::PI)) / (2.0 * wide::ln(rope.base));
+            let low = pair(beta_fast).floor().max(0.0);
+            let high = pair(beta_slow).ceil().min(n - 1.0);
+            for (i, angle) in angles.iter_mut().enumerate() {
+                let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                *angle = *angle / factor * ramp + *angle * (1.0 - ramp);
+            }
+            0.1 * wide::ln(factor) + 1.0
+        }
+    };
+    Table { angles, factor: rope.attention_factor.unwrap_or(1.0) * factor }
+}
+
+/// The frequencies divided one by one.
+fn divided(table: &Table, divisors: &[f32]) -> Table {
+    let angles = table.angles.iter().zip(divisors).map(|(angle, divisor)| angle / f64::from(*divisor));
+    Table { angles: angles.collect(), factor: table.factor }
 }
 
 impl Frequencies {
-    /// Frequency of pair i: base^(-2i/n) / (factor * divisor_i). `divisors` is `rope_freqs.weight` (n/2).
-    pub(crate) fn new(config: &Config, divisors: Option<&[f32]>) -> Self {
+    /// The frequencies of a model.
+    pub(crate) fn new(config: &Config, divisors: &Divisors) -> Self {
         let rope = &config.rope;
-        let frequency = |base: f64, i: usize| wide::pow(base, -((2 * i) as f64) / rope.dims as f64);
-        let pairs = 0..rope.dims / 2;
-        let divisor = |i: usize| divisors.map_or(1.0, |d| f64::from(d[i]));
+        let mut table = scaled(rope);
+        if let Some(all) = &divisors.all {
+            table = divided(&table, all);
+        }
+        let (short, long) = match &divisors.short_and_long {
+            Some((short, long)) => {
+                if rope.attention_factor.is_none() {
+                    let original = rope.original_context as f64;
+                    let ratio = config.context_length as f64 / original;
+                    if ratio > 1.0 {
+                        table.factor = (1.0 + wide::ln(ratio) / wide::ln(original)).sqrt();
+                    }
+                }
+                (divided(&table, short), Some(divided(&table, long)))
+            }
+            None => (table, None),
+        };
+        let local = Table { angles: plain(rope.local_base, rope.dims), factor: 1.0 };
         Frequencies {
-            interleaved: config.architecture.rope_interleaved,
-            global: pairs.clone().map(|i| frequency(rope.base, i) / (rope.linear_factor * divisor(i))).collect(),
-            local: config.architecture.local_rope.then(|| pairs.map(|i| frequency(rope.local_base, i)).collect()),
+            interleaved: config.architecture.positions == Positions::RotaryInterleaved,
+            short,
+            long,
+            original_context: rope.original_context,
+            local: config.architecture.local_rope.then_some(local),
         }
     }
 
-    /// The tables for `count` positions from `start` on: of layers without and with a window.
-    pub(crate) fn tables(&self, start: usize, count: usize) -> Result<Tables> {
-        let table = |frequencies: &[f64]| -> Result<RopeTable> {
-            let n = count * frequencies.len();
+    /// The tables for `count` positions from `start` on, in a session of `context` positions: of layers without and
+    /// with a window.
+    pub(crate) fn tables(&self, start: usize, count: usize, context: usize) -> Result<Tables> {
+        let table = |table: &Table| -> Result<RopeTable> {
+            let n = count * table.angles.len();
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
             let reserved = cos.try_reserve_exact(n).and_then(|()| sin.try_reserve_exact(n));
             reserved.map_err(|_| crate::Error::out_of_memory(format!("rotary tables of {n} angles cannot be had")))?;
             for position in start..start + count {
-                for frequency in frequencies {
-                    let (s, c) = wide::sin_cos(position as f64 * frequency);
-                    cos.push(c as f32);
-                    sin.push(s as f32);
+                for angle in &table.angles {
+                    let (s, c) = wide::sin_cos(position as f64 * angle);
+                    cos.push((c * table.factor) as f32);
+                    sin.push((s * table.factor) as f32);
                 }
             }
-            Ok(RopeTable { interleaved: self.interleaved, pairs: frequencies.len(), cos, sin })
+            Ok(RopeTable { interleaved: self.interleaved, pairs: table.angles.len(), cos, sin })
         };
-        Ok(Tables { global: table(&self.global)?, local: self.local.as_deref().map(table).transpose()? })
+        let global = match &self.long {
+            Some(long) if context > self.original_context => long,
+            _ => &self.short,
+        };
+        Ok(Tables { global: table(global)?, local: self.local.as_ref().map(table).transpose()? })
     }
 }
 

@@ -154,6 +154,56 @@ pub(crate) fn gelu_tanh<R: Real>(x: R) -> R {
     x.mul(x.splat(0.5)).mul(tanh(inner).add(x.splat(1.0)))
 }
 
+/// The error function (Cephes `erff`, `erfcf`), within 4 ulp: an odd polynomial near 0, elsewhere 1 - e^-x^2 / |x| times
+/// a polynomial in 1/x^2.
+#[inline(always)]
+pub(crate) fn erf<R: Real>(x: R) -> R {
+    let square = x.mul(x);
+    let small = x.mul(polynomial(
+        square,
+        &[
+            7.853_861_4e-5,
+            -8.010_193_6e-4,
+            5.188_328e-3,
+            -2.685_381_2e-2,
+            0.112_835_86,
+            -0.376_126_26,
+            std::f32::consts::FRAC_2_SQRT_PI,
+        ],
+    ));
+    let one = x.splat(1.0);
+    let a = x.abs();
+    let inverse = one.div(a);
+    let y = inverse.mul(inverse);
+    let middle = polynomial(
+        y,
+        &[
+            2.326_82e-2,
+            -0.138_703_94,
+            0.368_742_47,
+            -0.582_473_3,
+            0.621_000_47,
+            -0.494_451_53,
+            0.340_488,
+            -0.274_112_7,
+            0.563_825_96,
+        ],
+    );
+    let far = polynomial(
+        y,
+        &[-10.477_664, 12.977_199, -7.495_519, 2.921_019, -1.015_265_2, 0.421_846_34, -0.282_076_75, 0.564_189_5],
+    );
+    let tail = exp(x.splat(0.0).sub(square)).mul(inverse).mul(a.select_less(2.0, middle, far));
+    a.select_less(1.0, small, one.sub(tail).copysign(x))
+}
+
+/// GELU by the error function: 0.5 x (1 + erf(x / sqrt(2))) (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+pub(crate) fn gelu_erf<R: Real>(x: R) -> R {
+    let inner = erf(x.mul(x.splat(std::f32::consts::FRAC_1_SQRT_2)));
+    x.mul(x.splat(0.5)).mul(inner.add(x.splat(1.0)))
+}
+
 /// Functions on f64, for tables made at load and for samplers: accurate to about 1e-15, the same bits everywhere,
 /// since they use only operations that IEEE 754 fixes.
 pub(crate) mod wide {

@@ -13,9 +13,23 @@ pub fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
 }
 
-/// A file of tests/data that is kept compressed as `<path>.zst`.
+/// A file of tests/data that is kept compressed: `<path>.zst`, or `<path>.planes.zst`, where the first bytes of all
+/// 4-byte words stand before the second and so on, which packs floats better.
 pub fn unpacked(path: &str) -> Vec<u8> {
-    zstd::decode_all(&std::fs::read(data(&format!("{path}.zst"))).unwrap()[..]).unwrap()
+    let read = |name: String| std::fs::read(data(&name)).map(|packed| zstd::decode_all(&packed[..]).unwrap());
+    if let Ok(bytes) = read(format!("{path}.zst")) {
+        return bytes;
+    }
+    let planes = read(format!("{path}.planes.zst")).unwrap();
+    let n = planes.len() / 4;
+    let mut bytes: Vec<u8> = (0..4 * n).map(|i| planes[i % 4 * n + i / 4]).collect();
+    bytes.extend(&planes[4 * n..]);
+    bytes
+}
+
+/// A GGUF that is kept compressed.
+pub fn unpacked_gguf(path: &str) -> Gguf {
+    Gguf::from_bytes(unpacked(path)).unwrap()
 }
 
 /// SmolLM2-135M-Instruct, Q4_1 and Q8_0.
@@ -31,9 +45,13 @@ pub fn real_model(name: &str) -> PathBuf {
 }
 
 /// Loads a model.
-pub fn load(path: &Path) -> Arc<Model> {
-    let gguf = Gguf::open(path).unwrap();
-    Arc::new(Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap())
+pub fn load(gguf: &Gguf) -> Arc<Model> {
+    Arc::new(Model::load(gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap())
+}
+
+/// Loads a real model.
+pub fn load_real(name: &str) -> Arc<Model> {
+    load(&Gguf::open(&real_model(name)).unwrap())
 }
 
 /// An I32 tensor of non-negative numbers.

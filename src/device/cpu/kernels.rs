@@ -73,6 +73,9 @@ impl FromStr for Isa {
     }
 }
 
+/// out = activation(gate), times up where it is given: (activation, gate, up, out).
+type Gated = fn(Activation, &[f32], Option<&[f32]>, &mut [f32]);
+
 /// The kernels of one instruction set.
 pub(super) struct Kernels {
     /// The widest tile of columns that `linear` takes.
@@ -80,7 +83,7 @@ pub(super) struct Kernels {
     pub linear: fn(&Job<'_>),
     pub quantise: fn(&mut ActTile<'_>),
     pub sum_of_squares: fn(&[f32]) -> f32,
-    pub gated: fn(Activation, &[f32], &[f32], &mut [f32]),
+    pub gated: Gated,
     pub softcap: fn(f32, &mut [f32]),
     pub attend: fn(&Tile<'_>, usize, &mut Partial),
     pub merge: fn(&mut Partial, &Partial),
@@ -121,7 +124,7 @@ macro_rules! instance {
                 rows::sum_of_squares(s, x)
             }
             #[target_feature(enable = $features)]
-            fn gated(s: $simd, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+            fn gated(s: $simd, activation: Activation, gate: &[f32], up: Option<&[f32]>, out: &mut [f32]) {
                 rows::gated(s, activation, gate, up, out);
             }
             #[target_feature(enable = $features)]

@@ -2,8 +2,9 @@
 
 use super::act::{Act, ActTile, Precision};
 use super::packed::Weight;
+use super::scalar::tree_sum;
 use super::{Buffer, Device};
-use crate::device::{Activation, Norm, RopeTable};
+use crate::device::{Activation, Delta, Norm, NormKind, RopeTable};
 use crate::error::Result;
 
 /// Below this many values an op is done by the calling thread: waking the others would cost more.
@@ -32,12 +33,34 @@ impl Device {
         Ok(())
     }
 
-    /// x += delta, where delta is normed first if `post` is given; then act = norm(x). For the rows `rows` of x and
-    /// delta; act has rows.len() rows. `precision`: what act is wanted in.
+    /// x += W\[start..\], a row a token. W is (positions,D), x (T,D).
+    pub(crate) fn add_positions(&self, weight: &Weight, start: usize, x: &mut Buffer) -> Result<()> {
+        let mut row = vec![0.0; x.width];
+        let width = x.width;
+        for (position, x) in (start..).zip(x.data_mut().chunks_exact_mut(width)) {
+            weight.row(position, &mut row)?;
+            x.iter_mut().zip(&row).for_each(|(x, p)| *x += p);
+        }
+        Ok(())
+    }
+
+    /// x += delta.
+    pub(crate) fn add(&self, x: &mut Buffer, delta: Delta<'_>) {
+        let (width, small) = (x.width, x.data().len() <= SMALL);
+        let rows = x.data_mut().chunks_exact_mut(width).enumerate();
+        let work = |(t, x): (usize, &mut [f32])| {
+            let mut normed = delta.post.map(|_| vec![0.0; width]);
+            self.add_row(x, delta, t, normed.as_deref_mut().unwrap_or_default());
+        };
+        if small { rows.for_each(work) } else { self.threads.each(rows, work) }
+    }
+
+    /// x += delta, then act = norm(x). For the rows `rows` of x and delta; act has rows.len() rows. `precision`: what
+    /// act is wanted in.
     pub(crate) fn add_norm(
         &self,
         x: &mut Buffer,
-        delta: Option<(&Buffer, Option<Norm<'_>>)>,
+        delta: Option<Delta<'_>>,
         rows: std::ops::Range<usize>,
         norm: Norm<'_>,
         act: &mut Act,
@@ -56,14 +79,8 @@ impl Device {
         let work = |(mut tile, x): (ActTile<'_>, &mut [f32])| {
             let outs = tile.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
             for (t, (out, x)) in (rows.start + tile.start..).zip(outs) {
-                if let Some((delta, post)) = delta {
-                    match post {
-                        None => x.iter_mut().zip(delta.row(t)).for_each(|(x, d)| *x += d),
-                        Some(post) => {
-                            self.norm_row(delta.row(t), post, out);
-                            x.iter_mut().zip(out.iter()).for_each(|(x, d)| *x += d);
-                        }
-                    }
+                if let Some(delta) = delta {
+                    self.add_row(x, delta, t, out);
                 }
                 self.norm_row(x, norm, out);
             }
@@ -77,10 +94,30 @@ impl Device {
         Ok(())
     }
 
+    /// x += row t of delta; `normed` is room for that row, where it is normed.
+    fn add_row(&self, x: &mut [f32], delta: Delta<'_>, t: usize, normed: &mut [f32]) {
+        let values = match delta.post {
+            None => delta.values.row(t),
+            Some(post) => {
+                self.norm_row(delta.values.row(t), post, normed);
+                normed
+            }
+        };
+        x.iter_mut().zip(values).for_each(|(x, d)| *x += d * delta.scale);
+    }
+
     fn norm_row(&self, x: &[f32], norm: Norm<'_>, out: &mut [f32]) {
-        let r = self.norm_factor(x, norm.eps);
-        for ((out, x), w) in out.iter_mut().zip(x).zip(norm.weight) {
-            *out = (x * r) * w;
+        match norm.kind {
+            NormKind::Rms => out.copy_from_slice(x),
+            NormKind::Layer => {
+                let mean = sum(x) / x.len() as f32;
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
+            }
+        }
+        let r = self.norm_factor(out, norm.eps);
+        out.iter_mut().zip(norm.weight).for_each(|(out, w)| *out = (*out * r) * w);
+        if let Some(bias) = norm.bias {
+            out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
         }
     }
 
@@ -119,12 +156,12 @@ impl Device {
         }
     }
 
-    /// act = activation(gate) * up. gate and up are (T,F).
+    /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F).
     pub(crate) fn glu(
         &self,
         activation: Activation,
         gate: &Buffer,
-        up: &Buffer,
+        up: Option<&Buffer>,
         act: &mut Act,
         precision: Precision,
     ) -> Result<()> {
@@ -132,16 +169,38 @@ impl Device {
         act.reset(gate.rows(), width, precision, self.kernels.widest)?;
         self.each_tile(act, |tile| {
             let own = tile.start * width..(tile.start + tile.width) * width;
-            (self.kernels.gated)(activation, &gate.data()[own.clone()], &up.data()[own], tile.values);
+            let up = up.map(|up| &up.data()[own.clone()]);
+            (self.kernels.gated)(activation, &gate.data()[own.clone()], up, tile.values);
             (self.kernels.quantise)(tile);
         });
         Ok(())
     }
 
-    /// x = cap * tanh(x / cap).
-    pub(crate) fn softcap(&self, cap: f32, x: &mut Buffer) {
-        self.threads.each(x.data_mut().chunks_mut(SMALL), |part| (self.kernels.softcap)(cap, part));
+    /// x = x / divisor, then x = cap * tanh(x / cap); each where it is given.
+    pub(crate) fn finish_logits(&self, divisor: Option<f32>, cap: Option<f32>, x: &mut Buffer) {
+        if divisor.is_none() && cap.is_none() {
+            return;
+        }
+        self.threads.each(x.data_mut().chunks_mut(SMALL), |part| {
+            if let Some(divisor) = divisor {
+                part.iter_mut().for_each(|x| *x /= divisor);
+            }
+            if let Some(cap) = cap {
+                (self.kernels.softcap)(cap, part);
+            }
+        });
     }
+}
+
+/// The sum of x: lane i mod 16 takes x in ascending order, then the tree.
+fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane += x);
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x);
+    tree_sum(lanes)
 }
 
 /// (a, b) -> (a cos - b sin, a sin + b cos) for each pair of a head.

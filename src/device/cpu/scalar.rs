@@ -39,10 +39,11 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
     tree_sum(lanes)
 }
 
-/// out = activation(gate) * up.
-pub(super) fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = activation.apply(*gate) * up;
+/// out = activation(gate) * up, or activation(gate) alone.
+pub(super) fn gated(activation: Activation, gate: &[f32], up: Option<&[f32]>, out: &mut [f32]) {
+    for (i, (out, gate)) in out.iter_mut().zip(gate).enumerate() {
+        let y = activation.apply(*gate);
+        *out = up.map_or(y, |up| y * up[i]);
     }
 }
 

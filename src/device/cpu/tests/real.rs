@@ -96,6 +96,8 @@ fn check<S: Simd>(s: S, isa: Isa) {
     same!("tanh", |a, b, c| numeric::tanh(a));
     same!("silu", |a, b, c| numeric::silu(a));
     same!("gelu_tanh", |a, b, c| numeric::gelu_tanh(a));
+    same!("erf", |a, b, c| numeric::erf(a));
+    same!("gelu_erf", |a, b, c| numeric::gelu_erf(a));
     // In its domain alone.
     let n: Vec<f32> = (0..256).map(|i| (i % 254 - 126) as f32).collect();
     let m: Vec<f32> = (0..256).map(|i| 0.5 + i as f32 / 256.0 * 1.5).collect();

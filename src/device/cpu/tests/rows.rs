@@ -1,7 +1,7 @@
 //! Ops on rows: every instruction set and thread count against scalar, bit for bit, and against formulas in f64.
 
 use super::*;
-use crate::device::{Activation, Norm, RopeTable};
+use crate::device::{Activation, Delta, Norm, NormKind, RopeTable};
 use crate::numeric::wide;
 
 /// Widths below, at and beside multiples of the lanes.
@@ -31,6 +31,73 @@ fn precision(width: usize) -> Precision {
     if width.is_multiple_of(32) { Precision::Sixteen } else { Precision::Float }
 }
 
+/// The error function by Simpson's rule.
+fn erf(x: f64) -> f64 {
+    let (n, x) = (2000, x.clamp(-7.0, 7.0));
+    let h = x / f64::from(n);
+    let f = |i: i32| wide::exp(-(f64::from(i) * h).powi(2));
+    let sum: f64 = (1..n).map(|i| f(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    (f(0) + sum + f(n)) * h / 3.0 * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+#[test]
+fn layer_norm_and_the_scale_of_what_is_added_follow_the_formula() {
+    let devices = devices();
+    let mut rng = Rng::new(37);
+    for width in WIDTHS {
+        let t = if width == 576 { MANY } else { 13 };
+        let (x, delta) = (rng.floats(t * width), rng.floats(t * width));
+        let (weight, bias) = (rng.floats(width), rng.floats(width));
+        let norm = Norm { kind: NormKind::Layer, weight: &weight, bias: Some(&bias), eps: 1e-2 };
+        let values = buffer(width, &delta);
+        let added = Delta { values: &values, post: None, scale: 0.375 };
+        let run = |device: &Device| {
+            let (mut x, mut act) = (buffer(width, &x), Act::default());
+            device.add_norm(&mut x, Some(added), 0..t, norm, &mut act, Precision::Float).unwrap();
+            (x.data().to_vec(), act.values().to_vec())
+        };
+        let expected = run(&devices[0].1);
+        for (name, device) in &devices {
+            let found = run(device);
+            assert_same(&found.0, &expected.0, || format!("{name}: x, width {width}"));
+            assert_same(&found.1, &expected.1, || format!("{name}: norm, width {width}"));
+            let mut alone = buffer(width, &x);
+            device.add(&mut alone, added);
+            assert_same(alone.data(), &expected.0, || format!("{name}: add, width {width}"));
+        }
+        let sum = x.iter().zip(&delta).map(|(&x, &d)| (f64::from(x) + 0.375 * f64::from(d), 4.0));
+        assert_near(&expected.0, sum, 1e-7, "x + 0.375 delta");
+        for (x, y) in expected.0.chunks_exact(width).zip(expected.1.chunks_exact(width)) {
+            let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+            let mean = x.iter().sum::<f64>() / width as f64;
+            let square = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+            let r = 1.0 / (square + f64::from(1e-2f32)).sqrt();
+            let formula = x.iter().zip(&weight).zip(&bias).map(|((x, &w), &b)| {
+                let y = (x - mean) * r * f64::from(w) + f64::from(b);
+                (y, y.abs() + 1.0)
+            });
+            assert_near(y, formula, 1e-6, &format!("layer norm, width {width}"));
+        }
+    }
+}
+
+#[test]
+fn learned_positions_are_added() {
+    let mut rng = Rng::new(38);
+    let shape = Shape { format: Format::F32, rows: 9, columns: 24 };
+    let table = rng.floats(9 * 24);
+    let weight = packed(shape, bytemuck::cast_slice(&table));
+    let x = rng.floats(3 * 24);
+    let mut found = buffer(24, &x);
+    devices()[0].1.add_positions(&weight, 5, &mut found).unwrap();
+    let expected: Vec<f32> = x.iter().zip(&table[5 * 24..]).map(|(x, p)| x + p).collect();
+    assert_same(found.data(), &expected, || "positions".to_owned());
+}
+
+fn rms(weight: &[f32], eps: f32) -> Norm<'_> {
+    Norm { kind: NormKind::Rms, weight, bias: None, eps }
+}
+
 /// x and delta before, and what `add_norm` made of them: x after, act.
 fn add_norm(
     device: &Device,
@@ -43,7 +110,16 @@ fn add_norm(
     let delta = delta.map(|delta| buffer(width, delta));
     let mut act = Act::default();
     let precision = precision(width);
-    device.add_norm(&mut x, delta.as_ref().map(|d| (d, post)), rows.clone(), norm, &mut act, precision).unwrap();
+    device
+        .add_norm(
+            &mut x,
+            delta.as_ref().map(|values| Delta { values, post, scale: 1.0 }),
+            rows.clone(),
+            norm,
+            &mut act,
+            precision,
+        )
+        .unwrap();
     assert_eq!((act.rows(), act.width()), (rows.len(), width));
     (x.data().to_vec(), act)
 }
@@ -57,7 +133,7 @@ fn add_norm_is_the_same_everywhere() {
             let t = if width == 576 { MANY } else { 13 };
             let (x, delta) = (random_floats(&mut rng, t * width, numbers), random_floats(&mut rng, t * width, numbers));
             let (weight, post) = (rng.floats(width), rng.floats(width));
-            let (norm, post) = (Norm { weight: &weight, eps: 1e-5 }, Norm { weight: &post, eps: 1e-6 });
+            let (norm, post) = (rms(&weight, 1e-5), rms(&post, 1e-6));
             for (delta, post) in [(None, None), (Some(&delta[..]), None), (Some(&delta), Some(post))] {
                 for rows in [0..t, t - 1..t, 3..t - 2] {
                     let run = |device| add_norm(device, width, (&x, delta), (norm, post), rows.clone());
@@ -86,7 +162,7 @@ fn add_norm_follows_the_formula() {
         let t = 6;
         let (x, delta) = (rng.floats(t * width), rng.floats(t * width));
         let (weight, post_weight) = (rng.floats(width), rng.floats(width));
-        let (norm, post) = (Norm { weight: &weight, eps: 1e-2 }, Norm { weight: &post_weight, eps: 1e-3 });
+        let (norm, post) = (rms(&weight, 1e-2), rms(&post_weight, 1e-3));
         for (with_delta, post) in [(false, None), (true, None), (true, Some(post))] {
             let rows = 1..5;
             let (x1, act) = add_norm(&device, width, (&x, with_delta.then_some(&delta)), (norm, post), rows.clone());
@@ -149,7 +225,7 @@ fn heads_are_normed_and_rotated() {
                 let (t, heads, kv_heads) = (9, 8, 2);
                 let (q, k) = (rng.floats(t * heads * e), rng.floats(t * kv_heads * e));
                 let (q_weight, k_weight) = (rng.floats(e), rng.floats(e));
-                let norm = |weight| with_norm.then_some(Norm { weight, eps: 1e-5 });
+                let norm = |weight| with_norm.then_some(rms(weight, 1e-5));
                 let norms = (norm(&q_weight[..]), norm(&k_weight[..]));
                 let table = rope_table(t, pairs, interleaved);
                 let run = |device: &Device| {
@@ -192,7 +268,7 @@ fn heads_are_normed_and_rotated() {
 fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
     let devices = devices();
     let mut rng = Rng::new(34);
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
         for width in WIDTHS {
             for numbers in [Numbers::Ordinary, Numbers::NotFinite] {
                 let t = if width == 576 { MANY } else { 13 };
@@ -201,9 +277,17 @@ fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
                 let run = |device: &Device| {
                     let mut act = Act::default();
                     let (gate, up) = (buffer(width, &gate), buffer(width, &up));
-                    device.glu(activation, &gate, &up, &mut act, precision(width)).unwrap();
+                    device.glu(activation, &gate, Some(&up), &mut act, precision(width)).unwrap();
                     act
                 };
+                // Alone it is what it is with a gate of one.
+                for (name, device) in &devices {
+                    let (mut alone, mut one) = (Act::default(), Act::default());
+                    let (gate, ones) = (buffer(width, &gate), buffer(width, &vec![1.0; t * width]));
+                    device.glu(activation, &gate, None, &mut alone, Precision::Float).unwrap();
+                    device.glu(activation, &gate, Some(&ones), &mut one, Precision::Float).unwrap();
+                    assert_same(alone.values(), one.values(), || format!("{name}: {activation:?} alone"));
+                }
                 let expected = run(&devices[0].1);
                 for (name, device) in &devices[1..] {
                     let found = run(device);
@@ -215,11 +299,15 @@ fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
                 if numbers == Numbers::Ordinary {
                     let formula = gate.iter().zip(&up).map(|(&g, &u)| {
                         let (g, u) = (f64::from(g), f64::from(u));
-                        let inner = match activation {
-                            Activation::Silu => g,
-                            Activation::GeluTanh => 2.0 * 0.797_884_560_802_865_4 * (g + 0.044715 * g * g * g),
+                        let share = match activation {
+                            Activation::Silu => 1.0 / (1.0 + wide::exp(-g)),
+                            Activation::GeluTanh => {
+                                let inner = 2.0 * 0.797_884_560_802_865_4 * (g + 0.044715 * g * g * g);
+                                1.0 / (1.0 + wide::exp(-inner))
+                            }
+                            Activation::GeluErf => 0.5 * (1.0 + erf(g * std::f64::consts::FRAC_1_SQRT_2)),
                         };
-                        (g / (1.0 + wide::exp(-inner)) * u, (g * u).abs())
+                        (g * share * u, (g * u).abs())
                     });
                     assert_near(expected.values(), formula, 3e-7, &format!("{activation:?}"));
                 }
@@ -236,9 +324,15 @@ fn the_cap_is_the_same_everywhere_and_follows_the_formula() {
         let x: Vec<f32> = random_floats(&mut rng, n, Numbers::NotFinite).into_iter().map(|x| 90.0 * x).collect();
         let run = |device: &Device| {
             let mut x = buffer(n, &x);
-            device.softcap(30.0, &mut x);
+            device.finish_logits(None, Some(30.0), &mut x);
             x.data().to_vec()
         };
+        for (name, device) in &devices {
+            let mut divided = buffer(n, &x);
+            device.finish_logits(Some(4.0), None, &mut divided);
+            let quarters: Vec<f32> = x.iter().map(|x| x * 0.25).collect();
+            assert_same(divided.data(), &quarters, || format!("{name}: divided"));
+        }
         let expected = run(&devices[0].1);
         for (name, device) in &devices[1..] {
             assert_same(&run(device), &expected, || format!("{name}: {n} values"));

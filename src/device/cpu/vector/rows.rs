@@ -24,17 +24,27 @@ pub(in super::super) fn sum_of_squares<S: Simd>(s: S, x: &[f32]) -> f32 {
     tree_sum(lanes)
 }
 
-/// out = activation(gate) * up.
+/// out = activation(gate) * up, or activation(gate) alone.
 #[inline(always)]
-pub(in super::super) fn gated<S: Simd>(s: S, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(in super::super) fn gated<S: Simd>(
+    s: S,
+    activation: Activation,
+    gate: &[f32],
+    up: Option<&[f32]>,
+    out: &mut [f32],
+) {
     let n = out.len();
     let whole = n - n % S::LANES;
     for i in (0..whole).step_by(S::LANES) {
-        let v = activation.apply(s.load(&gate[i..])).mul(s.load(&up[i..]));
-        s.store(v, &mut out[i..]);
+        let y = activation.apply(s.load(&gate[i..]));
+        match up {
+            Some(up) => s.store(y.mul(s.load(&up[i..])), &mut out[i..]),
+            None => s.store(y, &mut out[i..]),
+        }
     }
     for i in whole..n {
-        out[i] = activation.apply(gate[i]) * up[i];
+        let y = activation.apply(gate[i]);
+        out[i] = up.map_or(y, |up| y * up[i]);
     }
 }
 
