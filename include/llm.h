@@ -6,25 +6,29 @@
  * Status and errors. A function that can fail returns an llm_status_t and takes `llm_error_t **error` last, which may
  * be NULL. If it is not, *error is always written: NULL on success, a new object for the caller to free on failure (its
  * old value is neither read nor freed). All other outputs are written on success only, and a call that fails or is
- * cancelled leaves its object as it was. Any call can return INVALID_ARGUMENT (an argument that is NULL without being
- * marked @nullable, or outside its domain), FAILED_PRECONDITION (a stale or poisoned handle, a call in a child process
- * after fork) and INTERNAL (a defect of the library: the exclusive object of that call can only be freed then); @status
- * names the others.
+ * cancelled leaves its object as it was, where its own text does not say otherwise. Any call can return INVALID_ARGUMENT
+ * (an argument that is NULL without being marked @nullable, or outside its domain), FAILED_PRECONDITION (a poisoned
+ * handle, a call in a child process after fork) and INTERNAL (a defect of the library: the exclusive object of that call
+ * can only be freed then); @status names the others.
+ *
+ * A process that used the library and forks keeps it in the parent; in the child every call but those on errors fails.
  *
  * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_cancel_t) do not change, are reference
  * counted (_retain, _free) and may be used from any number of threads at once. Exclusive objects (llm_session_t,
  * llm_sampler_t, llm_decoder_t) belong to one call at a time: entered twice they return BUSY, from another thread and
  * from their own callbacks alike. Objects keep alive what they need, so the order of frees does not matter; a free
  * while a call is running takes effect when that call ends; freeing NULL does nothing. Handles that a function returns
- * are the caller's to free, unless it says otherwise.
+ * are the caller's to free, unless it says otherwise. A handle of another kind is refused in every build. Using one
+ * that was freed is a defect of the caller: builds with the feature check-handles, debug builds among them, answer
+ * FAILED_PRECONDITION; others answer so where they can see it.
  *
- * Text in is a pointer and a length in bytes, UTF-8, or a zero-terminated string and LLM_NUL_TERMINATED; with length 0
- * the pointer may be NULL. Text out is an llm_view_t (borrowed: each function says for how long) or an llm_bytes_t
+ * Text in is a pointer and a length in bytes, or a zero-terminated string and LLM_NUL_TERMINATED; with length 0 the
+ * pointer may be NULL. It is UTF-8, and any bytes where a tokenizer takes it. Text out is an llm_view_t (borrowed: each function says for how long) or an llm_bytes_t
  * (the caller's). Buffers may likewise be NULL when their capacity is 0.
  *
  * Structs begin with struct_size, which is sizeof of the struct as the caller was compiled. Fields may be added at the
- * end: older callers keep working. For parameters call the _init function; for a struct that the library fills set
- * struct_size. Reserved fields are zero.
+ * end: older callers keep working, and newer ones if the fields that this library does not know are zero. For parameters
+ * call the _init function; for a struct that the library fills set struct_size. Reserved fields are zero.
  *
  * Callbacks run on the thread of the call that takes them unless they say otherwise; they must not throw, unwind or
  * longjmp through the library.
@@ -137,14 +141,16 @@ typedef struct llm_bytes_t llm_bytes_t;
 
 /**
  * A switch that stops calls: pass it to a load, or set it on a session, and request from any thread. Calls look at it
- * between layers and return CANCELLED. Shared, reference counted; it stays requested until it is reset.
+ * when they begin and between layers, and return CANCELLED. Shared, reference counted; it stays requested until it is
+ * reset.
  *
  * @code{.c}
- * llm_cancel_t *cancel;
- * if (llm_cancel_new(&cancel, NULL) == LLM_STATUS_OK && llm_session_set_cancel(session, cancel, NULL) == LLM_STATUS_OK) {
- *     // in a signal handler or on another thread:
- *     llm_cancel_request(cancel);
- * }
+ * static llm_cancel_t *cancel; // as long as anyone may request
+ * static void on_interrupt(int number) { (void)number; llm_cancel_request(cancel); }
+ * // ...
+ * if (llm_cancel_new(&cancel, NULL) == LLM_STATUS_OK && llm_session_set_cancel(session, cancel, NULL) == LLM_STATUS_OK)
+ *     signal(SIGINT, on_interrupt);
+ * // ... when the handler is gone:
  * llm_cancel_free(cancel);
  * @endcode
  */
@@ -230,6 +236,11 @@ typedef struct llm_sampler_t llm_sampler_t;
 
 /**
  * One conversation: the tokens so far, their keys and values, and how to go on. Exclusive. It keeps its model alive.
+ *
+ * A generation begins with llm_session_start, or with the first llm_session_next after tokens were appended. It ends
+ * with a finish reason; llm_session_next is then FAILED_PRECONDITION until another begins. llm_session_start, appending,
+ * truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
+ * llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
  *
  * @code{.c}
  * llm_session_t *session;
@@ -453,11 +464,13 @@ typedef struct llm_session_params_t {
      */
     size_t struct_size;
     /**
-     * Positions in the key/value cache; 0 means the model's own context, at most 4096.
+     * Positions in the key/value cache. 0 means the context that the model was trained for, or 4096 if that is longer;
+     * a number is taken as it is.
      */
     uint32_t context_length;
     /**
-     * Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one.
+     * Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one,
+     * at most 1024.
      */
     uint32_t threads;
     /**
@@ -618,8 +631,8 @@ typedef struct llm_generate_params_t {
 typedef int32_t llm_finish_reason_t;
 
 /**
- * Takes a token and the text that is complete with it (UTF-8 of `size` bytes, not zero-terminated, may be empty,
- * borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
+ * Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
+ * empty, borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
  * llm_session_free, which takes effect when the generation returns.
  */
 typedef bool (*llm_token_callback_t)(llm_token_t token,
@@ -859,7 +872,7 @@ typedef struct llm_timings_t {
 #define LLM_FINISH_EOG 1
 
 /**
- * A stop string appeared; it and what follows are not part of the text.
+ * A stop string appeared; it and what follows are not part of the text. The tokens that made it stay in the session.
  */
 #define LLM_FINISH_STOP 2
 
@@ -874,7 +887,7 @@ typedef struct llm_timings_t {
 #define LLM_FINISH_CONTEXT_FULL 4
 
 /**
- * The callback of llm_session_generate asked to stop.
+ * The callback of llm_session_generate asked to stop. The generation has not ended: it may go on.
  */
 #define LLM_FINISH_ABORTED 5
 
@@ -2137,13 +2150,14 @@ llm_status_t llm_sampler_reset(llm_sampler_t *LLM_NONNULL sampler,
                                llm_error_t **LLM_NULLABLE error);
 
 /**
- * Makes a session. The key/value cache is taken here.
+ * Makes a session. Address space for the whole key/value cache is taken here, memory as positions are first used.
  *
  * @param[in] model The model.
  * @param[in] params @nullable How; NULL means the defaults.
  * @param[out] session The session, to be freed with llm_session_free.
  * @param[out] error @nullable Why it failed.
- * @status OUT_OF_MEMORY; UNSUPPORTED if the machine lacks the instruction set
+ * @status OUT_OF_MEMORY; UNSUPPORTED if the machine lacks the instruction set, or for a field that is not known;
+ *     INVALID_ARGUMENT for a context longer than the positions of a model that has learned them
  * @thread any
  */
 LLM_API
@@ -2185,7 +2199,8 @@ llm_status_t llm_session_append_tokens(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session.
  * @param[in] text Any bytes.
  * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
- * @param[in] flags LLM_ENCODE_ bits.
+ * @param[in] flags LLM_ENCODE_ bits; LLM_ENCODE_ADD_SPECIAL is for the first text of a session: it adds the model's
+ *     beginning token each time.
  * @param[out] count @nullable How many tokens were appended.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags, or a model without tokenizer)
@@ -2240,7 +2255,8 @@ llm_status_t llm_session_logits(llm_session_t *LLM_NONNULL session,
 
 /**
  * Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
- * one is withheld until that is known. Stop strings stay until they are removed.
+ * one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
+ * stop string cannot match one, and those that end a turn end the generation anyway.
  *
  * @param[in] session A session.
  * @param[in] text UTF-8, not empty.
@@ -2257,7 +2273,7 @@ llm_status_t llm_session_add_stop(llm_session_t *LLM_NONNULL session,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
- * Removes all stop strings.
+ * Removes all stop strings. Text that was withheld for them is given out with the next token's.
  *
  * @param[in] session A session.
  * @param[out] error @nullable Why it failed.
@@ -2270,7 +2286,8 @@ llm_status_t llm_session_clear_stops(llm_session_t *LLM_NONNULL session,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
- * Begins a generation: sets the sampler and the limits, and counts tokens from here.
+ * Begins a generation: sets the sampler and the limits, and counts tokens from here. The same tokens, sampler and seed
+ * give the same text: to try again differently, give another seed.
  *
  * @param[in] session A session.
  * @param[in] sampler @nullable Its steps and seed are copied, it begins at the seed with the
@@ -2288,15 +2305,17 @@ llm_status_t llm_session_start(llm_session_t *LLM_NONNULL session,
                                llm_error_t **LLM_NULLABLE error);
 
 /**
- * Generates a token, appends it and processes it.
+ * Chooses the next token and appends it. The token is processed when something needs what follows it: by the next call
+ * of this function, by llm_session_logits, or together with tokens that are appended.
  *
- * An end-of-generation token is given with the text that was withheld before it, and is not appended. After a finish
- * this is FAILED_PRECONDITION until tokens are appended or llm_session_start is called. Without llm_session_start the
- * most probable tokens are taken, without limits.
+ * An end-of-generation token is given with the text that was withheld before it, and is not appended. Without
+ * llm_session_start the most probable tokens are taken, without limits. On failure no token is appended.
  *
  * @param[in] session A session.
  * @param[out] token The token; LLM_TOKEN_NONE if the context had no room for one.
- * @param[out] text The text that is complete with it, UTF-8, may be empty; lives until the next call on the session.
+ * @param[out] text The text that is complete with it, may be empty; lives until the next call on the session. Whole
+ *     characters of UTF-8, except that bytes which the model generates and which cannot become a character come as
+ *     they are, and that the text of a finish may end within a character.
  * @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
@@ -2311,7 +2330,8 @@ llm_status_t llm_session_next(llm_session_t *LLM_NONNULL session,
                               llm_error_t **LLM_NULLABLE error);
 
 /**
- * Generates until the end: llm_session_next in a loop.
+ * Generates until the end: llm_session_next in a loop. If it fails or is cancelled, the tokens that `on_token` got stay
+ * in the session.
  *
  * @param[in] session A session.
  * @param[in] on_token Called with every token, on this thread.
@@ -2328,6 +2348,22 @@ llm_status_t llm_session_generate(llm_session_t *LLM_NONNULL session,
                                   void *LLM_NULLABLE user_data,
                                   llm_finish_reason_t *LLM_NONNULL finish_reason,
                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of a character
+ * that is not complete. For callers that stop on their own.
+ *
+ * @param[in] session A session.
+ * @param[out] text The text, may be empty; lives until the next call on the session.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_flush(llm_session_t *LLM_NONNULL session,
+                               llm_view_t *LLM_NONNULL text,
+                               llm_error_t **LLM_NULLABLE error);
 
 /**
  * The number of tokens in the session.
@@ -2365,7 +2401,7 @@ llm_status_t llm_session_context_length(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session.
  * @param[out] tokens Room for `capacity` tokens.
  * @param[in] capacity In tokens, at least llm_session_length.
- * @param[out] count How many were written.
+ * @param[out] count How many there are; also written with BUFFER_TOO_SMALL.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, BUFFER_TOO_SMALL
  * @thread one at a time

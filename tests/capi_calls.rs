@@ -183,8 +183,9 @@ fn caller(api: &Api, function: &Function) -> String {
                 format!("    if (status == LLM_STATUS_OK && {name}) {free}_free({name}_value);\n")
             });
             text += &free;
-            // The one documented exception tells the room that is needed.
-            let exception = function.name == "llm_tokenizer_encode" && name == "count";
+            // The documented exceptions tell the room that is needed.
+            let exception =
+                ["llm_tokenizer_encode", "llm_session_tokens"].contains(&&*function.name) && name == "count";
             let allowed = if exception { "LLM_STATUS_BUFFER_TOO_SMALL" } else { "LLM_STATUS_OK" };
             writeln!(
                 text,

@@ -64,7 +64,11 @@ fn bad_calls_have_their_error_and_change_nothing() {
     assert!(matches!(session.add_stop(b"\xFF"), Err(Error::InvalidArgument(_))));
     assert_eq!(session.tokens(), [7, 8, 9]);
     assert_eq!(bits(&mut session), before);
-    session.append(&[1; 29]).unwrap();
+    session.append(&[1; 28]).unwrap();
+    // The generated token takes a place though it is not processed yet.
+    session.next(&mut greedy()).unwrap();
+    let error = session.append(&[1]).unwrap_err();
+    assert_eq!((error.fact("tokens"), error.fact("length")), (Some("1"), Some("32")));
 }
 
 #[test]
@@ -209,6 +213,39 @@ fn a_stop_string_ends_the_text_before_it() {
     // Text that only begins a stop string is given out in the end.
     session.add_stop(format!("{}#", &whole[whole.len() - 6..]).as_bytes()).unwrap();
     assert_eq!(run(&mut session), (whole, FinishReason::Length));
+}
+
+#[test]
+fn withheld_text_is_given_out_by_flush_and_otherwise_dropped_when_another_generation_begins() {
+    let mut session = session(&smollm2(), 256);
+    session.append_text(b"The capital of France is", EncodeOptions::default()).unwrap();
+    session.add_stop(b" Paris, or not").unwrap();
+    let next = session.next(&mut greedy()).unwrap();
+    assert_eq!((next.text, next.finish), (&b""[..], None));
+    assert_eq!(session.flush(), b" Paris");
+    assert_eq!(session.flush(), b"");
+    assert!(matches!(session.next(&mut greedy()), Err(Error::FailedPrecondition(_))));
+    // What is appended does not complete a stop string that was begun before.
+    session.truncate(5).unwrap();
+    assert_eq!(session.next(&mut greedy()).unwrap().text, b"");
+    session.append_text(b", or", EncodeOptions::default()).unwrap();
+    session.clear_stops();
+    session.add_stop(b" not").unwrap();
+    let text = session.next(&mut greedy()).unwrap().text.to_vec();
+    assert!(!text.starts_with(b" Paris"), "{}", String::from_utf8_lossy(&text));
+}
+
+#[test]
+fn a_request_to_stop_is_seen_by_the_next_step() {
+    let mut session = session(&tiny(), 32);
+    session.append(&[1, 2, 3]).unwrap();
+    let cancel = Cancel::new();
+    session.set_cancel(cancel.clone());
+    cancel.request();
+    assert!(matches!(session.next(&mut greedy()), Err(Error::Cancelled(_))));
+    assert_eq!(session.tokens(), [1, 2, 3]);
+    cancel.reset();
+    session.next(&mut greedy()).unwrap();
 }
 
 #[test]

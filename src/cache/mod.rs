@@ -45,17 +45,6 @@ impl Contiguous {
         self.capacity
     }
 
-    /// `CacheFull` if `count` more positions do not fit.
-    pub(crate) fn check_room(&self, count: usize) -> Result<()> {
-        if count <= self.capacity - self.length {
-            return Ok(());
-        }
-        let (length, capacity) = (self.length, self.capacity);
-        let message = format!("{count} more tokens do not fit: {length} of the context's {capacity} are in use");
-        let error = Error::cache_full(message).with("tokens", count);
-        Err(error.with("length", length).with("context_length", capacity))
-    }
-
     /// Writes a layer's keys and values of the positions after the held ones. They count once `commit` was called.
     pub(crate) fn append(&mut self, device: &Device, layer: usize, k: &Buffer, v: &Buffer) {
         let bytes = &mut self.memory[layer * self.layer_bytes..(layer + 1) * self.layer_bytes];

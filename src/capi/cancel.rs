@@ -7,14 +7,16 @@ use super::status::llm_status_t;
 use crate::Cancel;
 
 /// A switch that stops calls: pass it to a load, or set it on a session, and request from any thread. Calls look at it
-/// between layers and return CANCELLED. Shared, reference counted; it stays requested until it is reset.
+/// when they begin and between layers, and return CANCELLED. Shared, reference counted; it stays requested until it is
+/// reset.
 ///
 /// @code{.c}
-/// llm_cancel_t *cancel;
-/// if (llm_cancel_new(&cancel, NULL) == LLM_STATUS_OK && llm_session_set_cancel(session, cancel, NULL) == LLM_STATUS_OK) {
-///     // in a signal handler or on another thread:
-///     llm_cancel_request(cancel);
-/// }
+/// static llm_cancel_t *cancel; // as long as anyone may request
+/// static void on_interrupt(int number) { (void)number; llm_cancel_request(cancel); }
+/// // ...
+/// if (llm_cancel_new(&cancel, NULL) == LLM_STATUS_OK && llm_session_set_cancel(session, cancel, NULL) == LLM_STATUS_OK)
+///     signal(SIGINT, on_interrupt);
+/// // ... when the handler is gone:
 /// llm_cancel_free(cancel);
 /// @endcode
 pub struct llm_cancel_t {
@@ -70,7 +72,7 @@ pub unsafe extern "C" fn llm_cancel_free(cancel: *mut llm_cancel_t) {
 /// @thread any, signal handlers included
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_cancel_request(cancel: *const llm_cancel_t) {
-    bare!((), {
+    signal!({
         handle::peek(cancel)?.request();
         Some(())
     })

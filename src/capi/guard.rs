@@ -1,9 +1,10 @@
 //! The boundary: nothing that happens inside a C function may kill the host program.
 //!
-//! Three macros, one of which is the whole body of every exported function:
+//! Four macros, one of which is the whole body of every exported function:
 //! - `fallible!(error, { … })` for functions that return a status;
 //! - `value!(default, { … })` for functions that return something else or nothing, and have a default to return;
-//! - `bare!(default, { … })` likewise, for what must work in a forked child or in a signal handler.
+//! - `bare!(default, { … })` likewise, for what must work in a forked child;
+//! - `signal!({ … })` for what a signal handler may call: its body cannot panic.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +52,13 @@ macro_rules! bare {
     };
 }
 
+macro_rules! signal {
+    ($body:block) => {
+        // SAFETY: an exported function is unsafe: its caller promises what its documentation asks of each pointer.
+        unsafe { $crate::capi::guard::signal(function_name!(), || $body) }
+    };
+}
+
 pub(super) fn name_of<T>(_: T) -> &'static str {
     let path = std::any::type_name::<T>();
     let function = path.strip_suffix("::here").unwrap_or(path);
@@ -90,9 +98,19 @@ pub(super) fn value<R>(name: impl Fn() -> &'static str, default: R, body: impl F
     result.ok().flatten().unwrap_or(default)
 }
 
-/// As [`value`], but also in a forked child, and with nothing that a signal handler may not do.
+/// As [`value`], but also in a forked child.
 pub(super) fn bare<R>(name: impl Fn() -> &'static str, default: R, body: impl FnOnce() -> Option<R>) -> R {
     caught(&name, body).ok().flatten().unwrap_or(default)
+}
+
+/// Runs a body that cannot panic, with nothing around it: thread-local state, which a panic's guard has, may be
+/// allocated on first use. Builds in which tests inject panics do guard it.
+pub(super) fn signal(name: impl Fn() -> &'static str, body: impl FnOnce() -> Option<()>) {
+    if cfg!(any(debug_assertions, feature = "test-hooks")) {
+        let _ = caught(&name, body);
+    } else {
+        let _ = body();
+    }
 }
 
 /// Runs `body`; a panic becomes its text.

@@ -22,6 +22,11 @@ use crate::sample::{Sampler, Step};
 
 /// One conversation: the tokens so far, their keys and values, and how to go on. Exclusive. It keeps its model alive.
 ///
+/// A generation begins with llm_session_start, or with the first llm_session_next after tokens were appended. It ends
+/// with a finish reason; llm_session_next is then FAILED_PRECONDITION until another begins. llm_session_start, appending,
+/// truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
+/// llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
+///
 /// @code{.c}
 /// llm_session_t *session;
 /// if (llm_session_new(model, NULL, &session, &error) == LLM_STATUS_OK
@@ -65,13 +70,13 @@ pub type llm_finish_reason_t = i32;
 pub const LLM_FINISH_NONE: llm_finish_reason_t = 0;
 /// The model ended it with an end-of-generation token.
 pub const LLM_FINISH_EOG: llm_finish_reason_t = 1;
-/// A stop string appeared; it and what follows are not part of the text.
+/// A stop string appeared; it and what follows are not part of the text. The tokens that made it stay in the session.
 pub const LLM_FINISH_STOP: llm_finish_reason_t = 2;
 /// max_tokens were generated.
 pub const LLM_FINISH_LENGTH: llm_finish_reason_t = 3;
 /// The session's context is full.
 pub const LLM_FINISH_CONTEXT_FULL: llm_finish_reason_t = 4;
-/// The callback of llm_session_generate asked to stop.
+/// The callback of llm_session_generate asked to stop. The generation has not ended: it may go on.
 pub const LLM_FINISH_ABORTED: llm_finish_reason_t = 5;
 
 /// What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
@@ -101,19 +106,20 @@ unsafe impl Growing for llm_timings_t {
     };
 }
 
-/// Takes a token and the text that is complete with it (UTF-8 of `size` bytes, not zero-terminated, may be empty,
-/// borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
+/// Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
+/// empty, borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
 /// llm_session_free, which takes effect when the generation returns.
 pub type llm_token_callback_t =
     Option<unsafe extern "C" fn(token: llm_token_t, text: *const c_char, size: usize, user_data: *mut c_void) -> bool>;
 
-/// Makes a session. The key/value cache is taken here.
+/// Makes a session. Address space for the whole key/value cache is taken here, memory as positions are first used.
 ///
 /// @param[in] model The model.
 /// @param[in] params @nullable How; NULL means the defaults.
 /// @param[out] session The session, to be freed with llm_session_free.
 /// @param[out] error @nullable Why it failed.
-/// @status OUT_OF_MEMORY; UNSUPPORTED if the machine lacks the instruction set
+/// @status OUT_OF_MEMORY; UNSUPPORTED if the machine lacks the instruction set, or for a field that is not known;
+///     INVALID_ARGUMENT for a context longer than the positions of a model that has learned them
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -173,7 +179,8 @@ pub unsafe extern "C" fn llm_session_append_tokens(
 /// @param[in] session A session.
 /// @param[in] text Any bytes.
 /// @param[in] text_size Their number, or LLM_NUL_TERMINATED.
-/// @param[in] flags LLM_ENCODE_ bits.
+/// @param[in] flags LLM_ENCODE_ bits; LLM_ENCODE_ADD_SPECIAL is for the first text of a session: it adds the model's
+///     beginning token each time.
 /// @param[out] count @nullable How many tokens were appended.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags, or a model without tokenizer)
@@ -255,7 +262,8 @@ pub unsafe extern "C" fn llm_session_logits(
 }
 
 /// Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
-/// one is withheld until that is known. Stop strings stay until they are removed.
+/// one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
+/// stop string cannot match one, and those that end a turn end the generation anyway.
 ///
 /// @param[in] session A session.
 /// @param[in] text UTF-8, not empty.
@@ -277,7 +285,7 @@ pub unsafe extern "C" fn llm_session_add_stop(
     })
 }
 
-/// Removes all stop strings.
+/// Removes all stop strings. Text that was withheld for them is given out with the next token's.
 ///
 /// @param[in] session A session.
 /// @param[out] error @nullable Why it failed.
@@ -295,7 +303,8 @@ pub unsafe extern "C" fn llm_session_clear_stops(
     })
 }
 
-/// Begins a generation: sets the sampler and the limits, and counts tokens from here.
+/// Begins a generation: sets the sampler and the limits, and counts tokens from here. The same tokens, sampler and seed
+/// give the same text: to try again differently, give another seed.
 ///
 /// @param[in] session A session.
 /// @param[in] sampler @nullable Its steps and seed are copied, it begins at the seed with the
@@ -340,15 +349,17 @@ fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t {
     }
 }
 
-/// Generates a token, appends it and processes it.
+/// Chooses the next token and appends it. The token is processed when something needs what follows it: by the next call
+/// of this function, by llm_session_logits, or together with tokens that are appended.
 ///
-/// An end-of-generation token is given with the text that was withheld before it, and is not appended. After a finish
-/// this is FAILED_PRECONDITION until tokens are appended or llm_session_start is called. Without llm_session_start the
-/// most probable tokens are taken, without limits.
+/// An end-of-generation token is given with the text that was withheld before it, and is not appended. Without
+/// llm_session_start the most probable tokens are taken, without limits. On failure no token is appended.
 ///
 /// @param[in] session A session.
 /// @param[out] token The token; LLM_TOKEN_NONE if the context had no room for one.
-/// @param[out] text The text that is complete with it, UTF-8, may be empty; lives until the next call on the session.
+/// @param[out] text The text that is complete with it, may be empty; lives until the next call on the session. Whole
+///     characters of UTF-8, except that bytes which the model generates and which cannot become a character come as
+///     they are, and that the text of a finish may end within a character.
 /// @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
@@ -375,7 +386,8 @@ pub unsafe extern "C" fn llm_session_next(
     })
 }
 
-/// Generates until the end: llm_session_next in a loop.
+/// Generates until the end: llm_session_next in a loop. If it fails or is cancelled, the tokens that `on_token` got stay
+/// in the session.
 ///
 /// @param[in] session A session.
 /// @param[in] on_token Called with every token, on this thread.
@@ -407,6 +419,29 @@ pub unsafe extern "C" fn llm_session_generate(
             }
         })?;
         out.write(finish_number(Some(reason)));
+        Ok(())
+    })
+}
+
+/// Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of a character
+/// that is not complete. For callers that stop on their own.
+///
+/// @param[in] session A session.
+/// @param[out] text The text, may be empty; lives until the next call on the session.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_flush(
+    session: *mut llm_session_t,
+    text: *mut llm_view_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut conversation = handle::exclusive(session, "session")?;
+        let out = args::out(text, "text")?;
+        out.write(llm_view_t::of(conversation.session.flush()));
         Ok(())
     })
 }
@@ -458,7 +493,7 @@ pub unsafe extern "C" fn llm_session_context_length(
 /// @param[in] session A session.
 /// @param[out] tokens Room for `capacity` tokens.
 /// @param[in] capacity In tokens, at least llm_session_length.
-/// @param[out] count How many were written.
+/// @param[out] count How many there are; also written with BUFFER_TOO_SMALL.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, BUFFER_TOO_SMALL
 /// @thread one at a time
@@ -476,9 +511,9 @@ pub unsafe extern "C" fn llm_session_tokens(
         let buffer = args::buffer(tokens, capacity, "tokens")?;
         let out = args::out(count, "count")?;
         let tokens = conversation.session.tokens();
+        out.write(tokens.len());
         let room = buffer.get_mut(..tokens.len());
         room.ok_or_else(|| args::too_small("tokens", tokens.len(), capacity))?.copy_from_slice(tokens);
-        out.write(tokens.len());
         Ok(())
     })
 }

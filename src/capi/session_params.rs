@@ -44,9 +44,11 @@ pub const LLM_GENERATE_IGNORE_EOG: u32 = 1;
 pub struct llm_session_params_t {
     /// sizeof(llm_session_params_t).
     pub struct_size: usize,
-    /// Positions in the key/value cache; 0 means the model's own context, at most 4096.
+    /// Positions in the key/value cache. 0 means the context that the model was trained for, or 4096 if that is longer;
+    /// a number is taken as it is.
     pub context_length: u32,
-    /// Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one.
+    /// Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one,
+    /// at most 1024.
     pub threads: u32,
     /// One of LLM_KV_.
     pub kv_type: llm_kv_type_t,

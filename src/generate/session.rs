@@ -53,13 +53,13 @@ pub struct GenerateOptions {
 pub enum FinishReason {
     /// The model chose a token that ends a text or a turn. It is not kept in the session.
     Eog,
-    /// A stop string appeared.
+    /// A stop string appeared. Its tokens stay in the session.
     Stop,
     /// The asked number of tokens is reached.
     Length,
     /// The context is full.
     ContextFull,
-    /// The caller's callback asked to stop.
+    /// The caller's callback asked to stop. The generation may go on.
     Aborted,
 }
 
@@ -68,7 +68,8 @@ pub enum FinishReason {
 pub struct Next<'a> {
     /// The token; `None` if the context was full before it could be chosen.
     pub token: Option<u32>,
-    /// Text that became certain: whole characters, without special tokens, nothing that may begin a stop string.
+    /// Text that became certain: whole characters, without special tokens, nothing that may begin a stop string. The
+    /// last step's may end within a character.
     pub text: &'a [u8],
     /// `Some` with the last step.
     pub finish: Option<FinishReason>,
@@ -214,8 +215,7 @@ impl Session {
         if tokens.is_empty() {
             return Ok(());
         }
-        let pending = self.tokens.len() - self.cache.length();
-        self.cache.check_room(pending + tokens.len())?;
+        self.check_room(tokens.len())?;
         let start = Instant::now();
         self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
         let length = self.tokens.len();
@@ -224,12 +224,21 @@ impl Session {
             self.tokens.truncate(length);
             return Err(error);
         }
-        if self.finished {
-            (self.generated, self.finished) = (0, false);
-        }
+        self.begin();
         self.timings.prompt_tokens += tokens.len() as u64;
         self.timings.prompt_time += start.elapsed();
         Ok(())
+    }
+
+    /// `CacheFull` if `count` more tokens do not fit.
+    fn check_room(&self, count: usize) -> Result<()> {
+        let (length, capacity) = (self.tokens.len(), self.cache.capacity());
+        if count <= capacity - length {
+            return Ok(());
+        }
+        let message = format!("{count} more tokens do not fit: {length} of the context's {capacity} are in use");
+        let error = Error::cache_full(message).with("tokens", count);
+        Err(error.with("length", length).with("context_length", capacity))
     }
 
     /// Processes the tokens that the cache does not hold yet, in chunks. `all` gets the logits of the last
@@ -298,7 +307,7 @@ impl Session {
             self.tokens.truncate(length);
             // The last token is processed again when its logits are asked for.
             self.cache.truncate(length.saturating_sub(1));
-            self.restart();
+            self.start(self.options);
         }
         Ok(())
     }
@@ -308,7 +317,7 @@ impl Session {
         self.tokens.clear();
         self.cache.truncate(0);
         self.timings = Timings::default();
-        self.restart();
+        self.start(self.options);
     }
 
     /// Adds a string that ends a generation when it appears in the text. It is never given out.
@@ -329,16 +338,29 @@ impl Session {
     }
 
     /// Begins a generation after the tokens that are there: counts anew, and the sampler of the first
-    /// [`next`](Session::next) is reset and shown all tokens.
+    /// [`next`](Session::next) is reset and shown all tokens. Text that was withheld is dropped; see
+    /// [`flush`](Session::flush). Appending, truncating and resetting begin another generation too, with the same
+    /// options; after appending the sampler goes on.
     pub fn start(&mut self, options: GenerateOptions) {
         self.options = options;
-        self.restart();
+        self.accepted = 0;
+        self.begin();
     }
 
-    fn restart(&mut self) {
+    fn begin(&mut self) {
         self.stops.restart();
         self.decoder.reset();
-        (self.generated, self.accepted, self.finished) = (0, 0, false);
+        (self.generated, self.finished) = (0, false);
+    }
+
+    /// Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of an
+    /// incomplete character.
+    pub fn flush(&mut self) -> &[u8] {
+        self.text.clear();
+        if !self.finished {
+            self.finish(None, FinishReason::Aborted);
+        }
+        &self.text
     }
 
     /// Chooses the next token, adds it and gives it with the text that became certain. Nothing changes if it fails.
@@ -352,6 +374,7 @@ impl Session {
             return Err(Error::failed_precondition(message));
         }
         let start = Instant::now();
+        self.cancel.check("the generation")?;
         self.logits()?;
         self.text.clear();
         if self.tokens.len() == self.cache.capacity() {
@@ -397,7 +420,7 @@ impl Session {
         Next { token, text: &self.text, finish: Some(reason) }
     }
 
-    /// Calls [`next`](Session::next) until it finishes or `on_token` breaks.
+    /// Calls [`next`](Session::next) until it finishes or `on_token` breaks. If it fails, what was generated stays.
     ///
     /// # Errors
     /// As `next`.

@@ -48,9 +48,9 @@ impl Stops {
         self.patterns.push(Pattern::new(text));
     }
 
-    /// Removes all strings.
+    /// Removes all strings; what is held back is given out with the next text.
     pub(crate) fn clear(&mut self) {
-        *self = Stops::default();
+        self.patterns.clear();
     }
 
     /// Forgets the text held back and what was matched.

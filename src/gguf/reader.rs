@@ -306,7 +306,7 @@ impl Cursor<'_> {
         }
         let id = self.u32()?;
         if id == ARRAY_ID {
-            return Err(self.place.corrupt("arrays of arrays are not allowed").with("offset", self.at));
+            return Err(self.place.corrupt("arrays of arrays are not supported").with("offset", self.at));
         }
         let element = self.element_type(id)?;
         let len = self.u64()?;
