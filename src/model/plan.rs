@@ -3,8 +3,6 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::weights::Projection;
 use crate::cancel::Cancel;
 use crate::device::{Arena, PANEL_ROWS, Shape, Threads, Weight};
@@ -145,7 +143,6 @@ impl<'a> Plan<'a> {
         let mut memory = Arena::allocate(self.bytes)?;
         let total = self.matrices.iter().map(|m| (m.shape.rows * m.shape.row_bytes()) as u64).sum();
         let mut stripes = self.stripes(&mut memory).into_iter();
-        let failure = Mutex::new(None);
         let mut done = 0;
         loop {
             cancel.check("loading the model")?;
@@ -157,14 +154,10 @@ impl<'a> Plan<'a> {
                 break;
             }
             done += batch.iter().map(|stripe| stripe.file_bytes() as u64).sum::<u64>();
-            threads.each(batch, |stripe| {
-                if let Err(error) = cancel.check("loading the model").and_then(|()| stripe.pack(self.gguf)) {
-                    failure.lock().get_or_insert(error);
-                }
-            });
-            if let Some(error) = failure.lock().take() {
-                return Err(error);
-            }
+            threads.try_each(batch, |stripe| {
+                cancel.check("loading the model")?;
+                stripe.pack(self.gguf)
+            })?;
         }
         drop(stripes);
         self.arena.fill(memory)

@@ -8,7 +8,7 @@ use super::act::{Act, WIDTHS};
 use super::kv::{KvShape, KvView, TILE, append};
 use super::{Buffer, Device};
 use crate::device::Attention;
-use crate::error::Result;
+use crate::error::{Result, try_vec};
 
 /// Positions of a segment.
 pub(super) const SEGMENT: usize = 256;
@@ -34,7 +34,7 @@ pub(super) struct Tile<'a> {
 }
 
 /// The running softmax of up to [`ROWS`] rows over some segments.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Partial {
     /// False until a row met a live position.
     pub live: [bool; ROWS],
@@ -55,9 +55,10 @@ fn padded(rows: usize) -> usize {
 
 impl Partial {
     /// Nothing yet, for rows of `stride` elements.
-    pub(super) fn new(rows: usize, stride: usize) -> Self {
+    pub(super) fn new(rows: usize, stride: usize) -> Result<Self> {
         let (live, m, l) = ([false; ROWS], [0.0; ROWS], [0.0; ROWS]);
-        Partial { live, m, l, rows, stride, o: vec![0.0; padded(rows) * stride] }
+        let o = try_vec(padded(rows).saturating_mul(stride), 0.0, "attention")?;
+        Ok(Partial { live, m, l, rows, stride, o })
     }
 
     /// The o of NR rows, padding included.
@@ -153,22 +154,23 @@ impl Device {
         for head in 0..kv.shape.heads {
             for tile in 0..tiles {
                 let first_row = tile * ROWS;
-                let unit = |segments| {
-                    let partial = Partial::new(ROWS.min(rows - first_row), kv.shape.value_stride());
-                    Unit { head, first_row, segments, partial }
+                let mut unit = |segments| -> Result<()> {
+                    let partial = Partial::new(ROWS.min(rows - first_row), kv.shape.value_stride())?;
+                    units.push(Unit { head, first_row, segments, partial });
+                    Ok(())
                 };
                 if split {
-                    units.extend(segments(first_row).map(|segment| unit(segment..segment + 1)));
+                    segments(first_row).try_for_each(|segment| unit(segment..segment + 1))?;
                 } else {
-                    units.push(unit(segments(first_row)));
+                    unit(segments(first_row))?;
                 }
             }
         }
-        self.threads.each(&mut units, |unit| {
+        self.threads.try_each(&mut units, |unit| {
             let n = unit.partial.rows();
             let stride = padded(n);
             let (mut live_low, mut live_high) = ([0; ROWS], [0; ROWS]);
-            let mut scaled = vec![0.0; e * stride];
+            let mut scaled = try_vec(e * stride, 0.0, "attention")?;
             for r in 0..n {
                 let (token, head) = ((unit.first_row + r) / group, unit.head * group + (unit.first_row + r) % group);
                 let query = &q.row(token)[head * e..(head + 1) * e];
@@ -179,12 +181,13 @@ impl Device {
             }
             let (head, q, cap) = (unit.head, &scaled[..], op.cap);
             let tile = Tile { kv, head, rows: n, q, stride, low: live_low, high: live_high, cap };
-            let mut next = unit.partial.clone();
+            let mut next = Partial::new(n, kv.shape.value_stride())?;
             for segment in unit.segments.clone() {
                 (self.kernels.attend)(&tile, segment, &mut next);
                 (self.kernels.merge)(&mut unit.partial, &next);
             }
-        });
+            Ok(())
+        })?;
         let mut whole: Vec<Unit> = Vec::with_capacity(kv.shape.heads * tiles);
         for unit in units {
             match whole.last_mut() {

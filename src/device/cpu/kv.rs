@@ -137,15 +137,19 @@ fn append_as<X: Copy + Default>(
     convert: impl Fn(&mut [X], &[f32]),
 ) {
     let (e, stride) = (shape.width, shape.value_stride());
-    let mut key = vec![X::default(); e];
+    // Keys are converted a part at a time and then spread over the columns.
+    let mut part = [X::default(); 64];
     let rows = k.chunks_exact(shape.heads * e).zip(v.chunks_exact(shape.heads * e));
     for (lane, (k, v)) in (lane..).zip(rows) {
         let heads = tile.chunks_exact_mut(shape.head_elements());
         for ((tile, k), v) in heads.zip(k.chunks_exact(e)).zip(v.chunks_exact(e)) {
             let (keys, values) = tile.split_at_mut(TILE * e);
-            convert(&mut key, k);
-            for (column, &x) in keys.chunks_exact_mut(TILE).zip(&key) {
-                column[lane] = x;
+            for (keys, k) in keys.chunks_mut(TILE * part.len()).zip(k.chunks(part.len())) {
+                let part = &mut part[..k.len()];
+                convert(part, k);
+                for (column, &x) in keys.chunks_exact_mut(TILE).zip(&*part) {
+                    column[lane] = x;
+                }
             }
             convert(&mut values[lane * stride..lane * stride + e], v);
         }

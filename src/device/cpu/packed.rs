@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapMut};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::quant::Format;
 
 /// Rows of a panel.
@@ -201,7 +201,7 @@ impl Weight {
 
     /// Row `row` as f32, the same bits as decoding the file gives.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        let mut bytes = vec![0; self.shape.row_bytes()];
+        let mut bytes = try_vec(self.shape.row_bytes(), 0, "a row of a matrix")?;
         self.shape.unpack(&self.panels_from(row / ROWS)[..self.shape.panel_bytes()], row % ROWS, &mut bytes);
         self.shape.format.decode(&bytes, out)
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::Result;
 use crate::fault;
 use crate::log::{self, Contained, Level};
 use crate::numeric::FloatEnvironment;
@@ -32,6 +33,8 @@ pub struct Threads(Arc<Pool>);
 struct Pool {
     shared: Arc<Shared>,
     workers: Vec<std::thread::JoinHandle<()>>,
+    /// The process that the workers live in: `fork` copies the pool, but not them.
+    process: u32,
     /// Held while a stage runs.
     submit: Mutex<()>,
 }
@@ -90,7 +93,7 @@ impl Threads {
                 }
             }
         }
-        Threads(Arc::new(Pool { shared, workers, submit: Mutex::new(()) }))
+        Threads(Arc::new(Pool { shared, workers, process: std::process::id(), submit: Mutex::new(()) }))
     }
 
     /// A pool of one thread for each physical core that this process may use.
@@ -147,20 +150,38 @@ impl Threads {
 
     /// Calls `f` once for each item, on all threads.
     pub(crate) fn each<T: Send>(&self, items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
-        let items: Vec<Padding<T>> = items.into_iter().map(|item| Padding(Mutex::new(Some(item)))).collect();
+        // Each is taken by one chunk.
+        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         self.run(items.len(), |i| {
-            if let Some(item) = items[i].0.lock().take() {
+            if let Some(item) = items[i].lock().take() {
                 f(item);
             }
         });
     }
-}
 
-/// An item that one chunk takes.
-struct Padding<T>(Mutex<Option<T>>);
+    /// As `each`, where `f` may fail: every item gets its call, and one of the errors is returned.
+    pub(crate) fn try_each<T: Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        f: impl Fn(T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let failure = Mutex::new(None);
+        self.each(items, |item| {
+            if let Err(error) = f(item) {
+                failure.lock().get_or_insert(error);
+            }
+        });
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+}
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // A child of `fork`: there is nobody to stop or to wait for, and a lock may be held by nobody for ever.
+            self.workers.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.shared.stop.store(true, Ordering::SeqCst);
         {
             let _lock = self.shared.sleep.lock();
@@ -216,13 +237,24 @@ impl Shared {
                     }
                     job.map(|job| job(chunk))
                 })) {
-                    self.panic.lock().get_or_insert(payload);
+                    self.keep(payload);
                 }
                 done += 1;
             }
         }
         if done > 0 {
             self.finished.0.fetch_add(done, Ordering::Release);
+        }
+    }
+
+    /// Keeps the first panic of a stage for the submitter. Later ones are leaked and not dropped: a payload may panic
+    /// again when it is dropped, and unwinding from here would end the stage while others are still inside it.
+    fn keep(&self, payload: Box<dyn Any + Send>) {
+        let mut first = self.panic.lock();
+        if first.is_none() {
+            *first = Some(payload);
+        } else {
+            std::mem::forget(payload);
         }
     }
 }

@@ -365,3 +365,11 @@ fn nothing_is_written_beside_what_is_appended() {
         }
     }
 }
+
+#[test]
+fn sums_that_do_not_fit_into_memory_are_an_error() {
+    for stride in [usize::MAX, usize::MAX / 64, isize::MAX as usize / 4] {
+        let error = super::super::attention::Partial::new(1, stride).unwrap_err();
+        assert!(matches!(error, crate::Error::OutOfMemory(_)), "{error}");
+    }
+}

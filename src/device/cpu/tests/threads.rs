@@ -65,6 +65,19 @@ fn items_are_given_out_once() {
 }
 
 #[test]
+fn items_that_fail_do_not_keep_others_from_their_turn() {
+    let threads = Threads::new(3);
+    let turns = AtomicUsize::new(0);
+    let result = threads.try_each(0..100, |i| {
+        turns.fetch_add(1, Ordering::Relaxed);
+        if i % 9 == 0 { Err(crate::Error::internal(format!("item {i}"))) } else { Ok(()) }
+    });
+    assert!(result.unwrap_err().detail().message().starts_with("item "));
+    assert_eq!(turns.into_inner(), 100);
+    assert!(threads.try_each(0..100, |_| Ok(())).is_ok());
+}
+
+#[test]
 fn a_panic_reaches_the_caller_after_all_chunks_ended() {
     for n in [2, 3, 5] {
         let threads = Threads::new(n);
@@ -94,6 +107,38 @@ fn one_of_several_panics_is_passed_on_and_none_is_left() {
     for _ in 0..50 {
         let result = catch_unwind(AssertUnwindSafe(|| threads.run(20, |i| std::panic::panic_any(i))));
         assert!(result.unwrap_err().downcast_ref::<usize>().is_some_and(|&i| i < 20));
+        assert!(counts(&threads, 9).iter().all(|&count| count == 1));
+    }
+}
+
+/// A payload that panics once more when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::panic_any("dropped");
+        }
+    }
+}
+
+#[test]
+fn payloads_that_panic_when_dropped_leave_the_stage_whole() {
+    let threads = Threads::new(3);
+    for _ in 0..20 {
+        let ended = AtomicUsize::new(0);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            threads.run(20, |i| {
+                ended.fetch_add(1, Ordering::SeqCst);
+                if i % 2 == 0 {
+                    std::panic::panic_any(Bomb);
+                }
+            });
+        }));
+        let payload = result.unwrap_err();
+        assert!(payload.is::<Bomb>(), "the stage's own panic arrives");
+        std::mem::forget(payload);
+        assert_eq!(ended.into_inner(), 20, "all chunks ended before");
         assert!(counts(&threads, 9).iter().all(|&count| count == 1));
     }
 }
@@ -163,6 +208,44 @@ fn the_threads_end_with_the_last_clone() {
     drop(threads);
     other.join().unwrap();
     assert!(marker.load(Ordering::SeqCst));
+}
+
+/// After `fork` the pool's threads exist in the parent only: dropping the child's copy must not wait for them.
+#[cfg(unix)]
+#[test]
+fn the_copy_of_a_pool_in_a_forked_child_can_be_dropped() {
+    let threads = Threads::new(3);
+    assert_eq!(counts(&threads, 5), [1; 5]);
+    #[allow(unsafe_code)]
+    // SAFETY: the child only drops the pool, which in a child takes no lock, and leaves without running anything else.
+    let child = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            drop(threads);
+            libc::_exit(7);
+        }
+        child
+    };
+    let mut status = 0;
+    for wait in 0.. {
+        #[allow(unsafe_code)]
+        // SAFETY: `child` is a child of this process that nobody else waits for, and `status` can be written to.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if ended != 0 {
+            assert_eq!(ended, child);
+            break;
+        }
+        if wait == 1000 {
+            #[allow(unsafe_code)]
+            // SAFETY: as above; it has not been waited for.
+            unsafe {
+                libc::kill(child, libc::SIGKILL)
+            };
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "the child hung or died: {status}");
+    assert_eq!(counts(&threads, 5), [1; 5]);
 }
 
 #[test]
