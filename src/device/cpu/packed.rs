@@ -74,13 +74,19 @@ impl Layout {
 
     /// Bytes of the plane of a panel of rows of `k` values, rounded up to whole vectors.
     pub(super) fn plane_bytes(self, k: usize) -> usize {
-        (k / self.block * self.plane).next_multiple_of(64)
+        plane_bytes(k / self.block, self.plane)
     }
 
     /// Bytes of a panel.
     pub(super) fn panel_bytes(self, k: usize) -> usize {
         self.plane_bytes(k) + k / self.block * self.unit
     }
+}
+
+/// Bytes of the plane of a panel's scales, `each` bytes for each of `units` units, rounded up to whole vectors.
+#[inline(always)]
+pub(super) const fn plane_bytes(units: usize, each: usize) -> usize {
+    (units * each).next_multiple_of(64)
 }
 
 /// The memory of a model's weights: one anonymous mapping, in huge pages where the system gives them. Matrices may be

@@ -6,7 +6,7 @@
 use super::act::{BLOCK, FINE_WORDS, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
 use super::linear::Job;
-use super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, fifth, nibble, upper};
+use super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, fifth, nibble, plane_bytes, upper};
 use crate::device::Activation;
 use crate::numeric::{self, fma};
 use crate::quant::Format;
@@ -63,7 +63,7 @@ fn f16_at(bytes: &[u8], i: usize) -> f32 {
 
 /// Block `b` of row `r` of a panel of rows of `columns` values.
 fn block(format: Format, panel: &[u8], columns: usize, r: usize, b: usize) -> Block {
-    let plane_bytes = |values: usize| (columns / values * 32).next_multiple_of(64);
+    let plane_bytes = |values: usize| plane_bytes(columns / values, 32);
     let low = |part: &[u8], zero| std::array::from_fn(|k| i32::from(nibble(part, r, k)) - zero);
     let five = |part: &[u8], zero| {
         let bits = fifth(&part[NIBBLES..], r);

@@ -14,7 +14,7 @@
 
 use super::super::act::{FINE_WORDS, WORDS};
 use super::super::linear::Job;
-use super::super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER};
+use super::super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, plane_bytes};
 use super::super::simd::Simd;
 use crate::numeric::Real;
 use crate::quant::Format;
@@ -118,7 +118,7 @@ fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, c
 ) {
     let shape = job.weight.shape();
     let units = shape.columns / (32 * P::BLOCKS);
-    let plane_bytes = (units * P::PLANE).next_multiple_of(64);
+    let plane_bytes = plane_bytes(units, P::PLANE);
     let (words, stride) = (job.act.tile(start, NY).as_chunks::<NY>().0, job.act.words());
     let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
     for (p, panel) in job.panels.clone().zip(panels) {
