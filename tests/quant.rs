@@ -1,5 +1,7 @@
 //! The table of formats against goldens made by ggml 0.25.3: decoding to the bit, encoding to the byte.
 
+#![allow(unsafe_code)]
+
 mod common;
 
 use common::floats;
@@ -167,4 +169,52 @@ fn sizes_that_do_not_fit_are_errors() {
     assert!(Format::Q8_0.encode(&[0.0; 33], &mut [0; 34]).is_err());
     let error = Format::Q6K.encode(&[0.0; 256], &mut [0; 210]).unwrap_err();
     assert!(matches!(error, llm::Error::Unsupported(_)), "{error}");
+}
+
+/// Runs `f` in a host that rounds up, flushes results below the normal numbers to zero and reads such inputs as zero.
+#[cfg(target_arch = "x86_64")]
+fn with_hostile_floats(f: impl FnOnce()) {
+    let set = |value: u32| {
+        // SAFETY: reads 4 bytes of `value`; the first value sets defined bits only, the second the defaults.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value) };
+    };
+    set(0xDFC0);
+    f();
+    set(0x1F80);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_hosts_float_settings_do_not_reach_results() {
+    use llm::sample::{Params, Sampler};
+
+    let mut wrong = Vec::new();
+    for format in formats() {
+        let gguf = golden(format.name());
+        for v in VECTORS {
+            let (q, y) = (bytes(&gguf, &format!("{v}.q")), floats(&gguf, &format!("{v}.y")));
+            let (mut found, mut again) = (vec![0.0; y.len()], vec![0; q.len()]);
+            let (mut expected, can_encode) = (vec![0; q.len()], format.can_encode());
+            if can_encode {
+                format.encode(&y, &mut expected).unwrap();
+            }
+            with_hostile_floats(|| {
+                format.decode(&q, &mut found).unwrap();
+                if can_encode {
+                    format.encode(&y, &mut again).unwrap();
+                }
+            });
+            if found.iter().zip(&y).any(|(a, b)| a.to_bits() != b.to_bits() && !a.is_nan()) || again != expected {
+                wrong.push(format!("{} {v}", format.name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+
+    let logits: Vec<f32> = (0..1000).map(|i| (i * 7919 % 1000) as f32 * 0.01).collect();
+    let sampler = || Sampler::usual(&Params { top_k: 0, top_p: 0.9, ..Params::default() }).unwrap();
+    let expected = sampler().distribution(&logits).unwrap();
+    let mut found = Vec::new();
+    with_hostile_floats(|| found = sampler().distribution(&logits).unwrap());
+    assert!(expected == found, "the sampler's probabilities");
 }

@@ -4,9 +4,13 @@
 //! computes holds a [`FloatEnvironment`]; dropping it gives the host its own settings back.
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
+
 /// While this lives, the thread computes with the IEEE 754 defaults.
 pub(crate) struct FloatEnvironment {
     saved: Control,
+    /// The settings are a thread's own: this must not be dropped on another.
+    _not_send: PhantomData<*const ()>,
 }
 
 impl FloatEnvironment {
@@ -16,7 +20,7 @@ impl FloatEnvironment {
         if saved != DEFAULT {
             set_control(DEFAULT);
         }
-        FloatEnvironment { saved }
+        FloatEnvironment { saved, _not_send: PhantomData }
     }
 }
 

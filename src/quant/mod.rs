@@ -11,6 +11,7 @@ pub(crate) mod k;
 pub(crate) mod legacy;
 
 use crate::error::{Error, Result};
+use crate::numeric::FloatEnvironment;
 
 /// A block as it lies in a file: no padding, no alignment, little-endian.
 pub(crate) trait Block: bytemuck::Pod {
@@ -217,6 +218,7 @@ impl Format {
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         self.check_sizes(out.len(), bytes.len())?;
         let decode = self.info().layout.decode.ok_or_else(|| self.missing("decoder"))?;
+        let _environment = FloatEnvironment::enter();
         decode(bytes, out);
         Ok(())
     }
@@ -227,6 +229,7 @@ impl Format {
     pub fn encode(self, x: &[f32], out: &mut [u8]) -> Result<()> {
         self.check_sizes(x.len(), out.len())?;
         let encode = self.info().layout.encode.ok_or_else(|| self.missing("encoder"))?;
+        let _environment = FloatEnvironment::enter();
         encode(x, out);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::numeric::FloatEnvironment;
 use crate::rng::Rng;
 
 use super::candidates::Candidates;
@@ -151,6 +152,7 @@ impl Sampler {
     /// # Errors
     /// `InvalidArgument` if there are no logits; `OutOfMemory`.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        let _environment = FloatEnvironment::enter();
         self.run(logits)?;
         let u = self.rng.next_f64();
         Ok(self.candidates.draw(u))
@@ -167,6 +169,7 @@ impl Sampler {
                 .with("parameter", "u")
                 .with("found", u));
         }
+        let _environment = FloatEnvironment::enter();
         self.run(logits)?;
         Ok(self.candidates.draw(u))
     }
@@ -177,6 +180,7 @@ impl Sampler {
     /// # Errors
     /// As [`sample`](Self::sample).
     pub fn distribution(&mut self, logits: &[f32]) -> Result<Vec<Candidate>> {
+        let _environment = FloatEnvironment::enter();
         self.run(logits)?;
         let candidates = self.candidates.probabilities().map(|(id, probability)| Candidate { id, probability });
         Ok(candidates.filter(|c| c.probability > 0.0).collect())
