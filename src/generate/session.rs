@@ -8,7 +8,7 @@ use super::stop::Stops;
 use crate::cache::Contiguous;
 use crate::cancel::Cancel;
 use crate::device::{Device, Isa, KvType, Threads};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::model::{Model, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
@@ -127,6 +127,7 @@ impl Session {
         let config = model.config();
         let capacity = config.session_context(options.context_length)?;
         let cache = Contiguous::new(config.layer_count, config.kv_shape(options.kv_type), capacity)?;
+        let logits = try_vec(config.vocab_size, 0.0, "the logits of a token")?;
         let decoder = Decoder::new(Arc::clone(model.tokenizer()), false);
         Ok(Session {
             device,
@@ -135,7 +136,7 @@ impl Session {
             chunk: options.chunk_or_default(),
             cancel: Cancel::new(),
             tokens: Vec::new(),
-            logits: Vec::new(),
+            logits,
             decoder,
             stops: Stops::default(),
             text: Vec::new(),
@@ -181,7 +182,8 @@ impl Session {
         self.process(tokens, None)
     }
 
-    /// As [`append`](Session::append), and writes the logits of each of the tokens to `logits`, (T,V).
+    /// As [`append`](Session::append), and writes the logits of each of the tokens to `logits`, (T,V). If it fails,
+    /// some of them may have been written.
     ///
     /// # Errors
     /// As `append`, and `BufferTooSmall`.
@@ -274,8 +276,7 @@ impl Session {
             cache.commit(end - start);
         }
         let logits = self.scratch.logits.data();
-        self.logits.clear();
-        self.logits.extend_from_slice(&logits[logits.len() - vocab_size..]);
+        self.logits.copy_from_slice(&logits[logits.len() - vocab_size..]);
         Ok(())
     }
 
@@ -323,13 +324,12 @@ impl Session {
     /// Adds a string that ends a generation when it appears in the text. It is never given out.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is empty or not UTF-8.
+    /// `InvalidArgument` if it is empty or not UTF-8; `OutOfMemory`.
     pub fn add_stop(&mut self, text: &[u8]) -> Result<()> {
         if text.is_empty() || std::str::from_utf8(text).is_err() {
             return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
         }
-        self.stops.add(text);
-        Ok(())
+        self.stops.add(text)
     }
 
     /// Removes all stop strings.

@@ -1,5 +1,7 @@
 //! Stop strings: text that may begin one is held back until it is clear that it does not.
 
+use crate::error::{Result, try_vec};
+
 /// Looks for stop strings in a stream of text, one Knuth-Morris-Pratt automaton each ("Fast Pattern Matching in
 /// Strings", 1977), so that a byte costs constant time on average whatever the strings are.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +21,10 @@ struct Pattern {
 }
 
 impl Pattern {
-    fn new(text: &[u8]) -> Self {
-        let mut failure = vec![0; text.len()];
+    fn new(text: &[u8]) -> Result<Self> {
+        let mut failure = try_vec(text.len(), 0, "a stop string")?;
+        let mut own = try_vec(text.len(), 0, "a stop string")?;
+        own.copy_from_slice(text);
         let mut k = 0;
         for i in 1..text.len() {
             while k > 0 && text[i] != text[k] {
@@ -29,7 +33,7 @@ impl Pattern {
             k += usize::from(text[i] == text[k]);
             failure[i] = k;
         }
-        Pattern { text: text.to_vec(), failure, matched: 0 }
+        Ok(Pattern { text: own, failure, matched: 0 })
     }
 
     /// Takes a byte; true if the pattern is complete.
@@ -44,8 +48,9 @@ impl Pattern {
 
 impl Stops {
     /// Adds a string, which must not be empty.
-    pub(crate) fn add(&mut self, text: &[u8]) {
-        self.patterns.push(Pattern::new(text));
+    pub(crate) fn add(&mut self, text: &[u8]) -> Result<()> {
+        self.patterns.push(Pattern::new(text)?);
+        Ok(())
     }
 
     /// Removes all strings; what is held back is given out with the next text.
@@ -95,7 +100,7 @@ mod tests {
     /// Feeds the pieces and gives (text, found) with `|` after each piece's output.
     fn run(stops: &[&str], pieces: &[&str]) -> String {
         let mut matcher = Stops::default();
-        stops.iter().for_each(|s| matcher.add(s.as_bytes()));
+        stops.iter().for_each(|s| matcher.add(s.as_bytes()).unwrap());
         let mut all = String::new();
         for piece in pieces {
             let mut out = Vec::new();
