@@ -128,3 +128,15 @@ fn memory_is_known_before_loading() {
     assert!(memory.weights.abs_diff(tensors) < tensors / 100);
     assert!(memory.scratch > 512 * 576 * 4 && memory.scratch < 64 << 20);
 }
+
+#[test]
+fn the_memory_of_any_context_and_chunk_is_stated_or_refused() {
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let mut last = 0;
+    for bit in 0..64 {
+        let Ok(memory) = Model::memory(&gguf, 1 << bit, KvType::F16, usize::MAX) else { break };
+        assert!(memory.scratch >= last, "2^{bit} positions need {} bytes, half as many {last}", memory.scratch);
+        last = memory.scratch;
+    }
+    assert!(Model::memory(&gguf, usize::MAX, KvType::F16, usize::MAX).is_err());
+}

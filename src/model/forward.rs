@@ -41,7 +41,7 @@ impl Scratch {
         // `act` holds 4 bytes a value and 1.5 quantised; attention holds its sums once more.
         let widest = config.feed_forward_length.max(q).max(d);
         let row = 3 * d + 2 * q + 2 * kv + 2 * config.feed_forward_length + widest * 11 / 8;
-        4 * (tokens.saturating_mul(row)).saturating_add(logit_rows.saturating_mul(config.vocab_size))
+        tokens.saturating_mul(row).saturating_add(logit_rows.saturating_mul(config.vocab_size)).saturating_mul(4)
     }
 }
 
