@@ -917,7 +917,7 @@ typedef struct llm_timings_t {
 #define LLM_ISA_AVX2 2
 
 /**
- * x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
+ * x86-64 with AVX-512 (F, BW, DQ, VL, VNNI).
  */
 #define LLM_ISA_AVX512 3
 
@@ -2216,7 +2216,8 @@ llm_status_t llm_session_append_text(llm_session_t *LLM_NONNULL session,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
- * Appends tokens, processes them and gives the logits after each. On failure nothing is appended.
+ * Appends tokens, processes them and gives the logits after each. On failure nothing is appended, but some of
+ * `logits` may have been written.
  *
  * @param[in] session A session.
  * @param[in] tokens The tokens.

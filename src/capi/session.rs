@@ -207,7 +207,8 @@ pub unsafe extern "C" fn llm_session_append_text(
     })
 }
 
-/// Appends tokens, processes them and gives the logits after each. On failure nothing is appended.
+/// Appends tokens, processes them and gives the logits after each. On failure nothing is appended, but some of
+/// `logits` may have been written.
 ///
 /// @param[in] session A session.
 /// @param[in] tokens The tokens.

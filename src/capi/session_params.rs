@@ -25,7 +25,7 @@ pub const LLM_ISA_AUTO: llm_isa_t = 0;
 pub const LLM_ISA_SCALAR: llm_isa_t = 1;
 /// x86-64 with AVX2, FMA and F16C.
 pub const LLM_ISA_AVX2: llm_isa_t = 2;
-/// x86-64 with AVX-512 (F, BW, DQ, VL), and VNNI where present.
+/// x86-64 with AVX-512 (F, BW, DQ, VL, VNNI).
 pub const LLM_ISA_AVX512: llm_isa_t = 3;
 
 const ISAS: [(llm_isa_t, Option<Isa>); 4] = [
