@@ -96,6 +96,7 @@ static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repea
 /* Loads the model, answers a short prompt with one token, as a program that is started to do that would. */
 static llm_model_t *first_token(bench_t *bench, uint32_t context, double start, double *load, double *first) {
     llm_error_t *error = NULL;
+    if (bench->threads == LLM_THREADS_AUTO) bench->threads = llm_physical_cores();
     double before = now();
     llm_model_t *model = load_model(bench->model_path, bench->threads);
     *load = now() - before;

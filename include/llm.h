@@ -955,6 +955,15 @@ LLM_API
 const char *llm_isa(void);
 
 /**
+ * The number of threads that LLM_THREADS_AUTO means: the physical cores among the processors this process may use.
+ *
+ * @return At least 1.
+ * @thread any
+ */
+LLM_API
+uint32_t llm_physical_cores(void);
+
+/**
  * The name of a status: "CORRUPT_FILE".
  *
  * @param[in] status A status.

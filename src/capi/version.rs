@@ -68,3 +68,12 @@ pub unsafe extern "C" fn llm_isa() -> *const c_char {
         Some(name.as_ptr())
     })
 }
+
+/// The number of threads that LLM_THREADS_AUTO means: the physical cores among the processors this process may use.
+///
+/// @return At least 1.
+/// @thread any
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_physical_cores() -> u32 {
+    value!(0, { u32::try_from(crate::physical_cores()).ok() })
+}

@@ -183,7 +183,7 @@ impl Api {
     pub fn is_named_after_an_object(&self, function: &str) -> bool {
         let types = self.objects.iter().map(|(name, _)| name).chain(self.structs.iter().map(|s| &s.name));
         let mut prefixes = types.map(|name| format!("{}_", name.trim_end_matches("_t")));
-        let others = ["llm_log_", "llm_status_name", "llm_version", "llm_abi_version", "llm_isa"];
+        let others = ["llm_log_", "llm_status_name", "llm_version", "llm_abi_version", "llm_isa", "llm_physical_cores"];
         prefixes.any(|prefix| function.starts_with(&prefix)) || others.iter().any(|other| function.starts_with(other))
     }
 
