@@ -608,6 +608,32 @@ typedef struct llm_sampler_params_t {
 } llm_sampler_params_t;
 
 /**
+ * What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
+ */
+typedef struct llm_timings_t {
+    /**
+     * sizeof(llm_timings_t).
+     */
+    size_t struct_size;
+    /**
+     * Tokens that the caller appended or evaluated.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Microseconds that these took.
+     */
+    uint64_t prompt_us;
+    /**
+     * Tokens that were generated.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Microseconds that these took, sampling included.
+     */
+    uint64_t generated_us;
+} llm_timings_t;
+
+/**
  * How to generate. Begin with llm_generate_params_init.
  */
 typedef struct llm_generate_params_t {
@@ -639,32 +665,6 @@ typedef bool (*llm_token_callback_t)(llm_token_t token,
                                      const char *text,
                                      size_t size,
                                      void *user_data);
-
-/**
- * What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
- */
-typedef struct llm_timings_t {
-    /**
-     * sizeof(llm_timings_t).
-     */
-    size_t struct_size;
-    /**
-     * Tokens that the caller appended or evaluated.
-     */
-    uint64_t prompt_tokens;
-    /**
-     * Microseconds that these took.
-     */
-    uint64_t prompt_us;
-    /**
-     * Tokens that were generated.
-     */
-    uint64_t generated_tokens;
-    /**
-     * Microseconds that these took, sampling included.
-     */
-    uint64_t generated_us;
-} llm_timings_t;
 
 /**
  * It did what was asked.
@@ -2264,6 +2264,113 @@ llm_status_t llm_session_logits(llm_session_t *LLM_NONNULL session,
                                 llm_error_t **LLM_NULLABLE error);
 
 /**
+ * The number of tokens in the session.
+ *
+ * @param[in] session A session.
+ * @param[out] length In tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_length(llm_session_t *LLM_NONNULL session,
+                                size_t *LLM_NONNULL length,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The number of tokens that the session has room for.
+ *
+ * @param[in] session A session.
+ * @param[out] length In tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_context_length(llm_session_t *LLM_NONNULL session,
+                                        size_t *LLM_NONNULL length,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Copies the tokens in the session.
+ *
+ * @param[in] session A session.
+ * @param[out] tokens Room for `capacity` tokens.
+ * @param[in] capacity In tokens, at least llm_session_length.
+ * @param[out] count How many there are; also written with BUFFER_TOO_SMALL.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, BUFFER_TOO_SMALL
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_tokens(llm_session_t *LLM_NONNULL session,
+                                llm_token_t *LLM_NULLABLE tokens,
+                                size_t capacity,
+                                size_t *LLM_NONNULL count,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Keeps the first tokens and forgets the others.
+ *
+ * @param[in] session A session.
+ * @param[in] length How many tokens to keep, at most llm_session_length.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it has fewer
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_truncate(llm_session_t *LLM_NONNULL session,
+                                  size_t length,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Forgets all tokens and the timings; stop strings, the sampler, the limits and the cancel switch stay.
+ *
+ * @param[in] session A session.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_reset(llm_session_t *LLM_NONNULL session,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the switch that stops calls on this session from another thread.
+ *
+ * @param[in] session A session.
+ * @param[in] cancel @nullable The switch, of which the session keeps what it needs; NULL for none.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_set_cancel(llm_session_t *LLM_NONNULL session,
+                                    const llm_cancel_t *LLM_NULLABLE cancel,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * What the session did and how long it took.
+ *
+ * @param[in] session A session.
+ * @param[in,out] timings Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_timings(llm_session_t *LLM_NONNULL session,
+                                 llm_timings_t *LLM_NONNULL timings,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
  * Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
  * one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
  * stop string cannot match one, and those that end a turn end the generation anyway.
@@ -2374,113 +2481,6 @@ LLM_NODISCARD
 llm_status_t llm_session_flush(llm_session_t *LLM_NONNULL session,
                                llm_view_t *LLM_NONNULL text,
                                llm_error_t **LLM_NULLABLE error);
-
-/**
- * The number of tokens in the session.
- *
- * @param[in] session A session.
- * @param[out] length In tokens.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_length(llm_session_t *LLM_NONNULL session,
-                                size_t *LLM_NONNULL length,
-                                llm_error_t **LLM_NULLABLE error);
-
-/**
- * The number of tokens that the session has room for.
- *
- * @param[in] session A session.
- * @param[out] length In tokens.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_context_length(llm_session_t *LLM_NONNULL session,
-                                        size_t *LLM_NONNULL length,
-                                        llm_error_t **LLM_NULLABLE error);
-
-/**
- * Copies the tokens in the session.
- *
- * @param[in] session A session.
- * @param[out] tokens Room for `capacity` tokens.
- * @param[in] capacity In tokens, at least llm_session_length.
- * @param[out] count How many there are; also written with BUFFER_TOO_SMALL.
- * @param[out] error @nullable Why it failed.
- * @status BUSY, BUFFER_TOO_SMALL
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_tokens(llm_session_t *LLM_NONNULL session,
-                                llm_token_t *LLM_NULLABLE tokens,
-                                size_t capacity,
-                                size_t *LLM_NONNULL count,
-                                llm_error_t **LLM_NULLABLE error);
-
-/**
- * Keeps the first tokens and forgets the others.
- *
- * @param[in] session A session.
- * @param[in] length How many tokens to keep, at most llm_session_length.
- * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it has fewer
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_truncate(llm_session_t *LLM_NONNULL session,
-                                  size_t length,
-                                  llm_error_t **LLM_NULLABLE error);
-
-/**
- * Forgets all tokens and the timings; stop strings, the sampler, the limits and the cancel switch stay.
- *
- * @param[in] session A session.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_reset(llm_session_t *LLM_NONNULL session,
-                               llm_error_t **LLM_NULLABLE error);
-
-/**
- * Sets the switch that stops calls on this session from another thread.
- *
- * @param[in] session A session.
- * @param[in] cancel @nullable The switch, of which the session keeps what it needs; NULL for none.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_set_cancel(llm_session_t *LLM_NONNULL session,
-                                    const llm_cancel_t *LLM_NULLABLE cancel,
-                                    llm_error_t **LLM_NULLABLE error);
-
-/**
- * What the session did and how long it took.
- *
- * @param[in] session A session.
- * @param[in,out] timings Filled; its struct_size must be set.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_session_timings(llm_session_t *LLM_NONNULL session,
-                                 llm_timings_t *LLM_NONNULL timings,
-                                 llm_error_t **LLM_NULLABLE error);
 
 /**
  * Writes the defaults.

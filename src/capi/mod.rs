@@ -45,4 +45,5 @@ mod decoder;
 mod sampler;
 
 mod session;
+mod session_generate;
 mod session_params;

@@ -1,23 +1,20 @@
 //! One conversation.
 
-use std::ffi::{c_char, c_void};
-use std::ops::ControlFlow;
+use std::ffi::c_char;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{self, Growing};
-use super::bytes::llm_view_t;
 use super::cancel::llm_cancel_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
 use super::model::llm_model_t;
-use super::sampler::llm_sampler_t;
-use super::session_params::{LLM_GENERATE_IGNORE_EOG, llm_generate_params_t, llm_session_params_t, options};
+use super::session_params::{llm_session_params_t, options};
 use super::status::llm_status_t;
-use super::tokenizer::{LLM_TOKEN_NONE, encode_options, llm_token_t};
+use super::tokenizer::{encode_options, llm_token_t};
 use crate::Cancel;
 use crate::error::Result;
-use crate::generate::{FinishReason, GenerateOptions, Session};
+use crate::generate::Session;
 use crate::sample::{Sampler, Step};
 
 /// One conversation: the tokens so far, their keys and values, and how to go on. Exclusive. It keeps its model alive.
@@ -52,32 +49,16 @@ impl Handle for llm_session_t {
 
 /// A session and how it chooses tokens.
 pub(super) struct Conversation {
-    session: Session,
-    sampler: Sampler,
+    pub(super) session: Session,
+    pub(super) sampler: Sampler,
 }
 
 /// The most probable token.
-fn greedy() -> Result<Sampler> {
+pub(super) fn greedy() -> Result<Sampler> {
     let mut sampler = Sampler::new(0);
     sampler.push(Step::Greedy)?;
     Ok(sampler)
 }
-
-/// Why a generation ended: one of LLM_FINISH_.
-pub type llm_finish_reason_t = i32;
-
-/// It goes on.
-pub const LLM_FINISH_NONE: llm_finish_reason_t = 0;
-/// The model ended it with an end-of-generation token.
-pub const LLM_FINISH_EOG: llm_finish_reason_t = 1;
-/// A stop string appeared; it and what follows are not part of the text. The tokens that made it stay in the session.
-pub const LLM_FINISH_STOP: llm_finish_reason_t = 2;
-/// max_tokens were generated.
-pub const LLM_FINISH_LENGTH: llm_finish_reason_t = 3;
-/// The session's context is full.
-pub const LLM_FINISH_CONTEXT_FULL: llm_finish_reason_t = 4;
-/// The callback of llm_session_generate asked to stop. The generation has not ended: it may go on.
-pub const LLM_FINISH_ABORTED: llm_finish_reason_t = 5;
 
 /// What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
 #[derive(Clone, Copy)]
@@ -105,12 +86,6 @@ unsafe impl Growing for llm_timings_t {
         generated_us: 0,
     };
 }
-
-/// Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
-/// empty, borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
-/// llm_session_free, which takes effect when the generation returns.
-pub type llm_token_callback_t =
-    Option<unsafe extern "C" fn(token: llm_token_t, text: *const c_char, size: usize, user_data: *mut c_void) -> bool>;
 
 /// Makes a session. Address space for the whole key/value cache is taken here, memory as positions are first used.
 ///
@@ -258,191 +233,6 @@ pub unsafe extern "C" fn llm_session_logits(
         let logits = conversation.session.logits()?;
         let room = buffer.get_mut(..logits.len());
         room.ok_or_else(|| args::too_small("logits", logits.len(), capacity))?.copy_from_slice(logits);
-        Ok(())
-    })
-}
-
-/// Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
-/// one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
-/// stop string cannot match one, and those that end a turn end the generation anyway.
-///
-/// @param[in] session A session.
-/// @param[in] text UTF-8, not empty.
-/// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is empty or not UTF-8
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_add_stop(
-    session: *mut llm_session_t,
-    text: *const c_char,
-    text_size: usize,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let mut conversation = handle::exclusive(session, "session")?;
-        conversation.session.add_stop(args::text(text, text_size, "text")?)
-    })
-}
-
-/// Removes all stop strings. Text that was withheld for them is given out with the next token's.
-///
-/// @param[in] session A session.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_clear_stops(
-    session: *mut llm_session_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        handle::exclusive(session, "session")?.session.clear_stops();
-        Ok(())
-    })
-}
-
-/// Begins a generation: sets the sampler and the limits, and counts tokens from here. The same tokens, sampler and seed
-/// give the same text: to try again differently, give another seed.
-///
-/// @param[in] session A session.
-/// @param[in] sampler @nullable Its steps and seed are copied, it begins at the seed with the
-///     session's tokens as its history; NULL takes the most probable token.
-/// @param[in] params @nullable Limits; NULL means the defaults.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY, UNSUPPORTED (unknown flags)
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_start(
-    session: *mut llm_session_t,
-    sampler: *mut llm_sampler_t,
-    params: *const llm_generate_params_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let mut conversation = handle::exclusive(session, "session")?;
-        let sampler = match handle::exclusive_or_null(sampler, "sampler")? {
-            Some(sampler) => sampler.fresh()?,
-            None => greedy()?,
-        };
-        let params = args::params(params, "params")?;
-        let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG, "params.flags")?;
-        conversation.session.start(GenerateOptions {
-            max_tokens: params.max_tokens as usize,
-            ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
-        });
-        conversation.sampler = sampler;
-        Ok(())
-    })
-}
-
-fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t {
-    match reason {
-        None => LLM_FINISH_NONE,
-        Some(FinishReason::Eog) => LLM_FINISH_EOG,
-        Some(FinishReason::Stop) => LLM_FINISH_STOP,
-        Some(FinishReason::Length) => LLM_FINISH_LENGTH,
-        Some(FinishReason::ContextFull) => LLM_FINISH_CONTEXT_FULL,
-        Some(FinishReason::Aborted) => LLM_FINISH_ABORTED,
-    }
-}
-
-/// Chooses the next token and appends it. The token is processed when something needs what follows it: by the next call
-/// of this function, by llm_session_logits, or together with tokens that are appended.
-///
-/// An end-of-generation token is given with the text that was withheld before it, and is not appended. Without
-/// llm_session_start the most probable tokens are taken, without limits. On failure no token is appended.
-///
-/// @param[in] session A session.
-/// @param[out] token The token; LLM_TOKEN_NONE if the context had no room for one.
-/// @param[out] text The text that is complete with it, may be empty; lives until the next call on the session. Whole
-///     characters of UTF-8, except that bytes which the model generates and which cannot become a character come as
-///     they are, and that the text of a finish may end within a character.
-/// @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_next(
-    session: *mut llm_session_t,
-    token: *mut llm_token_t,
-    text: *mut llm_view_t,
-    finish_reason: *mut llm_finish_reason_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let mut conversation = handle::exclusive(session, "session")?;
-        let (out_token, out_text) = (args::out(token, "token")?, args::out(text, "text")?);
-        let out_finish = args::out(finish_reason, "finish_reason")?;
-        let Conversation { session, sampler } = &mut *conversation;
-        let next = session.next(sampler)?;
-        out_token.write(next.token.unwrap_or(LLM_TOKEN_NONE));
-        out_text.write(llm_view_t::of(next.text));
-        out_finish.write(finish_number(next.finish));
-        Ok(())
-    })
-}
-
-/// Generates until the end: llm_session_next in a loop. If it fails or is cancelled, the tokens that `on_token` got stay
-/// in the session.
-///
-/// @param[in] session A session.
-/// @param[in] on_token Called with every token, on this thread.
-/// @param[in] user_data @nullable Passed to `on_token`.
-/// @param[out] finish_reason Why it ended; LLM_FINISH_ABORTED if `on_token` returned false.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_generate(
-    session: *mut llm_session_t,
-    on_token: llm_token_callback_t,
-    user_data: *mut c_void,
-    finish_reason: *mut llm_finish_reason_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let mut conversation = handle::exclusive(session, "session")?;
-        let on_token = args::callback(on_token, "on_token")?;
-        let out = args::out(finish_reason, "finish_reason")?;
-        let Conversation { session, sampler } = &mut *conversation;
-        let reason = session.generate(sampler, |next| {
-            let text = llm_view_t::of(next.text);
-            if on_token(next.token.unwrap_or(LLM_TOKEN_NONE), text.data, text.size, user_data) {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        out.write(finish_number(Some(reason)));
-        Ok(())
-    })
-}
-
-/// Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of a character
-/// that is not complete. For callers that stop on their own.
-///
-/// @param[in] session A session.
-/// @param[out] text The text, may be empty; lives until the next call on the session.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_session_flush(
-    session: *mut llm_session_t,
-    text: *mut llm_view_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let mut conversation = handle::exclusive(session, "session")?;
-        let out = args::out(text, "text")?;
-        out.write(llm_view_t::of(conversation.session.flush()));
         Ok(())
     })
 }
