@@ -3,6 +3,7 @@
 //! In Q4 and Q5 byte j of `qs` holds the low four bits of element j (low nibble) and of element j + 16 (high nibble);
 //! in Q5 bit i of `qh` is the fifth bit of element i.
 
+use super::bits::{gather, gather_in_order, spread, spread_in_order};
 use super::float::{f16_to_f32, f32_to_f16};
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
@@ -58,37 +59,32 @@ pub(crate) struct BlockQ8_0 {
 }
 const _: () = assert!(size_of::<BlockQ8_0>() == 34);
 
-/// The codes of a block in the order of its elements. `qh` = 0 for the four-bit formats.
-fn unpack(qs: &[u8; 16], qh: u32) -> [u8; LEN] {
+/// The codes of a block.
+fn codes_of(block: &impl Block) -> [u8; LEN] {
     let mut codes = [0; LEN];
-    for (j, &byte) in qs.iter().enumerate() {
-        codes[j] = byte & 15 | ((qh >> j & 1) << 4) as u8;
-        codes[j + 16] = byte >> 4 | ((qh >> (j + 16) & 1) << 4) as u8;
-    }
+    block.codes(&mut codes);
     codes
 }
 
-/// The reverse of [`unpack`]: low bits, fifth bits.
-fn pack(codes: [u8; LEN]) -> ([u8; 16], u32) {
-    let mut qs = [0; 16];
-    let mut qh = 0;
-    for (j, byte) in qs.iter_mut().enumerate() {
-        *byte = codes[j] & 15 | codes[j + 16] << 4;
-    }
-    for (i, code) in codes.iter().enumerate() {
-        qh |= u32::from(code >> 4 & 1) << i;
-    }
-    (qs, qh)
+/// A block whose scales are set, with these codes.
+fn with_codes<B: Block>(mut block: B, codes: [u8; LEN]) -> B {
+    block.set_codes(&codes);
+    block
 }
 
 /// Float -> signed byte as the reference does it on x86-64: towards zero; what no 32-bit integer holds (infinities
 /// that a subnormal scale's inverse makes, NaN) becomes 0, other values beyond a byte lose their upper bits.
-fn to_byte(x: f32) -> i8 {
+pub(super) fn to_byte(x: f32) -> i8 {
     if x.abs() < 2_147_483_648.0 { x as i32 as i8 } else { 0 }
 }
 
+/// max |x|, NaN aside.
+pub(super) fn largest_magnitude(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |largest, v| if v.abs() > largest { v.abs() } else { largest })
+}
+
 /// The inverse of a scale, 0 for 0. It is taken from the f32 scale, before that is rounded to f16.
-fn inverse(d: f32) -> f32 {
+pub(super) fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
@@ -132,76 +128,108 @@ fn affine(x: &[f32], top: i8) -> (f32, f32, [u8; LEN]) {
 
 impl Block for BlockQ4_0 {
     const LEN: usize = LEN;
+    fn codes(&self, codes: &mut [u8]) {
+        spread::<16, 4>(&self.qs, 0, codes);
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        gather::<16, 4>(codes, 0, &mut self.qs);
+    }
     fn decode(&self, y: &mut [f32]) {
         let d = f16_to_f32(self.d);
-        for (y, q) in y.iter_mut().zip(unpack(&self.qs, 0)) {
+        for (y, q) in y.iter_mut().zip(codes_of(self)) {
             *y = (f32::from(q) - 8.0) * d;
         }
     }
 }
 
 impl Encode for BlockQ4_0 {
-    fn encode(x: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: &[f32]) -> Self {
         let (d, codes) = symmetric(x, 8);
-        BlockQ4_0 { d: f32_to_f16(d), qs: pack(codes).0 }
+        with_codes(BlockQ4_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
 }
 
 impl Block for BlockQ4_1 {
     const LEN: usize = LEN;
+    fn codes(&self, codes: &mut [u8]) {
+        spread::<16, 4>(&self.qs, 0, codes);
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        gather::<16, 4>(codes, 0, &mut self.qs);
+    }
     fn decode(&self, y: &mut [f32]) {
         let (d, m) = (f16_to_f32(self.d), f16_to_f32(self.m));
-        for (y, q) in y.iter_mut().zip(unpack(&self.qs, 0)) {
+        for (y, q) in y.iter_mut().zip(codes_of(self)) {
             *y = f32::from(q) * d + m;
         }
     }
 }
 
 impl Encode for BlockQ4_1 {
-    fn encode(x: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: &[f32]) -> Self {
         let (d, m, codes) = affine(x, 15);
-        BlockQ4_1 { d: f32_to_f16(d), m: f32_to_f16(m), qs: pack(codes).0 }
+        with_codes(BlockQ4_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
 }
 
 impl Block for BlockQ5_0 {
     const LEN: usize = LEN;
+    fn codes(&self, codes: &mut [u8]) {
+        spread::<16, 4>(&self.qs, 0, codes);
+        spread_in_order(&self.qh, 4, codes);
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        gather::<16, 4>(codes, 0, &mut self.qs);
+        gather_in_order(codes, 4, &mut self.qh);
+    }
     fn decode(&self, y: &mut [f32]) {
         let d = f16_to_f32(self.d);
-        for (y, q) in y.iter_mut().zip(unpack(&self.qs, u32::from_le_bytes(self.qh))) {
+        for (y, q) in y.iter_mut().zip(codes_of(self)) {
             *y = (f32::from(q) - 16.0) * d;
         }
     }
 }
 
 impl Encode for BlockQ5_0 {
-    fn encode(x: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: &[f32]) -> Self {
         let (d, codes) = symmetric(x, 16);
-        let (qs, qh) = pack(codes);
-        BlockQ5_0 { d: f32_to_f16(d), qh: qh.to_le_bytes(), qs }
+        with_codes(BlockQ5_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
 }
 
 impl Block for BlockQ5_1 {
     const LEN: usize = LEN;
+    fn codes(&self, codes: &mut [u8]) {
+        spread::<16, 4>(&self.qs, 0, codes);
+        spread_in_order(&self.qh, 4, codes);
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        gather::<16, 4>(codes, 0, &mut self.qs);
+        gather_in_order(codes, 4, &mut self.qh);
+    }
     fn decode(&self, y: &mut [f32]) {
         let (d, m) = (f16_to_f32(self.d), f16_to_f32(self.m));
-        for (y, q) in y.iter_mut().zip(unpack(&self.qs, u32::from_le_bytes(self.qh))) {
+        for (y, q) in y.iter_mut().zip(codes_of(self)) {
             *y = f32::from(q) * d + m;
         }
     }
 }
 
 impl Encode for BlockQ5_1 {
-    fn encode(x: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: &[f32]) -> Self {
         let (d, m, codes) = affine(x, 31);
-        let (qs, qh) = pack(codes);
-        BlockQ5_1 { d: f32_to_f16(d), m: f32_to_f16(m), qh: qh.to_le_bytes(), qs }
+        with_codes(BlockQ5_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
 }
 
 impl Block for BlockQ8_0 {
     const LEN: usize = LEN;
+    fn codes(&self, codes: &mut [u8]) {
+        codes.copy_from_slice(bytemuck::bytes_of(&self.qs));
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        self.qs.copy_from_slice(bytemuck::cast_slice(codes));
+    }
     fn decode(&self, y: &mut [f32]) {
         let d = f16_to_f32(self.d);
         for (y, q) in y.iter_mut().zip(self.qs) {
@@ -211,8 +239,8 @@ impl Block for BlockQ8_0 {
 }
 
 impl Encode for BlockQ8_0 {
-    fn encode(x: &[f32]) -> Self {
-        let d = x.iter().fold(0.0f32, |largest, v| if v.abs() > largest { v.abs() } else { largest }) / 127.0;
+    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+        let d = largest_magnitude(x) / 127.0;
         let inverse = inverse(d);
         let mut qs = [0; LEN];
         for (q, &v) in qs.iter_mut().zip(x) {

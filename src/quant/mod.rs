@@ -6,12 +6,18 @@
 //! `Block`; a type that it can only size and list is a row without one. Ids, names and layouts are those of ggml
 //! (`ggml.h`, `ggml-common.h` of ggml 0.25), on which the GGUF format rests.
 
-pub(crate) mod float;
-pub(crate) mod k;
-pub(crate) mod legacy;
+mod bits;
+mod float;
+mod k;
+mod legacy;
+mod search;
+mod table;
+mod ternary;
 
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
+
+pub(crate) use table::{E2M1, IQ4, power_of_two};
 
 /// A block as it lies in a file: no padding, no alignment, little-endian.
 pub(crate) trait Block: bytemuck::Pod {
@@ -19,16 +25,24 @@ pub(crate) trait Block: bytemuck::Pod {
     const LEN: usize;
     /// The block's elements; `y` has `LEN` places.
     fn decode(&self, y: &mut [f32]);
+    /// The integer codes of the elements, in the elements' order; `codes` has `LEN` places. Single floats have none.
+    fn codes(&self, _codes: &mut [u8]) {}
+    /// The inverse of `codes`: everything else in the block stays.
+    fn set_codes(&mut self, _codes: &[u8]) {}
 }
 
 /// A block that can be made from numbers.
 pub(crate) trait Encode: Block {
-    /// The block of the `LEN` elements of `x`. NaN and infinity give some block, never a panic.
-    fn encode(x: &[f32]) -> Self;
+    /// The block of the `LEN` elements of `x`; an error in an element costs its square times the element's weight, in
+    /// formats whose encoder has a choice. NaN and infinity give some block, never a panic.
+    fn encode(x: &[f32], weights: &[f32]) -> Self;
 }
 
+/// Elements of the longest block of a format with an encoder.
+const LONGEST: usize = 256;
+
 type DecodeBlocks = fn(&[u8], &mut [f32]);
-type EncodeBlocks = fn(&[f32], &mut [u8]);
+type EncodeBlocks = fn(&[f32], &[f32], &mut [u8]);
 
 /// A row's right side: the sizes of a block and the functions of its format, which whole slices of blocks go through.
 struct Layout {
@@ -36,16 +50,25 @@ struct Layout {
     block_bytes: usize,
     decode: Option<DecodeBlocks>,
     encode: Option<EncodeBlocks>,
+    codes: fn(&[u8], &mut [u8]),
+    set_codes: fn(&mut [u8], &[u8]),
 }
 
 /// A type that can be sized and listed, not decoded.
 const fn listed(block_len: usize, block_bytes: usize) -> Layout {
-    Layout { block_len, block_bytes, decode: None, encode: None }
+    Layout { block_len, block_bytes, decode: None, encode: None, codes: |_, _| {}, set_codes: |_, _| {} }
 }
 
 /// A format that can be decoded.
 const fn decoded<B: Block>() -> Layout {
-    Layout { block_len: B::LEN, block_bytes: size_of::<B>(), decode: Some(decode_blocks::<B>), encode: None }
+    Layout {
+        block_len: B::LEN,
+        block_bytes: size_of::<B>(),
+        decode: Some(decode_blocks::<B>),
+        encode: None,
+        codes: codes_of_blocks::<B>,
+        set_codes: |block, codes| bytemuck::from_bytes_mut::<B>(block).set_codes(codes),
+    }
 }
 
 /// A format that can be decoded and encoded.
@@ -59,9 +82,17 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Encode>(x: &[f32], out: &mut [u8]) {
-    for (x, block) in x.chunks_exact(B::LEN).zip(bytemuck::cast_slice_mut::<u8, B>(out)) {
-        *block = B::encode(x);
+fn codes_of_blocks<B: Block>(bytes: &[u8], codes: &mut [u8]) {
+    for (block, codes) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(codes.chunks_exact_mut(B::LEN)) {
+        block.codes(codes);
+    }
+}
+
+/// `weights` are those of a row, again from the start for each next row.
+fn encode_blocks<B: Encode>(x: &[f32], weights: &[f32], out: &mut [u8]) {
+    let blocks = bytemuck::cast_slice_mut::<u8, B>(out);
+    for ((x, weights), block) in x.chunks_exact(B::LEN).zip(weights.chunks_exact(B::LEN).cycle()).zip(blocks) {
+        *block = B::encode(x, weights);
     }
 }
 
@@ -100,20 +131,20 @@ types! {
     7 "Q5_1" Q5_1 = both::<legacy::BlockQ5_1>();
     8 "Q8_0" Q8_0 = both::<legacy::BlockQ8_0>();
     9 "Q8_1" = listed(32, 36);
-    10 "Q2_K" = listed(256, 84);
-    11 "Q3_K" = listed(256, 110);
-    12 "Q4_K" Q4K = decoded::<k::BlockQ4K>();
-    13 "Q5_K" Q5K = decoded::<k::BlockQ5K>();
-    14 "Q6_K" Q6K = decoded::<k::BlockQ6K>();
+    10 "Q2_K" Q2K = both::<k::BlockQ2K>();
+    11 "Q3_K" Q3K = both::<k::BlockQ3K>();
+    12 "Q4_K" Q4K = both::<k::BlockQ4K>();
+    13 "Q5_K" Q5K = both::<k::BlockQ5K>();
+    14 "Q6_K" Q6K = both::<k::BlockQ6K>();
     15 "Q8_K" = listed(256, 292);
     16 "IQ2_XXS" = listed(256, 66);
     17 "IQ2_XS" = listed(256, 74);
     18 "IQ3_XXS" = listed(256, 98);
     19 "IQ1_S" = listed(256, 50);
-    20 "IQ4_NL" = listed(32, 18);
+    20 "IQ4_NL" IQ4NL = both::<table::BlockIQ4NL>();
     21 "IQ3_S" = listed(256, 110);
     22 "IQ2_S" = listed(256, 82);
-    23 "IQ4_XS" = listed(256, 136);
+    23 "IQ4_XS" IQ4XS = both::<table::BlockIQ4XS>();
     24 "I8" = listed(1, 1);
     25 "I16" = listed(1, 2);
     26 "I32" = listed(1, 4);
@@ -121,9 +152,9 @@ types! {
     28 "F64" = listed(1, 8);
     29 "IQ1_M" = listed(256, 56);
     30 "BF16" BF16 = both::<float::BlockBF16>();
-    34 "TQ1_0" = listed(256, 54);
-    35 "TQ2_0" = listed(256, 66);
-    39 "MXFP4" = listed(32, 17);
+    34 "TQ1_0" TQ1_0 = both::<ternary::BlockTQ1_0>();
+    35 "TQ2_0" TQ2_0 = both::<ternary::BlockTQ2_0>();
+    39 "MXFP4" MXFP4 = both::<table::BlockMXFP4>();
     40 "NVFP4" = listed(64, 36);
     41 "Q1_0" = listed(128, 18);
     42 "Q2_0" = listed(64, 18);
@@ -223,15 +254,48 @@ impl Format {
         Ok(())
     }
 
-    /// Turns numbers into whole blocks, to the byte those of ggml (without importance matrix).
+    /// Turns numbers into whole blocks. F16, BF16, Q4_0 to Q8_0, MXFP4, TQ1_0 and TQ2_0 are to the byte those of ggml
+    /// (without importance matrix); the encoders of the K formats, IQ4_NL and IQ4_XS search for small squared errors.
     ///
     /// Errors: `InvalidArgument` if the sizes do not fit each other, `Unsupported` if the format has no encoder.
     pub fn encode(self, x: &[f32], out: &mut [u8]) -> Result<()> {
+        self.encode_blocks(x, &[1.0; LONGEST][..self.block_len()], out)
+    }
+
+    /// As [`Format::encode`] for rows of `weights.len()` elements, where an error in element i of a row costs its square
+    /// times `weights[i]`. The K formats, IQ4_NL and IQ4_XS make use of that. The encoders of the others have no choice
+    /// (their bytes are fixed, see `encode`) and ignore the weights.
+    ///
+    /// Errors: as `encode`; `InvalidArgument` also if a weight is negative, infinite or not a number.
+    pub fn encode_weighted(self, x: &[f32], weights: &[f32], out: &mut [u8]) -> Result<()> {
+        if !x.len().is_multiple_of(weights.len()) || !weights.len().is_multiple_of(self.block_len()) {
+            let message = format!("{} numbers are no rows of {} weights in {}", x.len(), weights.len(), self.name());
+            let error = Error::invalid_argument(message).with("format", self.name());
+            return Err(error.with("elements", x.len()).with("weights", weights.len()));
+        }
+        if let Some(i) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+            let message = format!("weight {i} is {}, but must be finite and not negative", weights[i]);
+            return Err(Error::invalid_argument(message).with("index", i).with("weight", weights[i]));
+        }
+        self.encode_blocks(x, weights, out)
+    }
+
+    fn encode_blocks(self, x: &[f32], weights: &[f32], out: &mut [u8]) -> Result<()> {
         self.check_sizes(x.len(), out.len())?;
         let encode = self.info().layout.encode.ok_or_else(|| self.missing("encoder"))?;
         let _environment = FloatEnvironment::enter();
-        encode(x, out);
+        encode(x, weights, out);
         Ok(())
+    }
+
+    /// The integer codes of the elements of whole blocks, in the elements' order. Single floats have none.
+    pub(crate) fn codes(self, bytes: &[u8], codes: &mut [u8]) {
+        (self.info().layout.codes)(bytes, codes);
+    }
+
+    /// Gives a block other codes.
+    pub(crate) fn set_codes(self, block: &mut [u8], codes: &[u8]) {
+        (self.info().layout.set_codes)(block, codes);
     }
 
     fn check_sizes(self, elements: usize, bytes: usize) -> Result<()> {

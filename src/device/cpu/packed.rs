@@ -4,23 +4,22 @@
 //! keeps one output row a lane, never adds across lanes, and every instruction set reads the same bytes: AVX2 in two
 //! halves. Layout moves codes and does not change them: each packer has an exact inverse.
 //!
-//! A panel is a plane of scales (formats whose block has only one) and then its units, one a GGUF block:
+//! A panel is a plane with the scales of formats whose block has only one, and then its units, one a GGUF block. A unit
+//! is a head with what else the block has for all of its values, and then, for each 32 values, their codes and what the
+//! block has for these values. [`Layout::of`] is the table.
 //!
-//! | format | plane, bytes a unit | unit |
-//! |---|---|---|
-//! | F32; F16, BF16 | | one k: 16 values |
-//! | Q4_0 | d 32 | nibbles 256 |
-//! | Q5_0 | d 32 | nibbles 256, fifth bits 64 |
-//! | Q8_0 | d 32 | bytes 512 |
-//! | Q4_1 | | d 32, m 32, nibbles 256 |
-//! | Q5_1 | | d 32, m 32, nibbles 256, fifth bits 64 |
-//! | Q4_K | | d 32, dmin 32, scales 192, 8 times: nibbles 256 |
-//! | Q5_K | | d 32, dmin 32, scales 192, 8 times: nibbles 256, fifth bits 64 |
-//! | Q6_K | d 32 | 8 times: nibbles 256, upper two bits 128, scales of both halves 32 |
+//! Codes are cut into planes of 8, 4, 2 or 1 bits, since they have 8, 6, 5, 4, 3 or 2. The 32 codes of a row are 8 words of
+//! four bytes; word w of row r holds codes 4w to 4w + 3. A vector of a plane with n bits has room for 8 / n words a row:
+//! the first in the lowest n bits of each byte, the next above it. In order of these places,
 //!
-//! Nibbles: byte 64 j + 4 r + x holds k = 4j + x of row r in its low and k = 16 + 4j + x in its high half.
-//! Fifth bits: bit j of byte 4 r + x belongs to k = 4j + x. Upper two bits: bits 2j, 2j+1 of byte 64 h + 4 r + x
-//! belong to k = 16 h + 4j + x.
+//! | bits | words of the vectors |
+//! |---|---|
+//! | 8 | 0, 1, 2, 3, 4, 5, 6, 7 |
+//! | 4 | 0 4, 1 5, 2 6, 3 7 |
+//! | 2 | 0 1 2 3, 4 5 6 7 |
+//! | 1 | 0 1 2 3 4 5 6 7 |
+//!
+//! so that each half of the codes comes from whole vectors, shifted and masked.
 
 use std::sync::{Arc, OnceLock};
 
@@ -29,57 +28,241 @@ use memmap2::{Mmap, MmapMut};
 use crate::error::{Error, Result, try_vec};
 use crate::quant::Format;
 
+/// Values of the longest block.
+const LONGEST: usize = 256;
+/// Values of a row that are packed at a time.
+const STRETCH: usize = 4096;
+
 /// Rows of a panel.
 pub(crate) const ROWS: usize = 16;
 
-/// Sizes of a format's panel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Values a unit covers in one row: the format's block.
-    block: usize,
-    /// Bytes of a unit's 16 scales in the plane.
-    plane: usize,
-    /// Bytes of a unit.
-    unit: usize,
+/// Bytes of a GGUF block that lie in a panel as they are: `vectors` times `width` of them from `at` on, each `width` in
+/// the row's lane of a vector of its own.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    at: usize,
+    width: usize,
+    vectors: usize,
 }
 
-/// Bytes of the nibbles of 16 rows of 32 codes.
+const fn field(at: usize, width: usize, vectors: usize) -> Field {
+    Field { at, width, vectors }
+}
+
+/// The bits `at` to `at + bits` of the codes.
+#[derive(Debug, Clone, Copy)]
+struct Plane {
+    bits: usize,
+    at: usize,
+}
+
+const BYTES: Plane = Plane { bits: 8, at: 0 };
+const NIBBLE: Plane = Plane { bits: 4, at: 0 };
+const PAIR_OF_BITS: Plane = Plane { bits: 2, at: 0 };
+const FIFTH_BIT: Plane = Plane { bits: 1, at: 4 };
+const UPPER_BITS: Plane = Plane { bits: 2, at: 4 };
+const THIRD_BIT: Plane = Plane { bits: 1, at: 2 };
+
+/// How a format's panel is made of its blocks.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Goes into the plane.
+    scale: Option<Field>,
+    /// The unit's head.
+    head: &'static [Field],
+    /// The codes of 32 values. None: a format of floats, whose head is the value.
+    codes: &'static [Plane],
+    /// What follows the codes of 32 values: for those of block b, moved on by b times its bytes.
+    tail: Option<Field>,
+}
+
+/// Bytes of the 4-bit plane of 16 rows of 32 codes.
 pub(super) const NIBBLES: usize = 256;
-/// Bytes of the fifth bits of 16 rows of 32 codes.
-pub(super) const FIFTH: usize = 64;
-/// Bytes of the upper two bits of 16 rows of 32 codes.
-pub(super) const UPPER: usize = 128;
-/// Bytes of d and the second number of 16 rows.
-pub(super) const PAIR: usize = 64;
+/// Bytes of the 1-bit plane of 16 rows of 32 codes.
+pub(super) const BITS: usize = 64;
+/// Bytes of the 2-bit plane of 16 rows of 32 codes.
+pub(super) const PAIRS: usize = 128;
+/// Bytes of two f16 of 16 rows.
+pub(super) const TWO: usize = 64;
 /// Bytes of the packed 6-bit scales of 16 rows.
 pub(super) const SCALES: usize = 192;
 
 impl Layout {
-    /// The layout of a format.
-    pub(super) fn of(format: Format) -> Layout {
-        let (plane, unit) = match format {
-            Format::F32 => (0, 64),
-            Format::F16 | Format::BF16 => (0, 32),
-            Format::Q4_0 => (32, NIBBLES),
-            Format::Q5_0 => (32, NIBBLES + FIFTH),
-            Format::Q8_0 => (32, 512),
-            Format::Q4_1 => (0, PAIR + NIBBLES),
-            Format::Q5_1 => (0, PAIR + NIBBLES + FIFTH),
-            Format::Q4K => (0, PAIR + SCALES + 8 * NIBBLES),
-            Format::Q5K => (0, PAIR + SCALES + 8 * (NIBBLES + FIFTH)),
-            Format::Q6K => (32, 8 * (NIBBLES + UPPER + 2 * ROWS)),
-        };
-        Layout { block: format.block_len(), plane, unit }
+    /// THE table of layouts.
+    fn of(format: Format) -> Layout {
+        let none = Layout { scale: None, head: &[], codes: &[], tail: None };
+        match format {
+            Format::F32 => Layout { head: const { &[field(0, 4, 1)] }, ..none },
+            Format::F16 | Format::BF16 => Layout { head: const { &[field(0, 2, 1)] }, ..none },
+            Format::Q4_0 | Format::IQ4NL => Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE], ..none },
+            Format::Q5_0 => Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE, FIFTH_BIT], ..none },
+            Format::Q8_0 => Layout { scale: Some(field(0, 2, 1)), codes: &[BYTES], ..none },
+            Format::Q4_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE], ..none },
+            Format::Q5_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE, FIFTH_BIT], ..none },
+            Format::Q2K => Layout {
+                head: const { &[field(80, 2, 2)] },
+                codes: &[PAIR_OF_BITS],
+                tail: Some(field(0, 1, 2)),
+                ..none
+            },
+            Format::Q3K => Layout {
+                scale: Some(field(108, 2, 1)),
+                head: const { &[field(96, 4, 3)] },
+                codes: &[PAIR_OF_BITS, THIRD_BIT],
+                ..none
+            },
+            Format::Q4K => Layout { head: const { &[field(0, 2, 2), field(4, 4, 3)] }, codes: &[NIBBLE], ..none },
+            Format::Q5K => {
+                Layout { head: const { &[field(0, 2, 2), field(4, 4, 3)] }, codes: &[NIBBLE, FIFTH_BIT], ..none }
+            }
+            Format::Q6K => Layout {
+                scale: Some(field(208, 2, 1)),
+                codes: &[NIBBLE, UPPER_BITS],
+                tail: Some(field(192, 1, 2)),
+                ..none
+            },
+            Format::IQ4XS => Layout {
+                scale: Some(field(0, 2, 1)),
+                head: const { &[field(4, 4, 1), field(2, 2, 1)] },
+                codes: &[NIBBLE],
+                ..none
+            },
+            Format::MXFP4 => Layout { scale: Some(field(0, 1, 1)), codes: &[NIBBLE], ..none },
+            // Codes in base three are packed as two bits.
+            Format::TQ1_0 => Layout { scale: Some(field(52, 2, 1)), codes: &[PAIR_OF_BITS], ..none },
+            Format::TQ2_0 => Layout { scale: Some(field(64, 2, 1)), codes: &[PAIR_OF_BITS], ..none },
+        }
     }
 
-    /// Bytes of the plane of a panel of rows of `k` values, rounded up to whole vectors.
-    pub(super) fn plane_bytes(self, k: usize) -> usize {
-        plane_bytes(k / self.block, self.plane)
+    fn head_bytes(self) -> usize {
+        self.head.iter().map(|field| field.bytes()).sum()
     }
 
-    /// Bytes of a panel.
-    pub(super) fn panel_bytes(self, k: usize) -> usize {
-        self.plane_bytes(k) + k / self.block * self.unit
+    fn code_bytes(self) -> usize {
+        self.codes.iter().map(|plane| 64 * plane.bits).sum()
+    }
+
+    /// Bytes of 32 values' codes and tail.
+    fn part_bytes(self) -> usize {
+        self.code_bytes() + self.tail.map_or(0, Field::bytes)
+    }
+
+    fn plane_bytes(self, units: usize) -> usize {
+        plane_bytes(units, self.scale.map_or(0, Field::bytes))
+    }
+}
+
+/// Where something is in the units of a panel.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    /// In the first unit.
+    first: usize,
+    /// From unit to unit.
+    step: usize,
+}
+
+impl Field {
+    /// Bytes in the panel.
+    fn bytes(self) -> usize {
+        ROWS * self.width * self.vectors
+    }
+
+    /// Moves row r from its blocks of `block_bytes` to where `out` is in each of the panel's units.
+    fn put(self, row: &[u8], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
+        match self.width {
+            1 => self.put_lanes::<1>(row, block_bytes, r, panel, out),
+            2 => self.put_lanes::<2>(row, block_bytes, r, panel, out),
+            _ => self.put_lanes::<4>(row, block_bytes, r, panel, out),
+        }
+    }
+
+    fn put_lanes<const WIDTH: usize>(self, row: &[u8], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
+        for (block, unit) in row.chunks_exact(block_bytes).zip(panel.chunks_exact_mut(out.step)) {
+            let vectors = unit[out.first..].as_chunks_mut::<WIDTH>().0.chunks_exact_mut(ROWS);
+            for (vector, lane) in vectors.zip(block[self.at..].as_chunks::<WIDTH>().0).take(self.vectors) {
+                vector[r] = *lane;
+            }
+        }
+    }
+
+    /// The inverse of `put`.
+    fn get(self, panel: &[u8], r: usize, block: &mut [u8]) {
+        let lanes = block[self.at..].chunks_exact_mut(self.width).take(self.vectors);
+        for (vector, lane) in panel.chunks_exact(ROWS * self.width).zip(lanes) {
+            lane.copy_from_slice(&vector[r * self.width..(r + 1) * self.width]);
+        }
+    }
+
+    /// The field of 32-value block b of a tail.
+    fn of_block(self, b: usize) -> Field {
+        Field { at: self.at + b * self.width * self.vectors, ..self }
+    }
+}
+
+/// The words of 32 codes, a byte each.
+type Words = [u32; 8];
+
+/// The word at a place of a vector of a plane of BITS bits, by the table in the module's comment.
+#[inline(always)]
+const fn word<const BITS: usize>(vector: usize, place: usize) -> usize {
+    if BITS == 4 { vector + 4 * place } else { vector * (8 / BITS) + place }
+}
+
+impl Plane {
+    /// Puts row r's bits of the codes into the plane, which is at `out` in the units of `n` values and there once in
+    /// `part_bytes` for each 32 of them.
+    fn put(self, codes: &[u8], n: usize, r: usize, units: &mut [u8], out: Places, part_bytes: usize) {
+        match self.bits {
+            1 => self.put_bits::<1>(codes, n, r, units, out, part_bytes),
+            2 => self.put_bits::<2>(codes, n, r, units, out, part_bytes),
+            4 => self.put_bits::<4>(codes, n, r, units, out, part_bytes),
+            _ => self.put_bits::<8>(codes, n, r, units, out, part_bytes),
+        }
+    }
+
+    fn put_bits<const BITS: usize>(
+        self,
+        codes: &[u8],
+        n: usize,
+        r: usize,
+        units: &mut [u8],
+        out: Places,
+        part_bytes: usize,
+    ) {
+        let mask = 0x0101_0101 * (0xFF >> (8 - BITS));
+        for (codes, unit) in codes.chunks_exact(n).zip(units.chunks_exact_mut(out.step)) {
+            for (codes, part) in codes.as_chunks::<32>().0.iter().zip(unit[out.first..].chunks_mut(part_bytes)) {
+                let words: Words =
+                    std::array::from_fn(|w| u32::from_le_bytes(std::array::from_fn(|x| codes[4 * w + x])));
+                for (v, vector) in part.as_chunks_mut::<4>().0.chunks_exact_mut(ROWS).enumerate().take(BITS) {
+                    let mut bits = 0;
+                    for place in 0..8 / BITS {
+                        bits |= (words[word::<BITS>(v, place)] >> self.at & mask) << (place * BITS);
+                    }
+                    vector[r] = bits.to_le_bytes();
+                }
+            }
+        }
+    }
+
+    /// The inverse of `put`, for words that are zero in these bits.
+    fn get(self, panel: &[u8], r: usize, words: &mut Words) {
+        match self.bits {
+            1 => self.get_bits::<1>(panel, r, words),
+            2 => self.get_bits::<2>(panel, r, words),
+            4 => self.get_bits::<4>(panel, r, words),
+            _ => self.get_bits::<8>(panel, r, words),
+        }
+    }
+
+    fn get_bits<const BITS: usize>(self, panel: &[u8], r: usize, words: &mut Words) {
+        let mask = 0x0101_0101 * (0xFF >> (8 - BITS));
+        for (v, vector) in panel.as_chunks::<4>().0.chunks_exact(ROWS).enumerate().take(BITS) {
+            let bits = u32::from_le_bytes(vector[r]);
+            for place in 0..8 / BITS {
+                words[word::<BITS>(v, place)] |= (bits >> (place * BITS) & mask) << self.at;
+            }
+        }
     }
 }
 
@@ -137,7 +320,13 @@ impl Shape {
 
     /// Bytes of one panel.
     pub(crate) fn panel_bytes(self) -> usize {
-        Layout::of(self.format).panel_bytes(self.columns)
+        let (layout, units) = (Layout::of(self.format), self.columns / self.format.block_len());
+        layout.plane_bytes(units) + units * self.unit_bytes()
+    }
+
+    fn unit_bytes(self) -> usize {
+        let layout = Layout::of(self.format);
+        layout.head_bytes() + self.format.block_len() / 32 * layout.part_bytes()
     }
 
     /// Bytes of the packed matrix, rounded up so that the next one begins on a vector; `None` on overflow.
@@ -152,26 +341,92 @@ impl Shape {
 
     /// Packs up to 16 rows of GGUF bytes into one panel. Missing rows stay zero.
     pub(crate) fn pack(self, rows: &[u8], panel: &mut [u8]) {
-        let layout = Layout::of(self.format);
-        let (plane, units) = panel.split_at_mut(layout.plane_bytes(self.columns));
+        let (layout, n, block_bytes) = (Layout::of(self.format), self.format.block_len(), self.format.block_bytes());
+        let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
+        let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
+        let mut codes = [0; STRETCH];
         for (r, row) in rows.chunks_exact(self.row_bytes()).enumerate() {
-            let blocks = row.chunks_exact(self.format.block_bytes()).zip(units.chunks_exact_mut(layout.unit));
-            for (i, (block, unit)) in blocks.enumerate() {
-                let scale = &mut plane[i * layout.plane..(i + 1) * layout.plane];
-                convert(self.format, Direction::Pack { block, scale, unit }, r);
+            if let Some(scale) = layout.scale {
+                scale.put(row, block_bytes, r, scales, Places { first: 0, step: scale.bytes() });
+            }
+            // In stretches of a row, so that codes need little memory, and each plane's loop is long.
+            let stretches = row.chunks(STRETCH / n * block_bytes).zip(units.chunks_mut(STRETCH / n * step));
+            for (row, units) in stretches {
+                let mut first = 0;
+                for field in layout.head {
+                    field.put(row, block_bytes, r, units, Places { first, step });
+                    first += field.bytes();
+                }
+                if layout.codes.is_empty() {
+                    continue;
+                }
+                let codes = &mut codes[..row.len() / block_bytes * n];
+                self.format.codes(row, codes);
+                for plane in layout.codes {
+                    plane.put(codes, n, r, units, Places { first, step }, part_bytes);
+                    first += 64 * plane.bits;
+                }
+                if let Some(tail) = layout.tail {
+                    for b in 0..n / 32 {
+                        let places = Places { first: first + b * part_bytes, step };
+                        tail.of_block(b).put(row, block_bytes, r, units, places);
+                    }
+                }
             }
         }
     }
 
-    /// The inverse of `pack` for one row.
+    /// The inverse of `pack` for one row. (Of the bytes by which TQ1_0 can express the same codes, those that encoders
+    /// write.)
     pub(crate) fn unpack(self, panel: &[u8], r: usize, row: &mut [u8]) {
         let layout = Layout::of(self.format);
-        let (plane, units) = panel.split_at(layout.plane_bytes(self.columns));
-        let blocks = row.chunks_exact_mut(self.format.block_bytes()).zip(units.chunks_exact(layout.unit));
-        for (i, (block, unit)) in blocks.enumerate() {
-            let scale = &plane[i * layout.plane..(i + 1) * layout.plane];
-            convert(self.format, Direction::Unpack { block, scale, unit }, r);
+        let mut codes = [0; LONGEST];
+        let codes = &mut codes[..self.format.block_len()];
+        for (i, block) in row.chunks_exact_mut(self.format.block_bytes()).enumerate() {
+            let (scale, mut head) = self.head(panel, i);
+            if let Some(field) = layout.scale {
+                field.get(scale, r, block);
+            }
+            for field in layout.head {
+                field.get(head, r, block);
+                head = &head[field.bytes()..];
+            }
+            if layout.codes.is_empty() {
+                continue;
+            }
+            for (b, codes) in codes.chunks_exact_mut(32).enumerate() {
+                let tail = self.codes(panel, r, i * self.format.block_len() / 32 + b, codes);
+                if let Some(field) = layout.tail {
+                    field.of_block(b).get(tail, r, block);
+                }
+            }
+            self.format.set_codes(block, codes);
         }
+    }
+
+    /// Unit i's scales in the plane, and its head.
+    pub(super) fn head(self, panel: &[u8], i: usize) -> (&[u8], &[u8]) {
+        let layout = Layout::of(self.format);
+        let scale = layout.scale.map_or(0, Field::bytes);
+        let unit = layout.plane_bytes(self.columns / self.format.block_len()) + i * self.unit_bytes();
+        (&panel[i * scale..(i + 1) * scale], &panel[unit..unit + layout.head_bytes()])
+    }
+
+    /// Row r's codes in 32-value block b of the panel, as the format's block has them; returns the block's tail.
+    pub(super) fn codes<'a>(self, panel: &'a [u8], r: usize, b: usize, codes: &mut [u8]) -> &'a [u8] {
+        let (layout, blocks) = (Layout::of(self.format), self.format.block_len() / 32);
+        let units = &panel[layout.plane_bytes(self.columns / self.format.block_len())..];
+        let at = b / blocks * self.unit_bytes() + layout.head_bytes() + b % blocks * layout.part_bytes();
+        let mut rest = &units[at..at + layout.part_bytes()];
+        let mut words = Words::default();
+        for plane in layout.codes {
+            plane.get(rest, r, &mut words);
+            rest = &rest[64 * plane.bits..];
+        }
+        for (four, word) in codes.chunks_exact_mut(4).zip(words) {
+            four.copy_from_slice(&word.to_le_bytes());
+        }
+        rest
     }
 }
 
@@ -211,192 +466,4 @@ impl Weight {
         self.shape.unpack(&self.panels_from(row / ROWS)[..self.shape.panel_bytes()], row % ROWS, &mut bytes);
         self.shape.format.decode(&bytes, out)
     }
-}
-
-/// Which way `convert` moves, with the bytes at both ends: a GGUF block; the unit's scales in the plane; the unit.
-enum Direction<'a> {
-    Pack { block: &'a [u8], scale: &'a mut [u8], unit: &'a mut [u8] },
-    Unpack { block: &'a mut [u8], scale: &'a [u8], unit: &'a [u8] },
-}
-
-/// Moves the block of row `r` between its two layouts.
-fn convert(format: Format, direction: Direction<'_>, r: usize) {
-    match direction {
-        Direction::Pack { block, scale, unit } => match format {
-            Format::F32 => unit[4 * r..4 * r + 4].copy_from_slice(block),
-            Format::F16 | Format::BF16 => unit[2 * r..2 * r + 2].copy_from_slice(block),
-            Format::Q4_0 => {
-                put2(scale, r, &block[..2]);
-                put_words(unit, r, &block[2..]);
-            }
-            Format::Q4_1 => {
-                put2(unit, r, &block[..2]);
-                put2(&mut unit[32..], r, &block[2..4]);
-                put_words(&mut unit[PAIR..], r, &block[4..]);
-            }
-            Format::Q5_0 => {
-                put2(scale, r, &block[..2]);
-                put_words(unit, r, &block[6..]);
-                put_fifth(&mut unit[NIBBLES..], r, u32::from_le_bytes([block[2], block[3], block[4], block[5]]));
-            }
-            Format::Q5_1 => {
-                put2(unit, r, &block[..2]);
-                put2(&mut unit[32..], r, &block[2..4]);
-                put_words(&mut unit[PAIR..], r, &block[8..]);
-                let fifth = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-                put_fifth(&mut unit[PAIR + NIBBLES..], r, fifth);
-            }
-            Format::Q8_0 => {
-                put2(scale, r, &block[..2]);
-                put_words(unit, r, &block[2..]);
-            }
-            Format::Q4K | Format::Q5K => {
-                put2(unit, r, &block[..2]);
-                put2(&mut unit[32..], r, &block[2..4]);
-                put_words(&mut unit[PAIR..], r, &block[4..16]);
-                let (high, codes) =
-                    if format == Format::Q5K { block[16..].split_at(32) } else { (&[][..], &block[16..]) };
-                let size = NIBBLES + if high.is_empty() { 0 } else { FIFTH };
-                for (b, part) in unit[PAIR + SCALES..].chunks_exact_mut(size).enumerate() {
-                    let mut low = [0; 32];
-                    for (low, byte) in low.iter_mut().zip(&codes[32 * (b / 2)..]) {
-                        *low = byte >> (4 * (b % 2)) & 15;
-                    }
-                    put_words(part, r, &nibbles(&low));
-                    if !high.is_empty() {
-                        let fifth = high.iter().enumerate().fold(0, |bits, (i, h)| bits | u32::from(h >> b & 1) << i);
-                        put_fifth(&mut part[NIBBLES..], r, fifth);
-                    }
-                }
-            }
-            Format::Q6K => {
-                put2(scale, r, &block[208..]);
-                for (b, part) in unit.chunks_exact_mut(NIBBLES + UPPER + 2 * ROWS).enumerate() {
-                    let (low, high, shift) = six_bit_place(b);
-                    let mut codes = [0; 32];
-                    for (i, code) in codes.iter_mut().enumerate() {
-                        *code = block[low + i] >> shift & 15 | (block[high + i] >> (2 * (b % 4)) & 3) << 4;
-                    }
-                    put_words(part, r, &nibbles(&codes));
-                    put_upper(&mut part[NIBBLES..], r, &codes);
-                    part[NIBBLES + UPPER + r] = block[192 + 2 * b];
-                    part[NIBBLES + UPPER + ROWS + r] = block[193 + 2 * b];
-                }
-            }
-        },
-        Direction::Unpack { block, scale, unit } => match format {
-            Format::F32 => block.copy_from_slice(&unit[4 * r..4 * r + 4]),
-            Format::F16 | Format::BF16 => block.copy_from_slice(&unit[2 * r..2 * r + 2]),
-            Format::Q4_0 | Format::Q8_0 => {
-                block[..2].copy_from_slice(&scale[2 * r..2 * r + 2]);
-                get_words(unit, r, &mut block[2..]);
-            }
-            Format::Q4_1 => {
-                block[..2].copy_from_slice(&unit[2 * r..2 * r + 2]);
-                block[2..4].copy_from_slice(&unit[32 + 2 * r..34 + 2 * r]);
-                get_words(&unit[PAIR..], r, &mut block[4..]);
-            }
-            Format::Q5_0 => {
-                block[..2].copy_from_slice(&scale[2 * r..2 * r + 2]);
-                get_words(unit, r, &mut block[6..]);
-                block[2..6].copy_from_slice(&fifth(&unit[NIBBLES..], r).to_le_bytes());
-            }
-            Format::Q5_1 => {
-                block[..2].copy_from_slice(&unit[2 * r..2 * r + 2]);
-                block[2..4].copy_from_slice(&unit[32 + 2 * r..34 + 2 * r]);
-                get_words(&unit[PAIR..], r, &mut block[8..]);
-                block[4..8].copy_from_slice(&fifth(&unit[PAIR + NIBBLES..], r).to_le_bytes());
-            }
-            Format::Q4K | Format::Q5K => {
-                block.fill(0);
-                block[..2].copy_from_slice(&unit[2 * r..2 * r + 2]);
-                block[2..4].copy_from_slice(&unit[32 + 2 * r..34 + 2 * r]);
-                get_words(&unit[PAIR..], r, &mut block[4..16]);
-                let five = format == Format::Q5K;
-                let (size, codes_at) = if five { (NIBBLES + FIFTH, 48) } else { (NIBBLES, 16) };
-                for (b, part) in unit[PAIR + SCALES..].chunks_exact(size).enumerate() {
-                    for i in 0..32 {
-                        block[codes_at + 32 * (b / 2) + i] |= nibble(part, r, i) << (4 * (b % 2));
-                    }
-                    if five {
-                        let bits = fifth(&part[NIBBLES..], r);
-                        for i in 0..32 {
-                            block[16 + i] |= ((bits >> i & 1) as u8) << b;
-                        }
-                    }
-                }
-            }
-            Format::Q6K => {
-                block.fill(0);
-                block[208..].copy_from_slice(&scale[2 * r..2 * r + 2]);
-                for (b, part) in unit.chunks_exact(NIBBLES + UPPER + 2 * ROWS).enumerate() {
-                    let (low, high, shift) = six_bit_place(b);
-                    for i in 0..32 {
-                        block[low + i] |= nibble(part, r, i) << shift;
-                        block[high + i] |= upper(&part[NIBBLES..], r, i) << (2 * (b % 4));
-                    }
-                    block[192 + 2 * b] = part[NIBBLES + UPPER + r];
-                    block[193 + 2 * b] = part[NIBBLES + UPPER + ROWS + r];
-                }
-            }
-        },
-    }
-}
-
-/// Where Q6_K keeps its 32-value block `b`: offset of the low nibbles, offset of the high bits, shift of the nibble.
-fn six_bit_place(b: usize) -> (usize, usize, usize) {
-    (64 * (b / 4) + 32 * (b % 2), 128 + 32 * (b / 4), 4 * (b / 2 % 2))
-}
-
-fn put2(out: &mut [u8], r: usize, two: &[u8]) {
-    out[2 * r..2 * r + 2].copy_from_slice(two);
-}
-
-/// Puts the 32-bit words of a row into its lane of consecutive vectors.
-fn put_words(out: &mut [u8], r: usize, row: &[u8]) {
-    for (vector, word) in out.chunks_exact_mut(64).zip(row.chunks_exact(4)) {
-        vector[4 * r..4 * r + 4].copy_from_slice(word);
-    }
-}
-
-fn get_words(unit: &[u8], r: usize, row: &mut [u8]) {
-    for (vector, word) in unit.chunks_exact(64).zip(row.chunks_exact_mut(4)) {
-        word.copy_from_slice(&vector[4 * r..4 * r + 4]);
-    }
-}
-
-/// The low halves of 32 codes: value i beside value i + 16.
-fn nibbles(codes: &[u8; 32]) -> [u8; 16] {
-    std::array::from_fn(|i| codes[i] & 15 | codes[i + 16] << 4)
-}
-
-/// Bit k of `bits` is the fifth bit of value k.
-fn put_fifth(out: &mut [u8], r: usize, bits: u32) {
-    for x in 0..4 {
-        out[4 * r + x] = (0..8).fold(0, |byte, j| byte | ((bits >> (4 * j + x) & 1) as u8) << j);
-    }
-}
-
-/// The inverse of `put_fifth`.
-pub(super) fn fifth(part: &[u8], r: usize) -> u32 {
-    (0..32).fold(0, |bits, k| bits | u32::from(part[4 * r + k % 4] >> (k / 4) & 1) << k)
-}
-
-/// Bits 4 and 5 of 32 codes.
-fn put_upper(out: &mut [u8], r: usize, codes: &[u8; 32]) {
-    for h in 0..2 {
-        for x in 0..4 {
-            out[64 * h + 4 * r + x] = (0..4).fold(0, |byte, j| byte | (codes[16 * h + 4 * j + x] >> 4 & 3) << (2 * j));
-        }
-    }
-}
-
-/// The upper two bits of value k.
-pub(super) fn upper(part: &[u8], r: usize, k: usize) -> u8 {
-    part[64 * (k / 16) + 4 * r + k % 4] >> (2 * (k % 16 / 4)) & 3
-}
-
-/// The low four bits of value k.
-pub(super) fn nibble(part: &[u8], r: usize, k: usize) -> u8 {
-    part[64 * (k % 16 / 4) + 4 * r + k % 4] >> (4 * (k / 16)) & 15
 }

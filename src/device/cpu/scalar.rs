@@ -6,10 +6,10 @@
 use super::act::{BLOCK, FINE_WORDS, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
 use super::linear::Job;
-use super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, fifth, nibble, plane_bytes, upper};
+use super::packed::{ROWS, Shape, TWO};
 use crate::device::Activation;
 use crate::numeric::{self, fma};
-use crate::quant::Format;
+use crate::quant::{E2M1, Format, IQ4, power_of_two};
 
 /// Adds 16 partial sums in a fixed tree: p[i] += p[i + 8], then + 4, + 2, + 1.
 pub(super) fn tree_sum(lanes: [f32; 16]) -> f32 {
@@ -53,71 +53,68 @@ enum Block {
     Symmetric { scale: f32, codes: [i32; BLOCK] },
     /// w = scale * code + min.
     WithMin { scale: f32, min: f32, codes: [i32; BLOCK] },
-    /// w = d * scale of the half * code; `scales` are the products d * scale.
-    Halves { scales: [f32; 2], codes: [i32; BLOCK] },
+    /// w = scale of the half * code - min of the half.
+    Halves { scales: [f32; 2], mins: Option<[f32; 2]>, codes: [i32; BLOCK] },
 }
 
 fn f16_at(bytes: &[u8], i: usize) -> f32 {
     half::f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32()
 }
 
-/// Block `b` of row `r` of a panel of rows of `columns` values.
-fn block(format: Format, panel: &[u8], columns: usize, r: usize, b: usize) -> Block {
-    let plane_bytes = |values: usize| plane_bytes(columns / values, 32);
-    let low = |part: &[u8], zero| std::array::from_fn(|k| i32::from(nibble(part, r, k)) - zero);
-    let five = |part: &[u8], zero| {
-        let bits = fifth(&part[NIBBLES..], r);
-        std::array::from_fn(|k| i32::from(nibble(part, r, k)) + (((bits >> k & 1) as i32) << 4) - zero)
-    };
-    match format {
-        Format::Q4_0 => {
-            let part = &panel[plane_bytes(32) + b * NIBBLES..];
-            Block::Symmetric { scale: f16_at(&panel[32 * b..], r), codes: low(part, 8) }
+/// Block `b` of 32 values of row `r` of a panel.
+fn block(shape: Shape, panel: &[u8], r: usize, b: usize) -> Block {
+    let blocks = shape.format.block_len() / BLOCK;
+    let ((scale, head), j) = (shape.head(panel, b / blocks), b % blocks);
+    let mut codes = [0; BLOCK];
+    let tail = shape.codes(panel, r, b, &mut codes);
+    let minus = |zero: i32| codes.map(|q| i32::from(q) - zero);
+    let looked_up = |table: &[i8; 16]| codes.map(|q| i32::from(table[usize::from(q)]));
+    let of_halves = |number: &dyn Fn(usize) -> f32| [number(0), number(1)];
+    match shape.format {
+        Format::Q4_0 => Block::Symmetric { scale: f16_at(scale, r), codes: minus(8) },
+        Format::Q5_0 => Block::Symmetric { scale: f16_at(scale, r), codes: minus(16) },
+        Format::Q8_0 => Block::Symmetric { scale: f16_at(scale, r), codes: codes.map(|q| i32::from(q as i8)) },
+        Format::IQ4NL => Block::Symmetric { scale: f16_at(scale, r), codes: looked_up(&IQ4) },
+        Format::MXFP4 => Block::Symmetric { scale: power_of_two(scale[r]), codes: looked_up(&E2M1) },
+        Format::TQ1_0 | Format::TQ2_0 => Block::Symmetric { scale: f16_at(scale, r), codes: minus(1) },
+        Format::IQ4XS => {
+            let (low, high) =
+                (head[4 * r + j / 2] >> (4 * (j % 2)) & 15, head[64 + 2 * r + j / 4] >> (2 * (j % 4)) & 3);
+            let six_bits = f32::from((low | high << 4) as i8 - 32);
+            Block::Symmetric { scale: f16_at(scale, r) * six_bits, codes: looked_up(&IQ4) }
         }
-        Format::Q5_0 => {
-            let part = &panel[plane_bytes(32) + b * (NIBBLES + FIFTH)..];
-            Block::Symmetric { scale: f16_at(&panel[32 * b..], r), codes: five(part, 16) }
-        }
-        Format::Q8_0 => {
-            let part = &panel[plane_bytes(32) + b * 512..];
-            let codes = std::array::from_fn(|k| i32::from(part[64 * (k / 4) + 4 * r + k % 4] as i8));
-            Block::Symmetric { scale: f16_at(&panel[32 * b..], r), codes }
-        }
-        Format::Q4_1 => {
-            let unit = &panel[b * (PAIR + NIBBLES)..];
-            let (scale, min) = (f16_at(unit, r), f16_at(unit, ROWS + r));
-            Block::WithMin { scale, min, codes: low(&unit[PAIR..], 0) }
-        }
-        Format::Q5_1 => {
-            let unit = &panel[b * (PAIR + NIBBLES + FIFTH)..];
-            let (scale, min) = (f16_at(unit, r), f16_at(unit, ROWS + r));
-            Block::WithMin { scale, min, codes: five(&unit[PAIR..], 0) }
+        Format::Q4_1 | Format::Q5_1 => {
+            Block::WithMin { scale: f16_at(head, r), min: f16_at(head, ROWS + r), codes: minus(0) }
         }
         Format::Q4K | Format::Q5K => {
-            let size = if format == Format::Q5K { NIBBLES + FIFTH } else { NIBBLES };
-            let unit = &panel[b / 8 * (PAIR + SCALES + 8 * size)..];
-            let j = b % 8;
-            let byte = |i: usize| unit[PAIR + 64 * (i / 4) + 4 * r + i % 4];
+            let byte = |i: usize| head[TWO + 64 * (i / 4) + 4 * r + i % 4];
             let (scale, min) = if j < 4 {
                 (byte(j) & 63, byte(j + 4) & 63)
             } else {
                 (byte(j + 4) & 15 | byte(j - 4) >> 6 << 4, byte(j + 4) >> 4 | byte(j) >> 6 << 4)
             };
-            let part = &unit[PAIR + SCALES + j * size..];
             Block::WithMin {
-                scale: f16_at(unit, r) * f32::from(scale),
-                min: 0.0 - f16_at(unit, ROWS + r) * f32::from(min),
-                codes: if format == Format::Q5K { five(part, 0) } else { low(part, 0) },
+                scale: f16_at(head, r) * f32::from(scale),
+                min: 0.0 - f16_at(head, ROWS + r) * f32::from(min),
+                codes: minus(0),
             }
         }
         Format::Q6K => {
-            let part = &panel[plane_bytes(256) + b * (NIBBLES + UPPER + 2 * ROWS)..];
-            let d = f16_at(&panel[b / 8 * 32..], r);
-            let scale = |half: usize| d * f32::from(part[NIBBLES + UPPER + ROWS * half + r] as i8);
-            let codes = std::array::from_fn(|k| {
-                i32::from(nibble(part, r, k)) + (i32::from(upper(&part[NIBBLES..], r, k)) << 4) - 32
-            });
-            Block::Halves { scales: [scale(0), scale(1)], codes }
+            let scale = |half: usize| f16_at(scale, r) * f32::from(tail[ROWS * half + r] as i8);
+            Block::Halves { scales: of_halves(&scale), mins: None, codes: minus(32) }
+        }
+        Format::Q3K => {
+            let scale = |half: usize| {
+                let (g, byte) = (2 * j + half, |i: usize| head[64 * (i / 4) + 4 * r + i % 4]);
+                let six_bits = byte(g % 8) >> (g / 8 * 4) & 15 | (byte(8 + g % 4) >> (g / 4 * 2) & 3) << 4;
+                f16_at(scale, r) * f32::from(six_bits as i8 - 32)
+            };
+            Block::Halves { scales: of_halves(&scale), mins: None, codes: minus(4) }
+        }
+        Format::Q2K => {
+            let scale = |half: usize| f16_at(head, r) * f32::from(tail[ROWS * half + r] & 15);
+            let min = |half: usize| f16_at(head, ROWS + r) * f32::from(tail[ROWS * half + r] >> 4);
+            Block::Halves { scales: of_halves(&scale), mins: Some(of_halves(&min)), codes: minus(0) }
         }
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("float formats have no integer codes"),
     }
@@ -126,7 +123,8 @@ fn block(format: Format, panel: &[u8], columns: usize, r: usize, b: usize) -> Bl
 /// The panels of `job` for all its columns:
 /// * symmetric: f = fma(a, s * d, f);
 /// * with min: f = fma(a, s * d, f), then f = fma(m, d * sum, f);
-/// * halves: g = a0 * s0, g = fma(a1, s1, g), f = fma(g, d, f);
+/// * halves: g = a0 * s0, g = fma(a1, s1, g), f = fma(g, d, f); with mins then n = m0 * h0, n = fma(m1, h1, n),
+///   f = fma(-n, d, f), where h0 and h1 are the sums of the halves' activations;
 /// * float: f = fma(w, x, f), k ascending.
 pub(super) fn linear(job: &Job<'_>) {
     let shape = job.weight.shape();
@@ -162,7 +160,7 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
     }
     let own = if job.fine { FINE_WORDS } else { WORDS };
     for (b, words) in job.act.tile(start, width).chunks_exact(job.act.words() * width).enumerate() {
-        let block = block(shape.format, panel, shape.columns, r, b);
+        let block = block(shape, panel, r, b);
         for (c, f) in f.iter_mut().enumerate().take(width) {
             let word = |i: usize| words[i * width + c];
             // d is number(2) and d * sum number(3) of the last four words.
@@ -179,9 +177,14 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
                     *f = fma(a(codes, 0, 32), scale * number(2), *f);
                     *f = fma(*min, number(3), *f);
                 }
-                Block::Halves { scales, codes } => {
+                Block::Halves { scales, mins, codes } => {
                     let g = fma(a(codes, 16, 32), scales[1], a(codes, 0, 16) * scales[0]);
                     *f = fma(g, number(2), *f);
+                    if let Some(mins) = mins {
+                        let (first, second) = (word(own - 4) - word(own - 3), word(own - 3));
+                        let n = fma(mins[1], second as f32, mins[0] * first as f32);
+                        *f = fma(0.0 - n, number(2), *f);
+                    }
                 }
             }
         }

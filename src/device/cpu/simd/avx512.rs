@@ -133,12 +133,12 @@ impl Simd for Avx512 {
         F(simd!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast()))))
     }
     #[inline(always)]
+    fn bits_as_f32(self, a: I) -> F {
+        F(simd!(_mm512_castsi512_ps(a.0)))
+    }
+    #[inline(always)]
     fn load_bf16(self, x: &[u16]) -> F {
-        assert!(x.len() >= 16);
-        F(simd!({
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }))
+        self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
     }
     #[inline(always)]
     fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
@@ -159,6 +159,18 @@ impl Simd for Avx512 {
     fn load_i8(self, x: &[u8]) -> I {
         assert!(x.len() >= 16);
         I(simd!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn load_u16(self, x: &[u16]) -> I {
+        assert!(x.len() >= 16);
+        I(simd!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], places: I) -> I {
+        I(simd!({
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, places.0)
+        }))
     }
     #[inline(always)]
     fn and(self, a: I, b: I) -> I {

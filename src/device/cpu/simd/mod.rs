@@ -27,6 +27,8 @@ pub(super) trait Simd: Copy {
     fn store(self, v: Self::F, out: &mut [f32]);
     /// IEEE half precision to f32, exact.
     fn load_f16(self, x: &[u16]) -> Self::F;
+    /// The f32 of these bits.
+    fn bits_as_f32(self, a: Self::I) -> Self::F;
     /// The upper halves of f32 values.
     fn load_bf16(self, x: &[u16]) -> Self::F;
     /// `inside` in lanes low..high, `outside` elsewhere.
@@ -37,6 +39,10 @@ pub(super) trait Simd: Copy {
     fn load_bytes(self, x: &[u8]) -> Self::I;
     /// LANES signed bytes, one a lane.
     fn load_i8(self, x: &[u8]) -> Self::I;
+    /// LANES unsigned numbers.
+    fn load_u16(self, x: &[u16]) -> Self::I;
+    /// `table[byte]` for every byte of `places`, each below 16.
+    fn lookup(self, table: &[i8; 16], places: Self::I) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;

@@ -94,10 +94,14 @@ fn random_floats(rng: &mut Rng, n: usize, numbers: Numbers) -> Vec<f32> {
 /// Where a block of a format keeps its f16 numbers.
 fn halves_of_block(format: Format) -> &'static [usize] {
     match format {
-        Format::F32 | Format::BF16 => &[],
-        Format::F16 | Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+        Format::F32 | Format::BF16 | Format::MXFP4 => &[],
+        Format::F16 | Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4NL | Format::IQ4XS => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+        Format::Q2K => &[80, 82],
+        Format::Q3K => &[108],
         Format::Q6K => &[208],
+        Format::TQ1_0 => &[52],
+        Format::TQ2_0 => &[64],
     }
 }
 
@@ -113,6 +117,10 @@ fn random_matrix(rng: &mut Rng, shape: Shape, numbers: Numbers) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(shape.format.block_bytes()) {
         for &at in halves_of_block(shape.format) {
             block[at..at + 2].copy_from_slice(&random_half(rng, numbers).to_le_bytes());
+        }
+        if shape.format == Format::MXFP4 && numbers == Numbers::Ordinary {
+            // An exponent: 2^-8 to 2^7.
+            block[0] = 120 + block[0] % 16;
         }
     }
     bytes

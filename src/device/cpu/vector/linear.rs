@@ -14,8 +14,10 @@
 
 use super::super::act::{FINE_WORDS, WORDS};
 use super::super::linear::Job;
-use super::super::packed::{FIFTH, NIBBLES, PAIR, ROWS, SCALES, UPPER, plane_bytes};
+use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::Simd;
+use super::codes::Codes;
+use super::panels::*;
 use crate::numeric::Real;
 use crate::quant::Format;
 
@@ -31,18 +33,24 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
         Format::F16 => float::<S, F16, 32>(s, job),
         Format::BF16 => float::<S, BF16, 32>(s, job),
         Format::Q4_0 => quantised::<S, Q4_0, NIBBLES>(s, job),
-        Format::Q4_1 => quantised::<S, Q4_1, { PAIR + NIBBLES }>(s, job),
-        Format::Q5_0 => quantised::<S, Q5_0, { NIBBLES + FIFTH }>(s, job),
-        Format::Q5_1 => quantised::<S, Q5_1, { PAIR + NIBBLES + FIFTH }>(s, job),
+        Format::Q4_1 => quantised::<S, Q4_1, { TWO + NIBBLES }>(s, job),
+        Format::Q5_0 => quantised::<S, Q5_0, { NIBBLES + BITS }>(s, job),
+        Format::Q5_1 => quantised::<S, Q5_1, { TWO + NIBBLES + BITS }>(s, job),
         Format::Q8_0 => quantised::<S, Q8_0, 512>(s, job),
-        Format::Q4K => quantised::<S, Q4K, { PAIR + SCALES + 8 * NIBBLES }>(s, job),
-        Format::Q5K => quantised::<S, Q5K, { PAIR + SCALES + 8 * (NIBBLES + FIFTH) }>(s, job),
-        Format::Q6K => quantised::<S, Q6K, { 8 * SIX_BIT }>(s, job),
+        Format::Q2K => quantised::<S, Q2K, Q2K_UNIT>(s, job),
+        Format::Q3K => quantised::<S, Q3K, Q3K_UNIT>(s, job),
+        Format::Q4K => quantised::<S, Q4K, { TWO + SCALES + 8 * NIBBLES }>(s, job),
+        Format::Q5K => quantised::<S, Q5K, { TWO + SCALES + 8 * (NIBBLES + BITS) }>(s, job),
+        Format::Q6K => quantised::<S, Q6K, Q6K_UNIT>(s, job),
+        Format::IQ4NL => quantised::<S, IQ4NL, NIBBLES>(s, job),
+        Format::IQ4XS => quantised::<S, IQ4XS, IQ4XS_UNIT>(s, job),
+        Format::MXFP4 => quantised::<S, MXFP4, NIBBLES>(s, job),
+        Format::TQ1_0 | Format::TQ2_0 => quantised::<S, Ternary, { 8 * PAIRS }>(s, job),
     }
 }
 
 /// A tile's block: words by column, see `act`. W is WORDS or FINE_WORDS.
-type Block<const NY: usize, const W: usize> = [[i32; NY]; W];
+pub(super) type Block<const NY: usize, const W: usize> = [[i32; NY]; W];
 
 /// The words after the last codes: sum, sum of the second half, d, d * sum.
 #[inline(always)]
@@ -51,8 +59,9 @@ fn sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
 }
 
 #[inline(always)]
-fn second_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
-    y[W - 3][c]
+fn half_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, half: usize, c: usize) -> i32 {
+    let second = y[W - 3][c];
+    if half == 0 { sum(y, c) - second } else { second }
 }
 
 #[inline(always)]
@@ -65,31 +74,11 @@ fn d_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> f32 {
     f32::from_bits(y[W - 1][c] as u32)
 }
 
-/// The packed panel of a quantised format, whose unit is UNIT bytes.
-trait Panel<const UNIT: usize> {
-    /// Blocks of 32 values in a unit.
-    const BLOCKS: usize;
-    /// Bytes of a unit's scales in the plane.
-    const PLANE: usize;
-    /// What is unpacked once a unit.
-    type Head<S: Simd>: Copy;
-    fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
-    /// Adds block `b` of the unit to the accumulators of NY columns.
-    fn block<S: Simd, const NY: usize, const W: usize>(
-        s: S,
-        head: Self::Head<S>,
-        unit: &[u8; UNIT],
-        place: Place,
-        y: &Block<NY, W>,
-        f: &mut [S::F; NY],
-    );
-}
-
 /// Block of the unit, and first row of the vector.
 #[derive(Clone, Copy)]
-struct Place {
-    b: usize,
-    lane: usize,
+pub(super) struct Place {
+    pub b: usize,
+    pub lane: usize,
 }
 
 #[inline(always)]
@@ -148,9 +137,9 @@ fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, c
     }
 }
 
-/// f += scale * d * (codes . y - 2^ZERO * sum y); exact integers up to the last step.
+/// f += scale * d * (w . y), where w are the numbers that the codes stand for; exact integers up to the last step.
 #[inline(always)]
-fn symmetric<S: Simd, C: Codes, const ZERO: u32, const NY: usize, const W: usize>(
+pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     scale: S::F,
     codes: &[u8],
@@ -160,14 +149,14 @@ fn symmetric<S: Simd, C: Codes, const ZERO: u32, const NY: usize, const W: usize
 ) {
     let acc = product::<S, C, NY, W>(s, codes, lane, y);
     for c in 0..NY {
-        let a = s.sub_i32(acc[c], s.shl::<ZERO>(s.i32(sum(y, c))));
+        let a = s.add_i32(acc[c], C::excess(s, sum(y, c)));
         f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
     }
 }
 
 /// f += scale * d * (codes . y) + min * (d * sum y).
 #[inline(always)]
-fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
+pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     (scale, min): (S::F, S::F),
     codes: &[u8],
@@ -196,7 +185,7 @@ fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
         for half in 0..2 {
             let codes = C::half(s, codes, half, lane);
             for c in 0..NY {
-                acc[c] = s.dot(C::BITS, acc[c], codes, four(y, 3 * group + half, c));
+                acc[c] = C::dot(s, acc[c], codes, four(y, 3 * group + half, c));
             }
         }
         if group + 1 < W / WORDS {
@@ -208,6 +197,43 @@ fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
     acc
 }
 
+/// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
+/// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
+/// n = m0 * h0, fma(m1, h1, n), f = fma(-n, d, f).
+#[inline(always)]
+pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
+    s: S,
+    (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
+    codes: &[u8],
+    lane: usize,
+    y: &Block<NY, W>,
+    f: &mut [S::F; NY],
+) {
+    let mut g = [s.f32(0.0); NY];
+    for half in 0..2 {
+        let (scale, codes) = (scales[half], C::half(s, codes, half, lane));
+        for c in 0..NY {
+            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, half_sum(y, half, c)) };
+            let a = if W == FINE_WORDS {
+                let upper = C::dot(s, s.i32(0), codes, four(y, half, c));
+                s.add_i32(C::dot(s, excess, codes, four(y, half + 3, c)), s.shl::<8>(upper))
+            } else {
+                C::dot(s, excess, codes, four(y, half, c))
+            };
+            let a = s.to_f32(a);
+            g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
+        }
+    }
+    for c in 0..NY {
+        f[c] = g[c].fma(s.f32(d(y, c)), f[c]);
+        if let Some([first, second]) = mins {
+            let n = first.mul(s.to_f32(s.i32(half_sum(y, 0, c))));
+            let n = second.fma(s.to_f32(s.i32(half_sum(y, 1, c))), n);
+            f[c] = s.f32(0.0).sub(n).fma(s.f32(d(y, c)), f[c]);
+        }
+    }
+}
+
 /// Words 4i..4i+4 of column c: the 16 q of half i, or for i - 3 the 16 r.
 #[inline(always)]
 fn four<const NY: usize, const W: usize>(y: &Block<NY, W>, i: usize, c: usize) -> [i32; 4] {
@@ -216,306 +242,8 @@ fn four<const NY: usize, const W: usize>(y: &Block<NY, W>, i: usize, c: usize) -
 
 /// The f16 numbers of the rows of a vector, as f32.
 #[inline(always)]
-fn row_numbers<S: Simd>(s: S, bytes: &[u8], lane: usize) -> S::F {
+pub(super) fn row_numbers<S: Simd>(s: S, bytes: &[u8], lane: usize) -> S::F {
     s.load_f16(bytemuck::cast_slice(&bytes[2 * lane..2 * (lane + S::LANES)]))
-}
-
-/// How the codes of a block of 32 values of 16 rows are packed.
-///
-/// Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
-trait Codes {
-    /// Bits of a code.
-    const BITS: u32;
-    /// The four vectors of codes of half `half` of the block, for the rows from `lane` on.
-    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4];
-}
-
-struct Nibbles;
-
-impl Codes for Nibbles {
-    const BITS: u32 = 4;
-
-    #[inline(always)]
-    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
-        let mask = s.i32(0x0F0F_0F0F);
-        let mut low = [mask; 4];
-        for (j, low) in low.iter_mut().enumerate() {
-            let v = s.load_bytes(&codes[64 * j + 4 * lane..]);
-            *low = s.and(if half == 0 { v } else { s.shr::<4>(v) }, mask);
-        }
-        low
-    }
-}
-
-struct NibblesAndFifth;
-
-impl Codes for NibblesAndFifth {
-    const BITS: u32 = 5;
-
-    #[inline(always)]
-    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
-        let bits = s.load_bytes(&codes[NIBBLES + 4 * lane..]);
-        let high = if half == 0 {
-            [s.shl::<4>(bits), s.shl::<3>(bits), s.shl::<2>(bits), s.shl::<1>(bits)]
-        } else {
-            [bits, s.shr::<1>(bits), s.shr::<2>(bits), s.shr::<3>(bits)]
-        };
-        merge(s, Nibbles::half(s, codes, half, lane), high, 0x1010_1010)
-    }
-}
-
-struct NibblesAndUpper;
-
-impl Codes for NibblesAndUpper {
-    const BITS: u32 = 6;
-
-    #[inline(always)]
-    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
-        let bits = s.load_bytes(&codes[NIBBLES + UPPER / 2 * half + 4 * lane..]);
-        let high = [s.shl::<4>(bits), s.shl::<2>(bits), bits, s.shr::<2>(bits)];
-        merge(s, Nibbles::half(s, codes, half, lane), high, 0x3030_3030)
-    }
-}
-
-/// low | high & mask
-#[inline(always)]
-fn merge<S: Simd>(s: S, mut low: [S::I; 4], high: [S::I; 4], mask: i32) -> [S::I; 4] {
-    for j in 0..4 {
-        low[j] = s.or(low[j], s.and(high[j], s.i32(mask)));
-    }
-    low
-}
-
-/// A symmetric format with one block a unit and its scales in the plane.
-macro_rules! symmetric_format {
-    ($name:ident, unit $unit:expr, zero $zero:literal, $codes:ident) => {
-        struct $name;
-
-        impl Panel<{ $unit }> for $name {
-            const BLOCKS: usize = 1;
-            const PLANE: usize = 32;
-            type Head<S: Simd> = S::F;
-
-            #[inline(always)]
-            fn head<S: Simd>(s: S, plane: &[u8], _unit: &[u8; $unit], lane: usize) -> S::F {
-                row_numbers(s, plane, lane)
-            }
-
-            #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
-                s: S,
-                scale: S::F,
-                unit: &[u8; $unit],
-                place: Place,
-                y: &Block<NY, W>,
-                f: &mut [S::F; NY],
-            ) {
-                symmetric::<S, $codes, $zero, NY, W>(s, scale, unit, place.lane, y, f);
-            }
-        }
-    };
-}
-
-symmetric_format!(Q4_0, unit NIBBLES, zero 3, Nibbles);
-symmetric_format!(Q5_0, unit NIBBLES + FIFTH, zero 4, NibblesAndFifth);
-
-/// A format with a min, one block a unit.
-macro_rules! min_format {
-    ($name:ident, unit $unit:expr, $codes:ident) => {
-        struct $name;
-
-        impl Panel<{ $unit }> for $name {
-            const BLOCKS: usize = 1;
-            const PLANE: usize = 0;
-            type Head<S: Simd> = (S::F, S::F);
-
-            #[inline(always)]
-            fn head<S: Simd>(s: S, _plane: &[u8], unit: &[u8; $unit], lane: usize) -> (S::F, S::F) {
-                (row_numbers(s, unit, lane), row_numbers(s, &unit[PAIR / 2..], lane))
-            }
-
-            #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
-                s: S,
-                head: (S::F, S::F),
-                unit: &[u8; $unit],
-                place: Place,
-                y: &Block<NY, W>,
-                f: &mut [S::F; NY],
-            ) {
-                with_min::<S, $codes, NY, W>(s, head, &unit[PAIR..], place.lane, y, f);
-            }
-        }
-    };
-}
-
-min_format!(Q4_1, unit PAIR + NIBBLES, Nibbles);
-min_format!(Q5_1, unit PAIR + NIBBLES + FIFTH, NibblesAndFifth);
-
-struct Q8_0;
-
-impl Panel<512> for Q8_0 {
-    const BLOCKS: usize = 1;
-    const PLANE: usize = 32;
-    type Head<S: Simd> = S::F;
-
-    #[inline(always)]
-    fn head<S: Simd>(s: S, plane: &[u8], _unit: &[u8; 512], lane: usize) -> S::F {
-        row_numbers(s, plane, lane)
-    }
-
-    #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
-        s: S,
-        scale: S::F,
-        unit: &[u8; 512],
-        place: Place,
-        y: &Block<NY, W>,
-        f: &mut [S::F; NY],
-    ) {
-        let mut acc = [s.i32(0); NY];
-        for group in 0..W / WORDS {
-            for half in 0..2 {
-                let codes = [
-                    s.flip(s.load_bytes(&unit[256 * half + 4 * place.lane..])),
-                    s.flip(s.load_bytes(&unit[256 * half + 64 + 4 * place.lane..])),
-                    s.flip(s.load_bytes(&unit[256 * half + 128 + 4 * place.lane..])),
-                    s.flip(s.load_bytes(&unit[256 * half + 192 + 4 * place.lane..])),
-                ];
-                for c in 0..NY {
-                    acc[c] = s.dot_signed(acc[c], codes, four(y, 3 * group + half, c));
-                }
-            }
-            if group + 1 < W / WORDS {
-                for c in 0..NY {
-                    acc[c] = s.shl::<8>(acc[c]);
-                }
-            }
-        }
-        for c in 0..NY {
-            let a = s.add_i32(acc[c], s.signed_excess(sum(y, c)));
-            f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
-        }
-    }
-}
-
-/// D, Dmin and the 6-bit scales and mins of 8 blocks: four to a vector, a byte each.
-#[derive(Clone, Copy)]
-struct KHead<S: Simd> {
-    d: S::F,
-    dmin: S::F,
-    scales: [S::I; 2],
-    mins: [S::I; 2],
-}
-
-impl<S: Simd> KHead<S> {
-    #[inline(always)]
-    fn new(s: S, unit: &[u8], lane: usize) -> Self {
-        let u0 = s.load_bytes(&unit[PAIR + 4 * lane..]);
-        let u1 = s.load_bytes(&unit[PAIR + 64 + 4 * lane..]);
-        let u2 = s.load_bytes(&unit[PAIR + 128 + 4 * lane..]);
-        let (six, four, upper) = (s.i32(0x3F3F_3F3F), s.i32(0x0F0F_0F0F), s.i32(0x3030_3030));
-        KHead {
-            d: row_numbers(s, unit, lane),
-            dmin: row_numbers(s, &unit[PAIR / 2..], lane),
-            scales: [s.and(u0, six), s.or(s.and(u2, four), s.and(s.shr::<2>(u0), upper))],
-            mins: [s.and(u1, six), s.or(s.and(s.shr::<4>(u2), four), s.and(s.shr::<2>(u1), upper))],
-        }
-    }
-
-    /// s = D * scale and m = -(Dmin * min) of block `b`.
-    #[inline(always)]
-    fn scale_and_min(self, s: S, b: usize) -> (S::F, S::F) {
-        let (shift, byte) = (8 * (b as u32 % 4), s.i32(0xFF));
-        let scale = s.to_f32(s.and(s.shr_by(self.scales[b / 4], shift), byte));
-        let min = s.to_f32(s.and(s.shr_by(self.mins[b / 4], shift), byte));
-        (self.d.mul(scale), s.f32(0.0).sub(self.dmin.mul(min)))
-    }
-}
-
-/// A format of 256 values with 6-bit scales and mins.
-macro_rules! k_format {
-    ($name:ident, codes $size:expr, $codes:ident) => {
-        struct $name;
-
-        impl Panel<{ PAIR + SCALES + 8 * ($size) }> for $name {
-            const BLOCKS: usize = 8;
-            const PLANE: usize = 0;
-            type Head<S: Simd> = KHead<S>;
-
-            #[inline(always)]
-            fn head<S: Simd>(s: S, _plane: &[u8], unit: &[u8; PAIR + SCALES + 8 * ($size)], lane: usize) -> KHead<S> {
-                KHead::new(s, unit, lane)
-            }
-
-            #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
-                s: S,
-                head: KHead<S>,
-                unit: &[u8; PAIR + SCALES + 8 * ($size)],
-                place: Place,
-                y: &Block<NY, W>,
-                f: &mut [S::F; NY],
-            ) {
-                let codes = &unit[PAIR + SCALES..].as_chunks::<{ $size }>().0[place.b];
-                let numbers = head.scale_and_min(s, place.b);
-                with_min::<S, $codes, NY, W>(s, numbers, codes, place.lane, y, f);
-            }
-        }
-    };
-}
-
-k_format!(Q4K, codes NIBBLES, Nibbles);
-k_format!(Q5K, codes NIBBLES + FIFTH, NibblesAndFifth);
-
-struct Q6K;
-
-/// Bytes of a block of Q6_K: codes, then the scales of its two halves.
-const SIX_BIT: usize = NIBBLES + UPPER + 2 * ROWS;
-
-impl Panel<{ 8 * SIX_BIT }> for Q6K {
-    const BLOCKS: usize = 8;
-    const PLANE: usize = 32;
-    type Head<S: Simd> = S::F;
-
-    #[inline(always)]
-    fn head<S: Simd>(s: S, plane: &[u8], _unit: &[u8; 8 * SIX_BIT], lane: usize) -> S::F {
-        row_numbers(s, plane, lane)
-    }
-
-    /// g = a0 * s0, then fma(a1, s1, g), then f = fma(g, d, f), where a0 and a1 are the two halves' products.
-    #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
-        s: S,
-        d: S::F,
-        unit: &[u8; 8 * SIX_BIT],
-        place: Place,
-        y: &Block<NY, W>,
-        f: &mut [S::F; NY],
-    ) {
-        let part = &unit.as_chunks::<SIX_BIT>().0[place.b];
-        let mut g = [s.f32(0.0); NY];
-        for half in 0..2 {
-            let scale = d.mul(s.to_f32(s.load_i8(&part[NIBBLES + UPPER + ROWS * half + place.lane..])));
-            let codes = NibblesAndUpper::half(s, part, half, place.lane);
-            for c in 0..NY {
-                let second = s.i32(second_sum(y, c));
-                let own = if half == 0 { s.sub_i32(s.i32(sum(y, c)), second) } else { second };
-                let start = s.sub_i32(s.i32(0), s.shl::<5>(own));
-                let a = if W == FINE_WORDS {
-                    let upper = s.dot(6, s.i32(0), codes, four(y, half, c));
-                    s.add_i32(s.dot(6, start, codes, four(y, half + 3, c)), s.shl::<8>(upper))
-                } else {
-                    s.dot(6, start, codes, four(y, half, c))
-                };
-                let a = s.to_f32(a);
-                g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
-            }
-        }
-        for c in 0..NY {
-            f[c] = g[c].fma(s.f32(self::d(y, c)), f[c]);
-        }
-    }
 }
 
 /// The packed panel of a float format: BYTES bytes hold one k of 16 rows.

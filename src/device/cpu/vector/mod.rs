@@ -5,5 +5,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(super) mod attention;
+mod codes;
 pub(super) mod linear;
+mod panels;
 pub(super) mod rows;

@@ -1,0 +1,173 @@
+//! The codes of 32 values of the rows of a vector: from planes of bits to what the integer products take.
+//!
+//! Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
+
+use super::super::packed::{NIBBLES, PAIRS};
+use super::super::simd::Simd;
+use crate::quant::{E2M1, IQ4};
+
+/// How codes are packed, and what is to be taken off their products.
+pub(super) trait Codes {
+    /// Four k values of each row, in the form that `dot` wants.
+    type Vector<S: Simd>: Copy;
+    /// The four vectors of half `half` of the 32 values, for the rows from `lane` on.
+    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [Self::Vector<S>; 4];
+    /// acc + codes . y, of codes as `half` gives them.
+    fn dot<S: Simd>(s: S, acc: S::I, codes: [Self::Vector<S>; 4], y: [i32; 4]) -> S::I;
+    /// What is to be added to products with activations of the sum `sum` to have those of the numbers meant.
+    fn excess<S: Simd>(s: S, sum: i32) -> S::I;
+}
+
+/// A type of unsigned codes that stand for the code minus 2^ZERO. (Formats with mins do not ask for the excess: their
+/// codes stand for themselves.)
+macro_rules! unsigned {
+    ($name:ident, $bits:literal, $half:ident) => {
+        pub(super) struct $name<const ZERO: u32>;
+
+        impl<const ZERO: u32> Codes for $name<ZERO> {
+            type Vector<S: Simd> = S::I;
+
+            #[inline(always)]
+            fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+                $half(s, codes, half, lane)
+            }
+            #[inline(always)]
+            fn dot<S: Simd>(s: S, acc: S::I, codes: [S::I; 4], y: [i32; 4]) -> S::I {
+                s.dot($bits, acc, codes, y)
+            }
+            #[inline(always)]
+            fn excess<S: Simd>(s: S, sum: i32) -> S::I {
+                s.sub_i32(s.i32(0), s.shl::<ZERO>(s.i32(sum)))
+            }
+        }
+    };
+}
+
+unsigned!(TwoBits, 2, pairs);
+unsigned!(ThreeBits, 3, pairs_and_third);
+unsigned!(FourBits, 4, nibbles);
+unsigned!(FiveBits, 5, nibbles_and_fifth);
+unsigned!(SixBits, 6, nibbles_and_upper);
+unsigned!(FloatsOfFourBits, 5, floats);
+
+/// A type of signed codes.
+macro_rules! signed {
+    ($name:ident, $half:ident) => {
+        pub(super) struct $name;
+
+        impl Codes for $name {
+            type Vector<S: Simd> = S::Signed;
+
+            #[inline(always)]
+            fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::Signed; 4] {
+                let [a, b, c, d] = $half(s, codes, half, lane);
+                [s.flip(a), s.flip(b), s.flip(c), s.flip(d)]
+            }
+            #[inline(always)]
+            fn dot<S: Simd>(s: S, acc: S::I, codes: [S::Signed; 4], y: [i32; 4]) -> S::I {
+                s.dot_signed(acc, codes, y)
+            }
+            #[inline(always)]
+            fn excess<S: Simd>(s: S, sum: i32) -> S::I {
+                s.signed_excess(sum)
+            }
+        }
+    };
+}
+
+signed!(Bytes, bytes);
+signed!(LookedUp, looked_up);
+
+#[inline(always)]
+fn bytes<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let at = 256 * half + 4 * lane;
+    [
+        s.load_bytes(&codes[at..]),
+        s.load_bytes(&codes[at + 64..]),
+        s.load_bytes(&codes[at + 128..]),
+        s.load_bytes(&codes[at + 192..]),
+    ]
+}
+
+#[inline(always)]
+fn nibbles<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let mask = s.i32(0x0F0F_0F0F);
+    let mut low = [mask; 4];
+    for (j, low) in low.iter_mut().enumerate() {
+        let v = s.load_bytes(&codes[64 * j + 4 * lane..]);
+        *low = s.and(if half == 0 { v } else { s.shr::<4>(v) }, mask);
+    }
+    low
+}
+
+#[inline(always)]
+fn pairs<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let (v, mask) = (s.load_bytes(&codes[64 * half + 4 * lane..]), s.i32(0x0303_0303));
+    [s.and(v, mask), s.and(s.shr::<2>(v), mask), s.and(s.shr::<4>(v), mask), s.and(s.shr::<6>(v), mask)]
+}
+
+#[inline(always)]
+fn pairs_and_third<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let bits = s.load_bytes(&codes[PAIRS + 4 * lane..]);
+    let third = if half == 0 {
+        [s.shl::<2>(bits), s.shl::<1>(bits), bits, s.shr::<1>(bits)]
+    } else {
+        [s.shr::<2>(bits), s.shr::<3>(bits), s.shr::<4>(bits), s.shr::<5>(bits)]
+    };
+    merge(s, pairs(s, codes, half, lane), third, 0x0404_0404)
+}
+
+#[inline(always)]
+fn nibbles_and_fifth<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let bits = s.load_bytes(&codes[NIBBLES + 4 * lane..]);
+    let fifth = if half == 0 {
+        [s.shl::<4>(bits), s.shl::<3>(bits), s.shl::<2>(bits), s.shl::<1>(bits)]
+    } else {
+        [bits, s.shr::<1>(bits), s.shr::<2>(bits), s.shr::<3>(bits)]
+    };
+    merge(s, nibbles(s, codes, half, lane), fifth, 0x1010_1010)
+}
+
+#[inline(always)]
+fn nibbles_and_upper<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    let bits = s.load_bytes(&codes[NIBBLES + PAIRS / 2 * half + 4 * lane..]);
+    let upper = [s.shl::<4>(bits), s.shl::<2>(bits), bits, s.shr::<2>(bits)];
+    merge(s, nibbles(s, codes, half, lane), upper, 0x3030_3030)
+}
+
+/// low | high & mask
+#[inline(always)]
+fn merge<S: Simd>(s: S, mut low: [S::I; 4], high: [S::I; 4], mask: i32) -> [S::I; 4] {
+    for j in 0..4 {
+        low[j] = s.or(low[j], s.and(high[j], s.i32(mask)));
+    }
+    low
+}
+
+/// The numbers that nibbles stand for in IQ4_NL and IQ4_XS.
+#[inline(always)]
+fn looked_up<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    lookup(s, &IQ4, nibbles(s, codes, half, lane))
+}
+
+/// The numbers of MXFP4 and 16: five bits without sign.
+#[inline(always)]
+fn floats<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    const PLUS_16: [i8; 16] = {
+        let (mut table, mut i) = (E2M1, 0);
+        while i < 16 {
+            table[i] += 16;
+            i += 1;
+        }
+        table
+    };
+    lookup(s, &PLUS_16, nibbles(s, codes, half, lane))
+}
+
+#[inline(always)]
+fn lookup<S: Simd>(s: S, table: &[i8; 16], mut codes: [S::I; 4]) -> [S::I; 4] {
+    for codes in &mut codes {
+        *codes = s.lookup(table, *codes);
+    }
+    codes
+}
