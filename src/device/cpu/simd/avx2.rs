@@ -253,7 +253,7 @@ impl Simd for Avx2 {
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_excess(self, _sum: i32) -> I {
+    fn signed_excess(self, _sum: I) -> I {
         self.i32(0)
     }
 

@@ -223,8 +223,8 @@ impl Simd for Avx512 {
         I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
     }
     #[inline(always)]
-    fn signed_excess(self, sum: i32) -> I {
-        self.i32(sum.wrapping_mul(-128))
+    fn signed_excess(self, sum: I) -> I {
+        self.sub_i32(self.i32(0), self.shl::<7>(sum))
     }
 
     #[inline(always)]

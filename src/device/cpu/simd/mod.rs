@@ -65,7 +65,7 @@ pub(super) trait Simd: Copy {
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
     /// What is to be added to the results of `dot_signed` for activations with the sum `sum` to have the exact product.
-    fn signed_excess(self, sum: i32) -> Self::I;
+    fn signed_excess(self, sum: Self::I) -> Self::I;
 
     /// Asks for the cache line at `address`, which may be anything.
     fn prefetch(self, address: *const u8);

@@ -15,7 +15,7 @@ pub(super) trait Codes {
     /// acc + codes . y, of codes as `half` gives them.
     fn dot<S: Simd>(s: S, acc: S::I, codes: [Self::Vector<S>; 4], y: [i32; 4]) -> S::I;
     /// What is to be added to products with activations of the sum `sum` to have those of the numbers meant.
-    fn excess<S: Simd>(s: S, sum: i32) -> S::I;
+    fn excess<S: Simd>(s: S, sum: S::I) -> S::I;
 }
 
 /// A type of unsigned codes that stand for the code minus 2^ZERO. (Formats with mins do not ask for the excess: their
@@ -36,8 +36,8 @@ macro_rules! unsigned {
                 s.dot($bits, acc, codes, y)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, sum: i32) -> S::I {
-                s.sub_i32(s.i32(0), s.shl::<ZERO>(s.i32(sum)))
+            fn excess<S: Simd>(s: S, sum: S::I) -> S::I {
+                s.sub_i32(s.i32(0), s.shl::<ZERO>(sum))
             }
         }
     };
@@ -68,7 +68,7 @@ macro_rules! signed {
                 s.dot_signed(acc, codes, y)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, sum: i32) -> S::I {
+            fn excess<S: Simd>(s: S, sum: S::I) -> S::I {
                 s.signed_excess(sum)
             }
         }

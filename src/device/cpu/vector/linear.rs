@@ -59,9 +59,9 @@ fn sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
 }
 
 #[inline(always)]
-fn half_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, half: usize, c: usize) -> i32 {
-    let second = y[W - 3][c];
-    if half == 0 { sum(y, c) - second } else { second }
+fn half_sum<S: Simd, const NY: usize, const W: usize>(s: S, y: &Block<NY, W>, half: usize, c: usize) -> S::I {
+    let second = s.i32(y[W - 3][c]);
+    if half == 0 { s.sub_i32(s.i32(sum(y, c)), second) } else { second }
 }
 
 #[inline(always)]
@@ -149,7 +149,7 @@ pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const W: usize>(
 ) {
     let acc = product::<S, C, NY, W>(s, codes, lane, y);
     for c in 0..NY {
-        let a = s.add_i32(acc[c], C::excess(s, sum(y, c)));
+        let a = s.add_i32(acc[c], C::excess(s, s.i32(sum(y, c))));
         f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
     }
 }
@@ -213,7 +213,7 @@ pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
     for half in 0..2 {
         let (scale, codes) = (scales[half], C::half(s, codes, half, lane));
         for c in 0..NY {
-            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, half_sum(y, half, c)) };
+            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, half_sum(s, y, half, c)) };
             let a = if W == FINE_WORDS {
                 let upper = C::dot(s, s.i32(0), codes, four(y, half, c));
                 s.add_i32(C::dot(s, excess, codes, four(y, half + 3, c)), s.shl::<8>(upper))
@@ -227,8 +227,8 @@ pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
     for c in 0..NY {
         f[c] = g[c].fma(s.f32(d(y, c)), f[c]);
         if let Some([first, second]) = mins {
-            let n = first.mul(s.to_f32(s.i32(half_sum(y, 0, c))));
-            let n = second.fma(s.to_f32(s.i32(half_sum(y, 1, c))), n);
+            let n = first.mul(s.to_f32(half_sum(s, y, 0, c)));
+            let n = second.fma(s.to_f32(half_sum(s, y, 1, c)), n);
             f[c] = s.f32(0.0).sub(n).fma(s.f32(d(y, c)), f[c]);
         }
     }
