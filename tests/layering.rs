@@ -30,7 +30,6 @@ const UNSAFE: &[&str] = &[
     "device/cpu/simd",
     "device/cpu/threads.rs",
     "gguf/map.rs",
-    "gguf/source.rs",
     "numeric/environment",
     "numeric/environment.rs",
 ];

@@ -148,7 +148,7 @@ impl Model {
             }
         }
         if layer.parallel {
-            device.add(x, self.delta(attended, layer.attn_post_norm.as_ref()));
+            device.add(x, added);
         }
         device.linear(act, [layer.down.to(delta)])
     }
