@@ -5,11 +5,12 @@
 #![cfg(any(debug_assertions, all(feature = "check-handles", feature = "test-hooks")))]
 
 mod capi;
+mod common;
 
 use std::fmt::Write;
 use std::process::Command;
 
-use capi::{Api, Function, Param, c, root};
+use capi::{Api, Function, Param, c};
 
 /// Makes one object of each kind, and judges what calls return.
 const PRELUDE: &str = r#"
@@ -258,7 +259,7 @@ fn every_pointer_may_be_null_and_every_export_may_panic() {
     let source = c::folder("calls").join("calls.c");
     std::fs::write(&source, program(&api)).expect("the target folder can be written to");
     let program = c::build(&source, "calls");
-    let printed = c::succeed(Command::new(program).arg(root().join("tests/data/gguf-bad/ok-tiny-model.gguf")));
+    let printed = c::succeed(Command::new(program).arg(common::data("gguf-bad/ok-tiny-model.gguf")));
     let pointers: usize = api.functions.iter().map(|f| f.params.iter().filter(|p| api.is_pointer(p)).count()).sum();
     let calls = pointers + api.functions.len();
     assert_eq!(printed, format!("{calls} calls, 0 failures\n"));

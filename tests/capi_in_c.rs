@@ -4,6 +4,7 @@
 #![cfg(any(debug_assertions, all(feature = "check-handles", feature = "test-hooks")))]
 
 mod capi;
+mod common;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +21,7 @@ fn run(source: &'static str, test: &str) {
     }
     let program = programs.iter().find(|(name, _)| *name == source).expect("just made").1.clone();
     drop(programs);
-    let output = c::run(Command::new(program).arg(root().join("tests/data/gguf-bad")).arg(test));
+    let output = c::run(Command::new(program).arg(common::data("gguf-bad")).arg(test));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     // The library never prints.

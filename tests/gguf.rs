@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+mod common;
+
 use llm::gguf::{ElementType, Gguf, ReadAt, Value};
 use llm::{Error, Result};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -52,7 +54,7 @@ fn most_held<T>(f: impl FnOnce() -> T) -> (T, isize) {
 const MIB: isize = 1 << 20;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf-bad")
+    common::data("gguf-bad")
 }
 
 fn bytes_of(file: &str) -> Vec<u8> {

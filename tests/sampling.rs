@@ -4,16 +4,13 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use llm::Error;
 use llm::sample::{Candidate, Params, Sampler, Step};
 use serde_json::Value;
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sampling");
-
 fn json(file: &str) -> Value {
-    serde_json::from_slice(&fs::read(Path::new(DATA).join(file)).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(common::data(&format!("sampling/{file}"))).unwrap()).unwrap()
 }
 
 /// The logits called `name`: numbers, "-inf" for masked ones, or a file of little-endian f32.
@@ -21,7 +18,8 @@ fn vector(goldens: &Value, name: &str) -> Vec<f32> {
     match &goldens["vectors"][name] {
         Value::Array(items) => items.iter().map(|x| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32)).collect(),
         file => {
-            let bytes = fs::read(Path::new(DATA).join(file["file"].as_str().unwrap())).unwrap();
+            let path = format!("sampling/{}", file["file"].as_str().unwrap());
+            let bytes = fs::read(common::data(&path)).unwrap();
             assert_eq!(bytes.len(), 4 * file["n"].as_u64().unwrap() as usize);
             bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()
         }
@@ -92,7 +90,7 @@ fn check(case: &Value, found: &[Candidate]) {
 
 #[test]
 fn survivors_and_probabilities_equal_the_goldens() {
-    let goldens: Value = serde_json::from_slice(&common::unpacked("sampling/goldens.json")).unwrap();
+    let goldens: Value = json("goldens.json");
     let mut run = 0;
     for case in goldens["cases"].as_array().unwrap() {
         let Some(mut sampler) = chain(&case["chain"]) else { continue };
@@ -104,7 +102,7 @@ fn survivors_and_probabilities_equal_the_goldens() {
 
 #[test]
 fn draws_equal_the_goldens() {
-    let goldens: Value = serde_json::from_slice(&common::unpacked("sampling/goldens.json")).unwrap();
+    let goldens: Value = json("goldens.json");
     let mut run = 0;
     for case in json("dist.json").as_array().unwrap() {
         let Some(mut sampler) = chain(&case["chain"]) else { continue };

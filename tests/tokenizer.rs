@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tokenizer");
 const NAMES: [&str; 9] =
     ["smollm2", "gemma3", "gpt-2", "starcoder", "qwen2", "llama-bpe", "deepseek-llm", "llama-spm", "phi-3"];
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
@@ -24,7 +23,7 @@ fn vocabulary(name: &str) -> Gguf {
     match name {
         "smollm2" => Gguf::open(&common::real_model(common::SMOLLM2)).unwrap(),
         "gemma3" => Gguf::open(&common::real_model(common::GEMMA3)).unwrap(),
-        _ => common::unpacked_gguf(&format!("tokenizer/vocab/{name}.gguf")),
+        _ => Gguf::open(&common::data(&format!("tokenizer/vocab/{name}.gguf"))).unwrap(),
     }
 }
 
@@ -32,9 +31,12 @@ fn tokenizer(name: &str) -> &'static Arc<Tokenizer> {
     &TOKENIZERS.iter().find(|(n, _)| *n == name).unwrap().1
 }
 
+fn text(file: &str) -> String {
+    std::fs::read_to_string(common::data(&format!("tokenizer/{file}"))).unwrap()
+}
+
 fn json_lines(file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(format!("{DATA}/{file}")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -77,8 +79,8 @@ fn encoding_equals_the_goldens() {
 #[test]
 fn encoding_equals_llama_cpp_s_own_tests() {
     for (name, tokenizer) in TOKENIZERS.iter().filter(|(name, _)| !["smollm2", "gemma3"].contains(name)) {
-        let texts = std::fs::read_to_string(format!("{DATA}/vocab/{name}.inp")).unwrap();
-        let lines = std::fs::read_to_string(format!("{DATA}/vocab/{name}.out")).unwrap();
+        let texts = text(&format!("vocab/{name}.inp"));
+        let lines = text(&format!("vocab/{name}.out"));
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         assert_eq!((texts.len() - 1, lines.lines().count()), (46, 46));
         for (text, line) in texts.iter().zip(lines.lines()) {
@@ -108,7 +110,7 @@ fn decoding_equals_the_goldens() {
 
 #[test]
 fn special_tokens_equal_the_goldens() {
-    let meta: Value = serde_json::from_str(&std::fs::read_to_string(format!("{DATA}/meta.json")).unwrap()).unwrap();
+    let meta: Value = serde_json::from_str(&text("meta.json")).unwrap();
     for (name, tokenizer) in TOKENIZERS.iter() {
         let meta = &meta[name];
         let id = |key: &str| u32::try_from(meta[key].as_i64().unwrap()).ok();

@@ -1,16 +1,47 @@
 //! What several test programs share.
 #![allow(dead_code)] // each program uses its part
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use llm::gguf::Gguf;
 use llm::model::{LoadOptions, Model};
 
-/// A file of tests/data.
+/// A file of tests/data. A folder that is kept as `<folder>.tar.zst` is unpacked first, once, to where cargo lets
+/// tests write.
 pub fn data(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
+    static FOLDERS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let (folder, rest) = path.split_once('/').unwrap_or((path, ""));
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !folders.contains_key(folder) {
+        let found = match std::fs::read(kept.join(format!("{folder}.tar.zst"))) {
+            Ok(archive) => unpacked_folder(folder, &archive),
+            Err(_) => kept.join(folder),
+        };
+        folders.insert(folder.to_owned(), found);
+    }
+    if rest.is_empty() { folders[folder].clone() } else { folders[folder].join(rest) }
+}
+
+/// The folder that an archive holds. Its name tells the archive's content, so that another archive gets another
+/// folder; it appears whole, as another process may look for it.
+fn unpacked_folder(name: &str, archive: &[u8]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    archive.hash(&mut hasher);
+    let whole = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{:016x}", hasher.finish()));
+    if !whole.exists() {
+        let part = whole.with_extension(std::process::id().to_string());
+        tar::Archive::new(&zstd::decode_all(archive).unwrap()[..]).unpack(&part).unwrap();
+        if std::fs::rename(&part, &whole).is_err() {
+            assert!(whole.exists(), "{} cannot be made", whole.display());
+            std::fs::remove_dir_all(&part).unwrap();
+        }
+    }
+    whole
 }
 
 /// A file of tests/data that is kept compressed: `<path>.zst`, or `<path>.planes.zst`, where the first bytes of all
