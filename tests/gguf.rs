@@ -1,55 +1,14 @@
 //! The GGUF reader: what good files hold, and that no file does harm.
 
-#![allow(unsafe_code)]
+#[path = "common/allocator.rs"]
+mod allocator;
 
 mod common;
 
+use allocator::most_held;
 use llm::gguf::{ElementType, Gguf, ReadAt, Value};
 use llm::{Error, Result};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-
-/// The system's allocator, which counts for each thread the bytes that it holds and the most it has held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    // During a thread's end its counters may be gone; then nobody asks for them.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + bytes);
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
-    });
-}
-
-// SAFETY: every request goes to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are those that System asks for.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above; the pointer came from System.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// What `f` returns, and the most bytes that this thread held meanwhile beyond those it held before.
-fn most_held<T>(f: impl FnOnce() -> T) -> (T, isize) {
-    let before = HELD.get();
-    MOST.set(before);
-    let result = f();
-    (result, MOST.get() - before)
-}
 
 const MIB: isize = 1 << 20;
 

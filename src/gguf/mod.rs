@@ -1,52 +1,73 @@
-//! The GGUF file format, versions 2 and 3: metadata (keys and values) and tensors in one file.
+//! The GGUF file format, versions 2 and 3: metadata (keys and values) and tensors in one file, or in several parts.
 //!
 //! Opening reads the metadata only and checks all of it (`reader.rs`), in time and memory proportional to it; values
 //! are read where they lie. Tensor data are read by position when asked for.
+//!
+//! Writing goes the same way: a [`Builder`] takes keys and tensors, the [`Writer`] it makes takes the tensors' data as
+//! they come.
 
+mod builder;
 mod map;
+mod new_file;
 mod reader;
 mod source;
+mod split;
 mod tensor;
 mod value;
+mod writer;
 
 use crate::error::{Error, Result, try_vec};
 use reader::{Entry, Metadata};
 use source::Source;
 use std::path::Path;
 
+pub use builder::Builder;
 pub use source::ReadAt;
+pub use split::PartLimit;
 pub use tensor::{Dims, TensorInfo};
-pub use value::{Array, ElementType, Elements, Value};
+pub use value::{Array, Element, ElementType, Elements, Value};
+pub use writer::Writer;
 
 /// An open GGUF. Immutable; share it between threads by `Arc`.
 pub struct Gguf {
     source: Source,
     name: String,
     metadata: Metadata,
+    /// The parts of a split file but for the first.
+    others: Vec<Part>,
+}
+
+/// A further part of a split file.
+struct Part {
+    source: Source,
+    name: String,
 }
 
 impl Gguf {
-    /// Opens a file. Its metadata are mapped into memory, its tensors are read when asked for.
+    /// Opens a file. Its metadata are mapped into memory, its tensors are read when asked for. Of a file that is split
+    /// into parts `NAME-00001-of-0000N.gguf` the first opens them all.
     ///
     /// While the `Gguf` lives the file should not be changed: to replace a model, write the new one beside it and rename
     /// it over the old. If another process overwrites it, keys and tensors hold what it wrote (values are checked each
     /// time, so this is wrong data or an error, never an access outside); if it cuts the file short, reading a tensor
     /// gives an `Io` error, but reading a key may end the process by SIGBUS, as with any memory map.
     ///
-    /// Errors (all with the fact `path`): `NotFound`, `Io`, `InvalidArgument` if the path is a directory or a device,
-    /// `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
+    /// Errors (all with the fact `path`): `NotFound`, `Io`, `InvalidArgument` if the path is a directory, a device or a
+    /// part that is not the first, `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
     pub fn open(path: &Path) -> Result<Gguf> {
         let name = path.display().to_string();
-        Source::open(path)
+        let mut gguf = Source::open(path)
             .and_then(|source| Gguf::read_metadata(source, name))
-            .map_err(|e| e.with("path", path.display()))
+            .map_err(|e| e.with("path", path.display()))?;
+        split::open_parts(&mut gguf, path)?;
+        Ok(gguf)
     }
 
     /// Opens a GGUF that lies in memory, for example `&'static [u8]`, `Vec<u8>` or `Arc<[u8]>`.
     ///
     /// Errors: `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
     pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Gguf> {
-        Gguf::read_metadata(Source::Memory(Box::new(bytes)), "memory".to_owned())
+        split::refuse_part(Gguf::read_metadata(Source::Memory(Box::new(bytes)), "memory".to_owned())?)
     }
 
     /// Opens a GGUF that the caller reads. Its metadata are copied into memory, in steps that never reach far beyond
@@ -55,12 +76,13 @@ impl Gguf {
     /// Errors: `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`, and those of the reader.
     pub fn from_reader(reader: Box<dyn ReadAt>) -> Result<Gguf> {
         let size = reader.size();
-        Gguf::read_metadata(Source::Reader { reader, size, front: Vec::new() }, "reader".to_owned())
+        let source = Source::Reader { reader, size, front: Vec::new() };
+        split::refuse_part(Gguf::read_metadata(source, "reader".to_owned())?)
     }
 
     fn read_metadata(mut source: Source, name: String) -> Result<Gguf> {
         let metadata = reader::read(&mut source)?;
-        Ok(Gguf { source, name, metadata })
+        Ok(Gguf { source, name, metadata, others: Vec::new() })
     }
 
     /// The version of the format: 2 or 3.
@@ -73,12 +95,17 @@ impl Gguf {
         self.metadata.alignment
     }
 
-    /// The size of the whole file in bytes.
+    /// The size of the whole file in bytes, with all its parts.
     pub fn file_size(&self) -> u64 {
-        self.source.size()
+        self.others.iter().fold(self.source.size(), |sum, part| sum.saturating_add(part.source.size()))
     }
 
-    /// The path, or `memory` or `reader`.
+    /// How many parts the file is split into: usually 1.
+    pub fn part_count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// The path of the first part, or `memory` or `reader`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -129,6 +156,7 @@ impl Gguf {
         match convert(value) {
             Some(converted) => Ok(Some(converted)),
             None => Err(self.name_file(
+                0,
                 Error::corrupt_file(format!("key {key}: expected {expected}, found {value}"))
                     .with("key", key)
                     .with("expected", expected)
@@ -205,10 +233,18 @@ impl Gguf {
             let (name, bytes, n) = (&tensor.name, tensor.bytes, out.len());
             let message =
                 format!("tensor {name}: expected to read within its {bytes} bytes, found {n} from offset {offset}");
-            return Err(self.name_file(Error::invalid_argument(message).with("tensor", name).with("offset", offset)));
+            let error = Error::invalid_argument(message).with("tensor", name).with("offset", offset);
+            return Err(self.name_file(tensor.part, error));
         }
+        let source = match tensor.part.checked_sub(1) {
+            None => &self.source,
+            Some(other) => {
+                let part = self.others.get(other);
+                &part.ok_or_else(|| Error::invalid_argument("the tensor is not of this file"))?.source
+            }
+        };
         let at = tensor.offset.saturating_add(offset);
-        self.source.read_at(at, out).map_err(|e| self.name_file(e.with("tensor", &tensor.name)))
+        source.read_at(at, out).map_err(|e| self.name_file(tensor.part, e.with("tensor", &tensor.name)))
     }
 
     /// All elements of a tensor, in the order of the file. Memory: 4 bytes an element, and 1 MiB at most.
@@ -232,10 +268,11 @@ impl Gguf {
         Ok(out)
     }
 
-    /// Adds the fact `path`, if this is a file.
-    fn name_file(&self, error: Error) -> Error {
+    /// Adds the fact `path` of a part, if this is a file.
+    fn name_file(&self, part: usize, error: Error) -> Error {
+        let other = part.checked_sub(1).and_then(|other| self.others.get(other));
         match self.source {
-            Source::File { .. } => error.with("path", &self.name),
+            Source::File { .. } => error.with("path", other.map_or(&self.name, |other| &other.name)),
             _ => error,
         }
     }

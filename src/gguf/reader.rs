@@ -6,20 +6,19 @@
 //! offset u64; padding to the alignment; data. Strings and arrays state their length (u64) first. Little-endian.
 
 use super::source::Source;
-use super::tensor::{Dims, MAX_DIMS, TensorInfo};
+use super::tensor::{Dims, MAX_DIMS, TensorInfo, known_type, tensor_bytes};
 use super::value::{ARRAY_ID, ElementType, Value, quoted};
 use crate::error::{Error, Result};
-use crate::quant::type_info;
 use std::fmt::Display;
 use std::ops::Range;
 
 /// The alignment of tensor data unless the key [`ALIGNMENT_KEY`] states one.
-const DEFAULT_ALIGNMENT: u64 = 32;
-const ALIGNMENT_KEY: &str = "general.alignment";
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// The format's limit on the length of a key. Tensor names, which it limits to 64 bytes, are held to the same: longer
 /// ones exist, and do no harm.
-const NAME_MAX: u64 = 65535;
+pub(super) const NAME_MAX: u64 = 65535;
 
 /// Key and value as places in the source.
 pub(super) struct Entry {
@@ -70,8 +69,7 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
         let tensor = cursor.tensor()?;
         push(&mut tensors, tensor)?;
     }
-    let name = |i: usize| tensors.get(i).map_or(&[][..], |tensor: &TensorInfo| tensor.name.as_bytes());
-    let by_name = sorted("tensor", tensors.len(), name)?;
+    let by_name = by_name(&tensors)?;
     let end = cursor.at as u64;
     place_tensors(&mut tensors, end, alignment, cursor.source.size())?;
     Ok(Metadata { version, alignment, entries, by_key, tensors, by_name })
@@ -80,6 +78,11 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
 /// The bytes of a place in the front of the source.
 pub(super) fn front(source: &Source, place: Option<Range<usize>>) -> &[u8] {
     place.and_then(|place| source.front().get(place)).unwrap_or_default()
+}
+
+/// The order of the tensors' names, none of which may occur twice.
+pub(super) fn by_name(tensors: &[TensorInfo]) -> Result<Vec<usize>> {
+    sorted("tensor", tensors.len(), |i| tensors.get(i).map_or(&[][..], |tensor| tensor.name.as_bytes()))
 }
 
 /// The order of `n` names, none of which may occur twice; `what` has them.
@@ -100,13 +103,13 @@ fn sorted<'n>(what: &'static str, n: usize, name: impl Fn(usize) -> &'n [u8]) ->
 }
 
 /// `vec.push` that fails instead of ending the process. Nothing is reserved by a count that a file states.
-fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
+pub(super) fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
     vec.try_reserve(1).map_err(|_| no_memory())?;
     vec.push(item);
     Ok(())
 }
 
-fn no_memory() -> Error {
+pub(super) fn no_memory() -> Error {
     Error::out_of_memory("the memory for the metadata cannot be had")
 }
 
@@ -357,37 +360,8 @@ impl Cursor<'_> {
         let dims = Dims::new(sizes).ok_or_else(|| Error::internal("too many dimensions"))?;
         let type_id = self.u32()?;
         let offset = self.u64()?;
-        let bytes = self.tensor_bytes(&dims, type_id)?;
-        Ok(TensorInfo { name, dims, type_id, offset, bytes })
-    }
-
-    /// The bytes that a tensor of these dimensions takes.
-    fn tensor_bytes(&self, dims: &Dims, type_id: u32) -> Result<u64> {
-        let Some(info) = type_info(type_id) else {
-            let Place::Info(name) = &self.place else { return Err(Error::internal("no tensor is being read")) };
-            let message =
-                format!("tensor {name} has the type {type_id}, which is unknown or was removed from the format");
-            return Err(Error::unsupported(message).with("tensor", name).with("type", type_id));
-        };
-        // A dimension of 0 makes the tensor empty, but does not excuse the others.
-        let fits = |n: u64| i64::try_from(n).is_ok() && usize::try_from(n).is_ok();
-        let product = |dims: &[u64]| {
-            dims.iter().try_fold(1u64, |product, n| product.checked_mul((*n).max(1)).filter(|n| fits(*n)))
-        };
-        if !dims.iter().all(|n| fits(*n)) || product(dims).is_none() {
-            let message = format!("expected fewer than 2^63 elements, found the dimensions {dims}");
-            return Err(self.place.corrupt(message).with("found", dims));
-        }
-        let row_len = dims.first().copied().unwrap_or(1);
-        let Some(row_bytes) = usize::try_from(row_len).ok().and_then(|n| info.row_bytes(n)) else {
-            let (name, block_len) = (info.name(), info.block_len());
-            let message = format!("expected rows of a multiple of {block_len} elements ({name}), found {row_len}");
-            return Err(self.place.corrupt(message).with("expected", block_len).with("found", row_len));
-        };
-        dims.iter().skip(1).try_fold(row_bytes as u64, |bytes, n| bytes.checked_mul(*n)).ok_or_else(|| {
-            let message =
-                format!("expected fewer than 2^64 bytes, found the dimensions {dims} of type {}", info.name());
-            self.place.corrupt(message).with("found", dims)
-        })
+        let info = known_type(&name, type_id)?;
+        let bytes = tensor_bytes(&dims, info, |message| self.place.corrupt(message))?;
+        Ok(TensorInfo { name, dims, type_id, part: 0, offset, bytes })
     }
 }

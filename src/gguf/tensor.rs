@@ -1,7 +1,7 @@
 //! What a GGUF says about a tensor.
 
 use crate::error::{Error, Result};
-use crate::quant::{Format, type_info};
+use crate::quant::{Format, TypeInfo, type_info};
 use std::fmt;
 use std::ops::Deref;
 
@@ -56,7 +56,9 @@ pub struct TensorInfo {
     pub dims: Dims,
     /// The ggml type id; one that [`type_info`] knows.
     pub type_id: u32,
-    /// The position of the data in the file.
+    /// Which part of a split file holds the data; 0 in a file of one part.
+    pub part: usize,
+    /// The position of the data in that file.
     pub offset: u64,
     /// The bytes of the data.
     pub bytes: u64,
@@ -91,4 +93,36 @@ impl TensorInfo {
     pub fn elements(&self) -> usize {
         self.dims.iter().map(|n| *n as usize).product()
     }
+}
+
+/// The type of an id. Errors: `Unsupported` naming the tensor and the id.
+pub(super) fn known_type(tensor: &str, type_id: u32) -> Result<&'static TypeInfo> {
+    type_info(type_id).ok_or_else(|| {
+        let message =
+            format!("tensor {tensor} has the type {type_id}, which is unknown or was removed from the format");
+        Error::unsupported(message).with("tensor", tensor).with("type", type_id)
+    })
+}
+
+/// The bytes that a tensor of these dimensions takes. `wrong` makes the error from what is wrong.
+pub(super) fn tensor_bytes(dims: &Dims, info: &TypeInfo, wrong: impl FnOnce(String) -> Error) -> Result<u64> {
+    // A dimension of 0 makes the tensor empty, but does not excuse the others.
+    let fits = |n: u64| i64::try_from(n).is_ok() && usize::try_from(n).is_ok();
+    let product =
+        |dims: &[u64]| dims.iter().try_fold(1u64, |product, n| product.checked_mul((*n).max(1)).filter(|n| fits(*n)));
+    if !dims.iter().all(|n| fits(*n)) || product(dims).is_none() {
+        return Err(
+            wrong(format!("expected fewer than 2^63 elements, found the dimensions {dims}")).with("found", dims)
+        );
+    }
+    let row_len = dims.first().copied().unwrap_or(1);
+    let Some(row_bytes) = usize::try_from(row_len).ok().and_then(|n| info.row_bytes(n)) else {
+        let (name, block_len) = (info.name(), info.block_len());
+        let message = format!("expected rows of a multiple of {block_len} elements ({name}), found {row_len}");
+        return Err(wrong(message).with("expected", block_len).with("found", row_len));
+    };
+    dims.iter().skip(1).try_fold(row_bytes as u64, |bytes, n| bytes.checked_mul(*n)).ok_or_else(|| {
+        wrong(format!("expected fewer than 2^64 bytes, found the dimensions {dims} of type {}", info.name()))
+            .with("found", dims)
+    })
 }

@@ -84,7 +84,93 @@ pub enum Value<'a> {
     Array(Array<'a>),
 }
 
+/// A number or bool: what an array of the metadata is made of, unless it is made of strings.
+pub trait Element: Copy + Into<Value<'static>> {
+    /// Its type in the file.
+    const TYPE: ElementType;
+}
+
+macro_rules! elements {
+    ($($rust:ty: $variant:ident,)*) => {
+        $(impl Element for $rust {
+            const TYPE: ElementType = ElementType::$variant;
+        }
+
+        impl From<$rust> for Value<'_> {
+            fn from(value: $rust) -> Self {
+                Value::$variant(value)
+            }
+        })*
+
+        impl Value<'_> {
+            /// Appends the value as it lies in the file: of a string its length and bytes, of an array its elements.
+            pub(super) fn put(&self, out: &mut Vec<u8>) {
+                match *self {
+                    Value::Bool(value) => out.push(value.into()),
+                    $(Value::$variant(value) => out.extend_from_slice(&value.to_le_bytes()),)*
+                    Value::Str(bytes) => {
+                        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+                        out.extend_from_slice(bytes);
+                    }
+                    Value::Array(array) => out.extend_from_slice(array.bytes),
+                }
+            }
+        }
+    };
+}
+
+impl Element for bool {
+    const TYPE: ElementType = ElementType::Bool;
+}
+
+impl From<bool> for Value<'_> {
+    fn from(value: bool) -> Self {
+        Value::Bool(value)
+    }
+}
+
+elements! {
+    u8: U8, i8: I8, u16: U16, i16: I16, u32: U32, i32: I32, u64: U64, i64: I64, f32: F32, f64: F64,
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value::Str(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(text: &'a [u8]) -> Self {
+        Value::Str(text)
+    }
+}
+
+impl<'a> From<Array<'a>> for Value<'a> {
+    fn from(array: Array<'a>) -> Self {
+        Value::Array(array)
+    }
+}
+
 impl<'a> Value<'a> {
+    /// The type, and for an array that of its elements: [`ARRAY_ID`] stands before it in the file.
+    pub(super) fn element_type(&self) -> ElementType {
+        match self {
+            Value::U8(_) => ElementType::U8,
+            Value::I8(_) => ElementType::I8,
+            Value::U16(_) => ElementType::U16,
+            Value::I16(_) => ElementType::I16,
+            Value::U32(_) => ElementType::U32,
+            Value::I32(_) => ElementType::I32,
+            Value::F32(_) => ElementType::F32,
+            Value::Bool(_) => ElementType::Bool,
+            Value::Str(_) => ElementType::Str,
+            Value::U64(_) => ElementType::U64,
+            Value::I64(_) => ElementType::I64,
+            Value::F64(_) => ElementType::F64,
+            Value::Array(array) => array.element,
+        }
+    }
+
     /// The value of a type from its bytes (of a string: without its length). `None` if there are too few.
     pub(super) fn from_bytes(kind: ElementType, bytes: &'a [u8]) -> Option<Value<'a>> {
         Some(match kind {
