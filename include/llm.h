@@ -15,7 +15,7 @@
  *
  * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_cancel_t) do not change, are reference
  * counted (_retain, _free) and may be used from any number of threads at once. Exclusive objects (llm_session_t,
- * llm_sampler_t, llm_decoder_t) belong to one call at a time: entered twice they return BUSY, from another thread and
+ * llm_sampler_t, llm_decoder_t, llm_gguf_writer_t) belong to one call at a time: entered twice they return BUSY, from another thread and
  * from their own callbacks alike. Objects keep alive what they need, so the order of frees does not matter; a free
  * while a call is running takes effect when that call ends; freeing NULL does nothing. Handles that a function returns
  * are the caller's to free, unless it says otherwise. A handle of another kind is refused in every build. Using one
@@ -202,6 +202,31 @@ typedef struct llm_error_t llm_error_t;
 typedef struct llm_gguf_t llm_gguf_t;
 
 /**
+ * A GGUF file that is being made: set its keys, add its tensors, open it, write the tensors' data in the same order,
+ * finish it. Exclusive.
+ *
+ * The data go to a temporary file beside the one that is wanted, which takes its name in llm_gguf_writer_finish, when
+ * all is on the disk. Freed before that, a writer leaves no file, and an old one as it was.
+ *
+ * @code{.c}
+ * llm_gguf_writer_t *writer;
+ * const uint64_t dimensions[] = {4, 2}; // the fastest first: 2 rows of 4
+ * const float data[8] = {0};
+ * if (llm_gguf_writer_new(&writer, &error) != LLM_STATUS_OK) return 1;
+ * llm_status_t status = llm_gguf_writer_set_string(writer, "general.architecture", LLM_NUL_TERMINATED, "mine",
+ *                                                  LLM_NUL_TERMINATED, &error);
+ * if (status == LLM_STATUS_OK)
+ *     status = llm_gguf_writer_add_tensor(writer, "weights", LLM_NUL_TERMINATED, 0, dimensions, 2, &error);
+ * if (status == LLM_STATUS_OK) status = llm_gguf_writer_open(writer, "mine.gguf", LLM_NUL_TERMINATED, &error);
+ * if (status == LLM_STATUS_OK)
+ *     status = llm_gguf_writer_write(writer, "weights", LLM_NUL_TERMINATED, data, sizeof data, &error);
+ * if (status == LLM_STATUS_OK) status = llm_gguf_writer_finish(writer, &error);
+ * llm_gguf_writer_free(writer);
+ * @endcode
+ */
+typedef struct llm_gguf_writer_t llm_gguf_writer_t;
+
+/**
  * A model: weights, configuration, tokenizer. Shared, reference counted: load it once and give every conversation a
  * session of its own.
  *
@@ -364,6 +389,10 @@ typedef struct llm_tensor_info_t {
      * Of the tensor's data.
      */
     uint64_t bytes;
+    /**
+     * Which part of a split file holds the data, from 0: `offset` counts from the start of that part.
+     */
+    uint64_t part;
 } llm_tensor_info_t;
 
 /**
@@ -1157,13 +1186,14 @@ LLM_API
 bool llm_cancel_is_requested(const llm_cancel_t *LLM_NONNULL cancel);
 
 /**
- * Opens a file.
+ * Opens a file. Of a file that is split into parts NAME-00001-of-0000N.gguf the first opens them all.
  *
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] gguf The file, to be freed with llm_gguf_free.
  * @param[out] error @nullable Why it failed.
- * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+ * @status NOT_FOUND (of a part too), IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY; INVALID_ARGUMENT for a part that is
+ *   not the first: the fact "expected" is the path of the first
  * @thread any
  */
 LLM_API
@@ -1418,6 +1448,91 @@ llm_status_t llm_gguf_value_string(const llm_gguf_t *LLM_NONNULL gguf,
                                    llm_error_t **LLM_NULLABLE error);
 
 /**
+ * The value at an index as an unsigned integer, as llm_gguf_value_u64.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_u64_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                   size_t index,
+                                   uint64_t *LLM_NONNULL value,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value at an index as a signed integer, as llm_gguf_value_i64.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_i64_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                   size_t index,
+                                   int64_t *LLM_NONNULL value,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value at an index as a float, as llm_gguf_value_f64.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_f64_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                   size_t index,
+                                   double *LLM_NONNULL value,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value at an index as a bool, as llm_gguf_value_bool.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_bool_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                    size_t index,
+                                    bool *LLM_NONNULL value,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value at an index as a string, as llm_gguf_value_string.
+ *
+ * @param[in] gguf A file.
+ * @param[in] index Less than llm_gguf_key_count.
+ * @param[out] value The value. Lives as long as the file.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_value_string_at(const llm_gguf_t *LLM_NONNULL gguf,
+                                      size_t index,
+                                      llm_view_t *LLM_NONNULL value,
+                                      llm_error_t **LLM_NULLABLE error);
+
+/**
  * The type and number of an array's elements.
  *
  * @param[in] gguf A file.
@@ -1572,6 +1687,437 @@ llm_status_t llm_gguf_tensor_decode(const llm_gguf_t *LLM_NONNULL gguf,
                                     size_t index,
                                     float *LLM_NULLABLE out,
                                     size_t capacity,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes a writer of a file without keys and tensors.
+ *
+ * @param[out] writer The writer, to be freed with llm_gguf_writer_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_new(llm_gguf_writer_t **LLM_NONNULL writer,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a tensor.
+ *
+ * @param[in] writer A writer.
+ * @param[in] name The tensor's name, at most 64 bytes of UTF-8.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] type_id The number of its type in GGUF files, as llm_tensor_info_t has it: 0 is F32, 1 F16, 8 Q8_0, 30
+ *   BF16.
+ * @param[in] dimensions Elements per dimension, the fastest first: whole blocks of the type.
+ * @param[in] dimension_count 0 (one element) to 4.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT naming the "tensor" if its name is taken or its shape not possible;
+ *   UNSUPPORTED if the type is unknown; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_add_tensor(llm_gguf_writer_t *LLM_NONNULL writer,
+                                        const char *LLM_NULLABLE name,
+                                        size_t name_size,
+                                        uint32_t type_id,
+                                        const uint64_t *LLM_NULLABLE dimensions,
+                                        size_t dimension_count,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Begins to write the file, under a temporary name in the folder of its own. A device or a pipe is written as it is.
+ *
+ * @param[in] writer A writer.
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; FAILED_PRECONDITION if it is open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_open(llm_gguf_writer_t *LLM_NONNULL writer,
+                                  const char *LLM_NULLABLE path,
+                                  size_t path_size,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * As llm_gguf_writer_open, but split into parts NAME-00001-of-0000N.gguf, which get their names together. A part takes
+ * tensors as long as it stays within the limits, and at least one.
+ *
+ * @param[in] writer A writer.
+ * @param[in] path NAME or NAME.gguf, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] max_bytes Bytes of a part's file at most; 0 is no limit.
+ * @param[in] max_tensors Tensors of a part at most; 0 is no limit.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; INVALID_ARGUMENT also if there would be more than 65535 parts;
+ *   FAILED_PRECONDITION if it is open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_open_split(llm_gguf_writer_t *LLM_NONNULL writer,
+                                        const char *LLM_NULLABLE path,
+                                        size_t path_size,
+                                        uint64_t max_bytes,
+                                        size_t max_tensors,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Appends data of a tensor. The tensors come in the order in which they were added, each in any number of pieces.
+ *
+ * @param[in] writer A writer.
+ * @param[in] name The tensor's name.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] data The next bytes of its data.
+ * @param[in] data_size Their number.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, after
+ *   which nothing more can be written; FAILED_PRECONDITION if the file is not open or an earlier write failed
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_write(llm_gguf_writer_t *LLM_NONNULL writer,
+                                   const char *LLM_NULLABLE name,
+                                   size_t name_size,
+                                   const void *LLM_NULLABLE data,
+                                   size_t data_size,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Ends the file: all is written to the disk, and the file gets its name. Afterwards the writer can only be freed,
+ * whether this succeeds or not.
+ *
+ * @param[in] writer A writer.
+ * @param[out] error @nullable Why it failed: the file did not appear.
+ * @status BUSY, IO; FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming
+ *   the "tensor"
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_finish(llm_gguf_writer_t *LLM_NONNULL writer,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a writer. If it was not finished, there is no file.
+ *
+ * @param[in] writer @nullable A writer; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_gguf_writer_free(llm_gguf_writer_t *LLM_NULLABLE writer);
+
+/**
+ * Sets all keys of an open file, in its order; of a split file all but those about the split. Keys that were set stay,
+ * with the file's values where it has them.
+ *
+ * @param[in] writer A writer.
+ * @param[in] gguf The file.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_copy_keys(llm_gguf_writer_t *LLM_NONNULL writer,
+                                       const llm_gguf_t *LLM_NONNULL gguf,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an unsigned integer of 8 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_u8(llm_gguf_writer_t *LLM_NONNULL writer,
+                                    const char *LLM_NULLABLE key,
+                                    size_t key_size,
+                                    uint8_t value,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a signed integer of 8 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_i8(llm_gguf_writer_t *LLM_NONNULL writer,
+                                    const char *LLM_NULLABLE key,
+                                    size_t key_size,
+                                    int8_t value,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an unsigned integer of 16 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_u16(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     uint16_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a signed integer of 16 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_i16(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     int16_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an unsigned integer of 32 bits; a key that is there keeps its place. The key general.alignment takes a power of two and is that of the tensor data.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_u32(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     uint32_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a signed integer of 32 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_i32(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     int32_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an unsigned integer of 64 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_u64(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     uint64_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a signed integer of 64 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_i64(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     int64_t value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a float of 32 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_f32(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     float value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a float of 64 bits; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_f64(llm_gguf_writer_t *LLM_NONNULL writer,
+                                     const char *LLM_NULLABLE key,
+                                     size_t key_size,
+                                     double value,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a bool; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value The value.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_bool(llm_gguf_writer_t *LLM_NONNULL writer,
+                                      const char *LLM_NULLABLE key,
+                                      size_t key_size,
+                                      bool value,
+                                      llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to a string; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] value Any bytes; UTF-8 by the format's rules.
+ * @param[in] value_size Their number, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_string(llm_gguf_writer_t *LLM_NONNULL writer,
+                                        const char *LLM_NULLABLE key,
+                                        size_t key_size,
+                                        const char *LLM_NULLABLE value,
+                                        size_t value_size,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an array of numbers or bools; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] type Of the elements: one of LLM_GGUF_, but neither LLM_GGUF_STRING nor LLM_GGUF_ARRAY.
+ * @param[in] elements As in the file: little-endian.
+ * @param[in] elements_size In bytes: whole elements.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_array(llm_gguf_writer_t *LLM_NONNULL writer,
+                                       const char *LLM_NULLABLE key,
+                                       size_t key_size,
+                                       llm_gguf_type_t type,
+                                       const void *LLM_NULLABLE elements,
+                                       size_t elements_size,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a key to an array of strings; a key that is there keeps its place.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key, 1 to 65535 bytes of UTF-8.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] strings Any bytes each; UTF-8 by the format's rules.
+ * @param[in] count Of the strings.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_set_strings(llm_gguf_writer_t *LLM_NONNULL writer,
+                                         const char *LLM_NULLABLE key,
+                                         size_t key_size,
+                                         const llm_view_t *LLM_NULLABLE strings,
+                                         size_t count,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes a key.
+ *
+ * @param[in] writer A writer.
+ * @param[in] key The key.
+ * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; NOT_FOUND if there is no such key; FAILED_PRECONDITION after llm_gguf_writer_open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_writer_remove(llm_gguf_writer_t *LLM_NONNULL writer,
+                                    const char *LLM_NULLABLE key,
+                                    size_t key_size,
                                     llm_error_t **LLM_NULLABLE error);
 
 /**

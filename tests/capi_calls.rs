@@ -84,6 +84,7 @@ static void make_objects(const char *path)
     must(llm_session_new(the_model, NULL, &the_session, NULL));
     must(llm_sampler_new(NULL, &the_sampler, NULL));
     must(llm_cancel_new(&the_cancel, NULL));
+    must(llm_gguf_writer_new(&the_gguf_writer, NULL));
     must(llm_tokenizer_decode(the_tokenizer, NULL, 0, 0, &the_bytes, NULL));
     if (llm_gguf_open("", 0, NULL, &the_error) == LLM_STATUS_OK)
         exit(1);
@@ -98,6 +99,7 @@ static void free_objects(void)
     llm_decoder_free(the_decoder);
     llm_sampler_free(the_sampler);
     llm_cancel_free(the_cancel);
+    llm_gguf_writer_free(the_gguf_writer);
     llm_bytes_free(the_bytes);
     llm_error_free(the_error);
 }
@@ -259,7 +261,9 @@ fn every_pointer_may_be_null_and_every_export_may_panic() {
     let source = c::folder("calls").join("calls.c");
     std::fs::write(&source, program(&api)).expect("the target folder can be written to");
     let program = c::build(&source, "calls");
-    let printed = c::succeed(Command::new(program).arg(common::data("gguf-bad/ok-tiny-model.gguf")));
+    // In a folder of its own: files may be written there.
+    let model = common::data("gguf-bad/ok-tiny-model.gguf");
+    let printed = c::succeed(Command::new(program).arg(model).current_dir(c::folder("calls")));
     let pointers: usize = api.functions.iter().map(|f| f.params.iter().filter(|p| api.is_pointer(p)).count()).sum();
     let calls = pointers + api.functions.len();
     assert_eq!(printed, format!("{calls} calls, 0 failures\n"));

@@ -21,7 +21,9 @@ fn run(source: &'static str, test: &str) {
     }
     let program = programs.iter().find(|(name, _)| *name == source).expect("just made").1.clone();
     drop(programs);
-    let output = c::run(Command::new(program).arg(common::data("gguf-bad")).arg(test));
+    // In a folder of its own: some write files.
+    let folder = c::folder(&format!("{source}-{test}"));
+    let output = c::run(Command::new(program).arg(common::data("gguf-bad")).arg(test).current_dir(folder));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     // The library never prints.
@@ -48,6 +50,7 @@ macro_rules! tests {
 tests! {
     objects: versions errors stale_handles growing_structs logging after_fork cancelling;
     files: memory_and_readers metadata tensors sampling;
+    writer: copying making splitting refusals;
     models: models stopping_a_load tokenizers;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }

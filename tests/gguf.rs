@@ -262,6 +262,30 @@ fn tensors_are_found_sized_and_read() {
     assert_eq!((&*t.dims, t.rows(), t.bytes, empty.decode(t).unwrap().len()), (&[4, 0][..], 0, 0, 0));
 }
 
+/// Files that are odd and good, or odd and accepted by preference: that they open is not enough.
+#[test]
+fn odd_files_hold_what_they_say() {
+    let header = memory("ok-header-only.gguf");
+    assert_eq!((header.keys().len(), header.tensors().len(), header.file_size()), (0, 0, 24));
+    let unpadded = memory("ok-kv-no-padding.gguf");
+    assert_eq!((unpadded.str("general.architecture").unwrap(), unpadded.tensors().len()), (Some("llama"), 0));
+    let old = memory("ok-version-2.gguf");
+    assert_eq!(old.version(), 2);
+    for (gguf, name) in [(old, "t"), (memory("ok-trailing-bytes.gguf"), "t"), (memory("any-offset-gap.gguf"), "t")] {
+        assert_eq!(gguf.decode(gguf.tensor(name).unwrap()).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    }
+    let gap = memory("any-offset-gap.gguf");
+    assert_eq!(gap.tensor("u").unwrap().offset, gap.tensor("t").unwrap().offset + 64);
+    assert_eq!(gap.decode(gap.tensor("u").unwrap()).unwrap(), [0.0; 4]);
+    let ends = memory("any-end-padding.gguf");
+    assert_eq!(ends.decode(ends.tensor("u").unwrap()).unwrap(), [0.0; 3]);
+    assert_eq!(memory("any-name-64.gguf").tensors()[0].name, "n".repeat(64));
+    let unknown = memory("ok-model-unknown-keys.gguf");
+    assert_eq!(unknown.array("foo.bar").unwrap().unwrap().to_u32s().unwrap(), [1, 2, 3]);
+    let (tiny, bpe) = (memory("ok-tiny-model.gguf"), memory("ok-bpe-model.gguf"));
+    assert_eq!((tiny.tensors().len(), bpe.tensors().len()), (11, 11));
+}
+
 #[test]
 fn paths_that_are_no_files_are_errors_with_the_path() {
     let error = Gguf::open(&folder()).err().unwrap();

@@ -42,13 +42,14 @@ pub type llm_drop_callback_t = Option<unsafe extern "C" fn(user_data: *mut c_voi
 pub type llm_read_callback_t =
     Option<unsafe extern "C" fn(offset: u64, out: *mut c_void, size: usize, user_data: *mut c_void) -> bool>;
 
-/// Opens a file.
+/// Opens a file. Of a file that is split into parts NAME-00001-of-0000N.gguf the first opens them all.
 ///
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] gguf The file, to be freed with llm_gguf_free.
 /// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
+/// @status NOT_FOUND (of a part too), IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY; INVALID_ARGUMENT for a part that is
+///   not the first: the fact "expected" is the path of the first
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

@@ -1,6 +1,6 @@
 //! The metadata of GGUF files: keys, values, arrays.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 
 use super::args;
 use super::bytes::llm_view_t;
@@ -9,7 +9,7 @@ use super::gguf::llm_gguf_t;
 use super::handle;
 use super::status::llm_status_t;
 use crate::error::{Error, Result};
-use crate::gguf::{Array, ElementType, Gguf, Value};
+use crate::gguf::{ElementType, Gguf, Value};
 
 /// The type of a metadata value or of an array's elements: one of LLM_GGUF_, the numbers of the file format.
 pub type llm_gguf_type_t = i32;
@@ -136,18 +136,26 @@ fn entry(gguf: &Gguf, index: usize) -> Result<(&str, Value<'_>)> {
     })
 }
 
-fn no_key(key: &str) -> Error {
+pub(super) fn no_key(key: &str) -> Error {
     Error::not_found(format!("the file has no key {key}")).with("key", key)
 }
 
 /// The value of a key if `convert` takes its type.
-fn value_of<'a, T>(
+pub(super) fn value_of<'a, T>(
     gguf: &'a Gguf,
     key: &str,
     expected: &'static str,
     convert: impl FnOnce(Value<'a>) -> Option<T>,
 ) -> Result<T> {
-    let value = gguf.get(key).ok_or_else(|| no_key(key))?;
+    converted((key, gguf.get(key).ok_or_else(|| no_key(key))?), expected, convert)
+}
+
+/// The value of an entry if `convert` takes its type.
+fn converted<'a, T>(
+    (key, value): (&str, Value<'a>),
+    expected: &'static str,
+    convert: impl FnOnce(Value<'a>) -> Option<T>,
+) -> Result<T> {
     convert(value).ok_or_else(|| {
         Error::invalid_argument(format!("the value of {key} is {value}, which is no {expected}"))
             .with("key", key)
@@ -232,12 +240,7 @@ pub unsafe extern "C" fn llm_gguf_value_f64(
         let gguf = handle::shared(gguf, "gguf")?;
         let key = args::utf8(key, key_size, "key")?;
         let out = args::out(value, "value")?;
-        let convert = |v: Value<'_>| match v {
-            Value::F32(x) => Some(f64::from(x)),
-            Value::F64(x) => Some(x),
-            other => other.as_integer().map(|x| x as f64),
-        };
-        out.write(value_of(&gguf, key, "number", convert)?);
+        out.write(value_of(&gguf, key, "number", number)?);
         Ok(())
     })
 }
@@ -291,131 +294,141 @@ pub unsafe extern "C" fn llm_gguf_value_string(
         let gguf = handle::shared(gguf, "gguf")?;
         let key = args::utf8(key, key_size, "key")?;
         let out = args::out(value, "value")?;
-        let text = value_of(&gguf, key, "string", |v| if let Value::Str(x) = v { Some(x) } else { None })?;
-        out.write(llm_view_t::of(text));
+        out.write(llm_view_t::of(value_of(&gguf, key, "string", text)?));
         Ok(())
     })
 }
 
-fn array_of<'a>(gguf: &'a Gguf, key: &str) -> Result<Array<'a>> {
-    value_of(gguf, key, "array", |v| if let Value::Array(x) = v { Some(x) } else { None })
-}
-
-/// The type and number of an array's elements.
+/// The value at an index as an unsigned integer, as llm_gguf_value_u64.
 ///
 /// @param[in] gguf A file.
-/// @param[in] key The key.
-/// @param[in] key_size Its length, or LLM_NUL_TERMINATED.
-/// @param[out] type Of the elements: one of LLM_GGUF_.
-/// @param[out] count Of the elements.
+/// @param[in] index Less than llm_gguf_key_count.
+/// @param[out] value The value.
 /// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND; INVALID_ARGUMENT if the value is no array
+/// @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_gguf_array_info(
+pub unsafe extern "C" fn llm_gguf_value_u64_at(
     gguf: *const llm_gguf_t,
-    key: *const c_char,
-    key_size: usize,
-    r#type: *mut llm_gguf_type_t,
-    count: *mut usize,
+    index: usize,
+    value: *mut u64,
     error: *mut *mut llm_error_t,
 ) -> llm_status_t {
     fallible!(error, {
         let gguf = handle::shared(gguf, "gguf")?;
-        let key = args::utf8(key, key_size, "key")?;
-        let (out_type, out_count) = (args::out(r#type, "type")?, args::out(count, "count")?);
-        let array = array_of(&gguf, key)?;
-        out_type.write(element_number(array.element_type()));
-        out_count.write(array.len());
+        let out = args::out(value, "value")?;
+        out.write(converted(entry(&gguf, index)?, "unsigned integer", |v| v.as_integer()?.try_into().ok())?);
         Ok(())
     })
 }
 
-/// Strings of an array. Finding the first one takes time in proportion to its index: take many at a time.
+/// The value at an index as a signed integer, as llm_gguf_value_i64.
 ///
 /// @param[in] gguf A file.
-/// @param[in] key The key.
-/// @param[in] key_size Its length, or LLM_NUL_TERMINATED.
-/// @param[in] first The index of the first string wanted.
-/// @param[out] strings Room for `capacity` views, which live as long as the file.
-/// @param[in] capacity How many are wanted at most.
-/// @param[out] count How many were written: fewer than `capacity` at the array's end.
+/// @param[in] index Less than llm_gguf_key_count.
+/// @param[out] value The value.
 /// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND; INVALID_ARGUMENT if the value is no array of strings
+/// @status NOT_FOUND; INVALID_ARGUMENT if the value has another type or does not fit
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_gguf_array_strings_at(
+pub unsafe extern "C" fn llm_gguf_value_i64_at(
     gguf: *const llm_gguf_t,
-    key: *const c_char,
-    key_size: usize,
-    first: usize,
-    strings: *mut llm_view_t,
-    capacity: usize,
-    count: *mut usize,
+    index: usize,
+    value: *mut i64,
     error: *mut *mut llm_error_t,
 ) -> llm_status_t {
     fallible!(error, {
         let gguf = handle::shared(gguf, "gguf")?;
-        let key = args::utf8(key, key_size, "key")?;
-        let strings = args::buffer(strings, capacity, "strings")?;
-        let out = args::out(count, "count")?;
-        let array = array_of(&gguf, key)?;
-        let texts = array.strings().ok_or_else(|| {
-            Error::invalid_argument(format!("the value of {key} is no array of strings")).with("key", key)
-        })?;
-        let mut written = 0;
-        for (text, view) in texts.skip(first).zip(strings) {
-            *view = llm_view_t::of(text);
-            written += 1;
-        }
-        out.write(written);
+        let out = args::out(value, "value")?;
+        out.write(converted(entry(&gguf, index)?, "signed integer", |v| v.as_integer()?.try_into().ok())?);
         Ok(())
     })
 }
 
-/// Numbers or bools of an array, as in the file: little-endian, of the element type that llm_gguf_array_info tells.
+/// The value at an index as a float, as llm_gguf_value_f64.
 ///
 /// @param[in] gguf A file.
-/// @param[in] key The key.
-/// @param[in] key_size Its length, or LLM_NUL_TERMINATED.
-/// @param[in] first The index of the first element wanted.
-/// @param[out] out Room for `out_size` bytes.
-/// @param[in] out_size In bytes.
-/// @param[out] count How many elements were written: those that fit, or fewer at the array's end.
+/// @param[in] index Less than llm_gguf_key_count.
+/// @param[out] value The value.
 /// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND; INVALID_ARGUMENT if the value is no array of numbers or bools
+/// @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_gguf_array_read(
+pub unsafe extern "C" fn llm_gguf_value_f64_at(
     gguf: *const llm_gguf_t,
-    key: *const c_char,
-    key_size: usize,
-    first: usize,
-    out: *mut c_void,
-    out_size: usize,
-    count: *mut usize,
+    index: usize,
+    value: *mut f64,
     error: *mut *mut llm_error_t,
 ) -> llm_status_t {
     fallible!(error, {
         let gguf = handle::shared(gguf, "gguf")?;
-        let key = args::utf8(key, key_size, "key")?;
-        let buffer = args::buffer::<u8>(out.cast(), out_size, "out")?;
-        let out = args::out(count, "count")?;
-        let array = array_of(&gguf, key)?;
-        let (numbers, width) = array.raw().ok_or_else(|| {
-            Error::invalid_argument(format!("the value of {key} is no array of numbers")).with("key", key)
-        })?;
-        let rest = numbers.get(first.saturating_mul(width)..).unwrap_or_default();
-        let size = rest.len().min(buffer.len() / width * width);
-        for (to, from) in buffer.iter_mut().zip(&rest[..size]) {
-            *to = *from;
-        }
-        out.write(size / width);
+        let out = args::out(value, "value")?;
+        out.write(converted(entry(&gguf, index)?, "number", number)?);
         Ok(())
     })
+}
+
+/// The value at an index as a bool, as llm_gguf_value_bool.
+///
+/// @param[in] gguf A file.
+/// @param[in] index Less than llm_gguf_key_count.
+/// @param[out] value The value.
+/// @param[out] error @nullable Why it failed.
+/// @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_gguf_value_bool_at(
+    gguf: *const llm_gguf_t,
+    index: usize,
+    value: *mut bool,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let gguf = handle::shared(gguf, "gguf")?;
+        let out = args::out(value, "value")?;
+        out.write(converted(entry(&gguf, index)?, "bool", |v| v.as_bool())?);
+        Ok(())
+    })
+}
+
+/// The value at an index as a string, as llm_gguf_value_string.
+///
+/// @param[in] gguf A file.
+/// @param[in] index Less than llm_gguf_key_count.
+/// @param[out] value The value. Lives as long as the file.
+/// @param[out] error @nullable Why it failed.
+/// @status NOT_FOUND; INVALID_ARGUMENT if the value has another type
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_gguf_value_string_at(
+    gguf: *const llm_gguf_t,
+    index: usize,
+    value: *mut llm_view_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let gguf = handle::shared(gguf, "gguf")?;
+        let out = args::out(value, "value")?;
+        out.write(llm_view_t::of(converted(entry(&gguf, index)?, "string", text)?));
+        Ok(())
+    })
+}
+
+fn number(value: Value<'_>) -> Option<f64> {
+    match value {
+        Value::F32(x) => Some(f64::from(x)),
+        Value::F64(x) => Some(x),
+        other => other.as_integer().map(|x| x as f64),
+    }
+}
+
+fn text(value: Value<'_>) -> Option<&[u8]> {
+    if let Value::Str(text) = value { Some(text) } else { None }
 }
 
 fn number_of(value: &Value<'_>) -> llm_gguf_type_t {
@@ -437,6 +450,6 @@ fn number_of(value: &Value<'_>) -> llm_gguf_type_t {
 }
 
 /// Both have the numbers of the file format.
-fn element_number(element: ElementType) -> llm_gguf_type_t {
+pub(super) fn element_number(element: ElementType) -> llm_gguf_type_t {
     element.id().cast_signed()
 }

@@ -31,6 +31,8 @@ pub struct llm_tensor_info_t {
     pub offset: u64,
     /// Of the tensor's data.
     pub bytes: u64,
+    /// Which part of a split file holds the data, from 0: `offset` counts from the start of that part.
+    pub part: u64,
 }
 
 // SAFETY: repr(C), begins with struct_size, only numbers and pointers, no padding (layout_tests).
@@ -46,6 +48,7 @@ unsafe impl Growing for llm_tensor_info_t {
             type_id: 0,
             offset: 0,
             bytes: 0,
+            part: 0,
         }
     };
 }
@@ -96,6 +99,7 @@ pub unsafe extern "C" fn llm_gguf_tensor_info(
             type_id: tensor.type_id,
             offset: tensor.offset,
             bytes: tensor.bytes,
+            part: tensor.part as u64,
             ..Growing::DEFAULT
         };
         for (to, from) in info.dimensions.iter_mut().zip(tensor.dims.iter()) {
@@ -128,7 +132,7 @@ pub unsafe extern "C" fn llm_gguf_tensor_find(
         let gguf = handle::shared(gguf, "gguf")?;
         let name = args::utf8(name, name_size, "name")?;
         let out = args::out(index, "index")?;
-        let found = gguf.tensors().iter().position(|tensor| tensor.name == name);
+        let found = gguf.tensor_index(name);
         out.write(
             found.ok_or_else(|| Error::not_found(format!("the file has no tensor {name}")).with("tensor", name))?,
         );

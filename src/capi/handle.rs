@@ -37,9 +37,10 @@ pub(super) enum Kind {
     Decoder,
     Sampler,
     Session,
+    GgufWriter,
 }
 
-const KINDS: [(Kind, &str); 9] = [
+const KINDS: [(Kind, &str); 10] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -49,6 +50,7 @@ const KINDS: [(Kind, &str); 9] = [
     (Kind::Decoder, "llm_decoder_t"),
     (Kind::Sampler, "llm_sampler_t"),
     (Kind::Session, "llm_session_t"),
+    (Kind::GgufWriter, "llm_gguf_writer_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

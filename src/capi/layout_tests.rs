@@ -22,7 +22,7 @@ macro_rules! layouts {
 fn structs_are_as_the_json_says() {
     let rust = layouts! {
         llm_view_t { data size }
-        llm_tensor_info_t { struct_size name type_name dimensions dimension_count type_id offset bytes }
+        llm_tensor_info_t { struct_size name type_name dimensions dimension_count type_id offset bytes part }
         llm_model_params_t { struct_size flags threads progress progress_user_data }
         llm_model_info_t {
             struct_size vocab_size context_length embedding_length layer_count head_count head_count_kv

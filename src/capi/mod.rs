@@ -35,7 +35,14 @@ mod cancel;
 
 mod gguf;
 mod gguf_metadata;
+
+mod gguf_arrays;
+
 mod gguf_tensors;
+
+mod gguf_writer;
+
+mod gguf_writer_keys;
 
 mod model;
 

@@ -169,12 +169,12 @@ impl Builder {
         self.add_tensor(&tensor.name, tensor.type_id, &tensor.dims)
     }
 
-    /// Begins to write a file of this name. The data go to a temporary file beside it, which takes the name when
+    /// Begins to write a file of this name; what the builder holds goes to the writer. The data go to a temporary file beside it, which takes the name when
     /// [`Writer::finish`] is called: until then a file of that name stays as it is. A device or a pipe is written as it
     /// is.
     ///
-    /// Errors: `Io`, `NotFound` and `InvalidArgument` with the fact `path`.
-    pub fn create(self, path: &Path) -> Result<Writer> {
+    /// Errors: `Io`, `NotFound` and `InvalidArgument` with the fact `path`; the builder stays as it was then.
+    pub fn create(&mut self, path: &Path) -> Result<Writer> {
         let all = 0..self.tensors.len();
         Writer::begin(self, Target::File(path.to_owned()), vec![all])
     }
@@ -183,15 +183,15 @@ impl Builder {
     /// A part takes tensors as long as it stays within `limit`, and at least one.
     ///
     /// Errors: as [`Builder::create`]; `InvalidArgument` also if a limit is 0 or there would be more than 65535 parts.
-    pub fn create_split(self, path: &Path, limit: PartLimit) -> Result<Writer> {
-        let parts = limit.parts(&self)?;
+    pub fn create_split(&mut self, path: &Path, limit: PartLimit) -> Result<Writer> {
+        let parts = limit.parts(self)?;
         Writer::begin(self, Target::Split(split::prefix(path)), parts)
     }
 
     /// Begins to write to anything that takes bytes in order.
     ///
     /// Errors: `Io`.
-    pub fn write_to(self, output: Box<dyn Write + Send>) -> Result<Writer> {
+    pub fn write_to(&mut self, output: Box<dyn Write + Send>) -> Result<Writer> {
         let all = 0..self.tensors.len();
         Writer::begin(self, Target::Stream(output), vec![all])
     }

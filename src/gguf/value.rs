@@ -12,6 +12,9 @@ macro_rules! element_types {
         }
 
         impl ElementType {
+            /// Every type, in the order of the ids.
+            pub const ALL: &[ElementType] = &[$(ElementType::$variant,)*];
+
             /// The type of an id in the file; `None` for arrays (9) and unknown ids.
             pub(super) fn from_id(id: u32) -> Option<ElementType> {
                 match id { $($id => Some(ElementType::$variant),)* _ => None }

@@ -63,11 +63,26 @@ fn entries(contents: &Builder, part: Option<usize>) -> impl Iterator<Item = (&st
 }
 
 impl Writer {
-    pub(super) fn begin(contents: Builder, target: Target, parts: Vec<Range<usize>>) -> Result<Writer> {
+    /// Takes the contents, if it can begin.
+    pub(super) fn begin(contents: &mut Builder, target: Target, parts: Vec<Range<usize>>) -> Result<Writer> {
         let (file, complete) = (None, Vec::new());
-        let mut writer = Writer { contents, target, parts, file, complete, next: 0, written: 0, failed: false };
-        writer.begin_part()?;
-        Ok(writer)
+        let mut writer = Writer {
+            contents: std::mem::take(contents),
+            target,
+            parts,
+            file,
+            complete,
+            next: 0,
+            written: 0,
+            failed: false,
+        };
+        match writer.begin_part() {
+            Ok(()) => Ok(writer),
+            Err(error) => {
+                *contents = writer.contents;
+                Err(error)
+            }
+        }
     }
 
     /// Appends data of a tensor. The tensors come in the order in which they were added, each in any number of pieces.

@@ -114,6 +114,20 @@ static void metadata(void)
         CHECK((type == LLM_GGUF_BOOL) == (llm_gguf_value_bool(gguf, key.data, key.size, &b, NULL) == LLM_STATUS_OK));
         CHECK((type == LLM_GGUF_STRING)
               == (llm_gguf_value_string(gguf, key.data, key.size, &text, NULL) == LLM_STATUS_OK));
+        /* By index it is the same. */
+        uint64_t u_at = 0;
+        int64_t s_at = 0;
+        double f_at = 0;
+        bool b_at = false;
+        llm_view_t text_at = {NULL, 0};
+        CHECK(llm_gguf_value_u64_at(gguf, i, &u_at, NULL) == as_u && u_at == u);
+        CHECK(llm_gguf_value_i64_at(gguf, i, &s_at, NULL) == as_s && s_at == s);
+        CHECK(llm_gguf_value_f64_at(gguf, i, &f_at, NULL) == as_f && memcmp(&f_at, &f, sizeof f) == 0);
+        CHECK(llm_gguf_value_bool_at(gguf, i, &b_at, NULL) == llm_gguf_value_bool(gguf, key.data, key.size, &b, NULL));
+        CHECK(b_at == b);
+        CHECK(llm_gguf_value_string_at(gguf, i, &text_at, NULL)
+              == llm_gguf_value_string(gguf, key.data, key.size, &text, NULL));
+        CHECK(text_at.data == text.data && text_at.size == text.size);
         llm_status_t as_array = llm_gguf_array_info(gguf, key.data, key.size, &element, &count, NULL);
         CHECK((type == LLM_GGUF_ARRAY) == (as_array == LLM_STATUS_OK));
         if (type != LLM_GGUF_ARRAY)
@@ -150,6 +164,12 @@ static void metadata(void)
     llm_view_t key = {NULL, 0};
     size_t index = 0;
     FAILS(NOT_FOUND, llm_gguf_key_at(gguf, keys, &key, &error));
+    llm_error_free(error);
+    uint64_t none = 0;
+    FAILS(NOT_FOUND, llm_gguf_value_u64_at(gguf, keys, &none, &error));
+    llm_error_free(error);
+    FAILS(INVALID_ARGUMENT, llm_gguf_value_string_at(gguf, 0, &key, &error));
+    CHECK(same(llm_error_get(error, "key"), "k0"));
     llm_error_free(error);
     FAILS(NOT_FOUND, llm_gguf_key_find(gguf, "no such key", LLM_NUL_TERMINATED, &index, &error));
     CHECK(same(llm_error_get(error, "key"), "no such key"));

@@ -394,6 +394,8 @@ fn c_type(ty: &Type) -> String {
             let name = path.path.segments.last().expect("a type has a name").ident.to_string();
             let c = match name.as_str() {
                 "u8" => "uint8_t",
+                "i16" => "int16_t",
+                "u16" => "uint16_t",
                 "i8" => "int8_t",
                 "u32" => "uint32_t",
                 "i32" => "int32_t",
