@@ -138,7 +138,7 @@ int main(int argc, char **argv) {
                  "Measures the processing of a prompt (pp), of tokens one by one (tg), both in tokens per second, and\n"
                  "the load: milliseconds, milliseconds from the start of the process to the first token of a short\n"
                  "prompt, and the most memory that the process has had in RAM by its end.",
-                 options, sizeof options / sizeof options[0], NULL);
+                 options, sizeof options / sizeof options[0], NULL, 0);
     if (bench.model_path == NULL) wrong_usage("-m MODEL is missing");
     if (repeats == 0) wrong_usage("-r takes 1 or more");
 

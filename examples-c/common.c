@@ -99,11 +99,12 @@ static void set_option(const option_t *option, const char *text) {
 }
 
 void read_options(int argc, char **argv, const char *usage, const char *about, const option_t *options, size_t count,
-                  const char **operand) {
+                  const char **operands, size_t operand_count) {
     if (argc > 0) {
         const char *slash = strrchr(argv[0], '/');
         program = slash != NULL ? slash + 1 : argv[0];
     }
+    size_t seen = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(usage, about, options, count);
@@ -115,8 +116,8 @@ void read_options(int argc, char **argv, const char *usage, const char *about, c
             if (strcmp(argv[i], options[j].name) == 0) option = &options[j];
         if (option == NULL && argv[i][0] == '-' && argv[i][1] != '\0') wrong_usage("unknown option '%s'", argv[i]);
         if (option == NULL) {
-            if (operand == NULL || *operand != NULL) wrong_usage("unexpected argument '%s'", argv[i]);
-            *operand = argv[i];
+            if (seen == operand_count) wrong_usage("unexpected argument '%s'", argv[i]);
+            operands[seen++] = argv[i];
         } else if (option->kind == OPTION_FLAG) {
             set_option(option, NULL);
         } else {

@@ -32,9 +32,9 @@ typedef struct {
 
 /* Names the program for messages and reads its options. `--help` prints the help and exits 0; anything wrong prints
  * why and exits EXIT_USAGE. `usage` is what follows the program's name; `about` says what the program does.
- * `operand`: where the one argument without an option goes, NULL if the program takes none. */
+ * `operands`: where the arguments without an option go, `operand_count` at most; those not given stay as they are. */
 void read_options(int argc, char **argv, const char *usage, const char *about, const option_t *options, size_t count,
-                  const char **operand);
+                  const char **operands, size_t operand_count);
 
 /* Prints a message in printf's manner, hints at --help, exits EXIT_USAGE. */
 void wrong_usage(const char *format, ...);

@@ -81,7 +81,7 @@ int main(int argc, char **argv) {
                  "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S] [-t THREADS]"
                  " [--ids]",
                  "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
-                 sizeof options / sizeof options[0], NULL);
+                 sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
     if (prompt == NULL) wrong_usage("-p PROMPT is missing");
 

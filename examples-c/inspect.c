@@ -181,7 +181,7 @@ int main(int argc, char **argv) {
                  "Prints the metadata and the tensors of any GGUF file. Of an array its length and first items are\n"
                  "shown. Shapes have the fastest dimension first; offsets count from the start of the file. In JSON\n"
                  "a number that is not finite is null.",
-                 options, sizeof options / sizeof options[0], &path);
+                 options, sizeof options / sizeof options[0], &path, 1);
     if (path == NULL) wrong_usage("MODEL is missing");
 
     llm_error_t *error = NULL;

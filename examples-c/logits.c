@@ -18,7 +18,7 @@ int main(int argc, char **argv) {
     read_options(argc, argv, "-m MODEL --tokens IDS -o OUT [-t THREADS]",
                  "Writes the logits of every position as raw little-endian f32, a row of the vocabulary's size for\n"
                  "each token, computed with an f32 key/value cache.",
-                 options, sizeof options / sizeof options[0], NULL);
+                 options, sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
     if (ids == NULL) wrong_usage("--tokens IDS is missing");
     if (out == NULL) wrong_usage("-o OUT is missing");

@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
                  "Prints {\"tokens\", \"nll\", \"ppl\"}: how many tokens were scored, the sum of their negative log\n"
                  "likelihoods (natural logarithm), and e^(nll / tokens). The text is cut into windows that do not\n"
                  "overlap; every token of a window but its first is scored from those before it.",
-                 options, sizeof options / sizeof options[0], NULL);
+                 options, sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
     if (file == NULL) wrong_usage("-f FILE is missing");
     if (context == 1) wrong_usage("-c takes 2 or more: nothing is scored in a window of 1");

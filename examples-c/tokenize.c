@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
     };
     read_options(argc, argv, "-m MODEL [-p TEXT | -f FILE] [--no-special] [--no-bos] [--decode IDS]",
                  "Prints the token ids of a text as a JSON array, or the text of token ids as raw bytes.", options,
-                 sizeof options / sizeof options[0], NULL);
+                 sizeof options / sizeof options[0], NULL, 0);
     if (model == NULL) wrong_usage("-m MODEL is missing");
     if ((prompt != NULL) + (file != NULL) + (ids != NULL) != 1) wrong_usage("give one of -p, -f and --decode");
 

@@ -106,6 +106,11 @@
 #define LLM_THREADS_CALLER 4294967295
 
 /**
+ * As the number of a type: the one that the recipe says.
+ */
+#define LLM_TYPE_OF_RECIPE 4294967295
+
+/**
  * A flag of encoding: add the tokens that the model wants at the start and the end (BOS, EOS).
  */
 #define LLM_ENCODE_ADD_SPECIAL 1
@@ -545,6 +550,75 @@ typedef struct llm_memory_t {
      */
     uint64_t total;
 } llm_memory_t;
+
+/**
+ * How to quantise. Begin with llm_quantize_params_init.
+ */
+typedef struct llm_quantize_params_t {
+    /**
+     * sizeof(llm_quantize_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t flags;
+    /**
+     * LLM_THREADS_AUTO (0), LLM_THREADS_CALLER, or how many. The result does not depend on it.
+     */
+    uint32_t threads;
+    /**
+     * The type of output.weight, or of the embedding where that makes the logits too: a number that
+     * llm_gguf_type_find gives, or LLM_TYPE_OF_RECIPE.
+     */
+    uint32_t output_type;
+    /**
+     * The type of the embedding: likewise.
+     */
+    uint32_t embedding_type;
+    /**
+     * NULL, or told how many of how many bytes are read.
+     */
+    llm_progress_callback_t progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *progress_user_data;
+} llm_quantize_params_t;
+
+/**
+ * How to find importances. Begin with llm_imatrix_params_init.
+ */
+typedef struct llm_imatrix_params_t {
+    /**
+     * sizeof(llm_imatrix_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t flags;
+    /**
+     * LLM_THREADS_AUTO (0), LLM_THREADS_CALLER, or how many. The result does not depend on it.
+     */
+    uint32_t threads;
+    /**
+     * Tokens that see each other; 0: 512, or the model's context if that is shorter.
+     */
+    uint32_t chunk_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * NULL, or told how many of how many chunks are done.
+     */
+    llm_progress_callback_t progress;
+    /**
+     * Passed to `progress`.
+     */
+    void *progress_user_data;
+} llm_imatrix_params_t;
 
 /**
  * The number of a token in its vocabulary.
@@ -1650,6 +1724,23 @@ llm_status_t llm_gguf_tensor_find(const llm_gguf_t *LLM_NONNULL gguf,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
+ * The number of a type in GGUF files, by its name.
+ *
+ * @param[in] name "Q4_K" and the like: the types that this version decodes.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] type_id As llm_tensor_info_t has it.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_type_find(const char *LLM_NULLABLE name,
+                                size_t name_size,
+                                uint32_t *LLM_NONNULL type_id,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
  * Reads bytes of a tensor's data as they are in the file.
  *
  * @param[in] gguf A file.
@@ -2266,6 +2357,97 @@ LLM_NODISCARD
 llm_status_t llm_model_tokenizer(const llm_model_t *LLM_NONNULL model,
                                  llm_tokenizer_t **LLM_NONNULL tokenizer,
                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_quantize_params_init(llm_quantize_params_t *LLM_NULLABLE params,
+                              size_t size);
+
+/**
+ * Writes a model's file with its matrices in smaller number formats. Vectors, norms, routers and the like stay as they
+ * are, as do all keys but general.file_type and general.quantization_version.
+ *
+ * The memory needed is that of a few MiB a thread. Tensors of the wanted type are copied; those that are quantised in
+ * another are quantised again, which costs accuracy: the log gets a warning. Rows that are no whole blocks of a type get
+ * one of shorter blocks (Q4_0 for Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, IQ4_NL for IQ4_XS), or
+ * F16. The file appears under its name when it is complete.
+ *
+ * @param[in] gguf The model's file.
+ * @param[in] path Where to write, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] type F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M,
+ *   Q5_K_S, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0 or MXFP4_MOE, in capitals or not.
+ * @param[in] type_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] imatrix @nullable The path of a file of importances, which llm_gguf_imatrix makes; NULL for none.
+ * @param[in] imatrix_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[in] cancel @nullable A switch that stops the call from another thread.
+ * @param[out] error @nullable Why it failed; then there is no file.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
+ *   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor"
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_quantize(const llm_gguf_t *LLM_NONNULL gguf,
+                               const char *LLM_NULLABLE path,
+                               size_t path_size,
+                               const char *LLM_NULLABLE type,
+                               size_t type_size,
+                               const char *LLM_NULLABLE imatrix,
+                               size_t imatrix_size,
+                               const llm_quantize_params_t *LLM_NULLABLE params,
+                               const llm_cancel_t *LLM_NULLABLE cancel,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_imatrix_params_init(llm_imatrix_params_t *LLM_NULLABLE params,
+                             size_t size);
+
+/**
+ * Runs a text through a model and writes how much each column of its matrices matters: the mean of the squares of what
+ * it is multiplied with. llm_gguf_quantize makes better files with that. The file is a GGUF as llm-imatrix and llama.cpp
+ * write and read it.
+ *
+ * @param[in] gguf The model's file; the model is loaded for the call.
+ * @param[in] text A text such as the model will see: some hundred kilobytes are enough.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] dataset What the text is called in the file.
+ * @param[in] dataset_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] path Where to write, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[in] cancel @nullable A switch that stops the call from another thread.
+ * @param[out] error @nullable Why it failed; then there is no file.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the text
+ *   has no tokens
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_imatrix(const llm_gguf_t *LLM_NONNULL gguf,
+                              const char *LLM_NULLABLE text,
+                              size_t text_size,
+                              const char *LLM_NULLABLE dataset,
+                              size_t dataset_size,
+                              const char *LLM_NULLABLE path,
+                              size_t path_size,
+                              const llm_imatrix_params_t *LLM_NULLABLE params,
+                              const llm_cancel_t *LLM_NULLABLE cancel,
+                              llm_error_t **LLM_NULLABLE error);
 
 /**
  * Loads the tokenizer of a model file; a file with the vocabulary only will do.

@@ -11,7 +11,7 @@
 //! | 0 | [`error`], [`log`], `cancel`, `fault`, `rng`, `numeric` |
 //! | 1 | [`quant`]: the table of number formats |
 //! | 2 | [`gguf`]: the file format; `device`: the ops, and the CPU that runs them |
-//! | 3 | [`token`]: text to ids and back; `cache`: keys and values; [`sample`]: logits to a token |
+//! | 3 | [`token`]: text to ids and back; `cache`: keys and values; [`sample`]: logits to a token; [`quantize`](mod@quantize): smaller files |
 //! | 4 | [`model`]: configuration, weights, the architectures, the forward pass |
 //! | 5 | [`generate`]: a conversation |
 //! | 6 | `capi`: the C functions |
@@ -34,6 +34,7 @@ mod device;
 pub mod gguf;
 
 mod cache;
+pub mod quantize;
 pub mod sample;
 pub mod token;
 

@@ -51,6 +51,7 @@ tests! {
     objects: versions errors stale_handles growing_structs logging after_fork cancelling;
     files: memory_and_readers metadata tensors sampling;
     writer: copying making splitting refusals;
+    quantize: quantising finding_importances;
     models: models stopping_a_load tokenizers;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["error", "log", "cancel", "fault", "rng", "numeric"],
     &["quant"],
     &["gguf", "device"],
-    &["token", "cache", "sample"],
+    &["token", "cache", "sample", "quantize"],
     &["model"],
     &["generate", "train"],
     &["capi"],

@@ -44,7 +44,7 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check(programs == ["bench", "generate", "inspect", "logits", "perplexity", "tokenize"], programs)
+    check(programs == ["bench", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
@@ -60,6 +60,11 @@ def usage():
         ["logits", "-m", "x", "--tokens", "", "-o", "y"],
         ["perplexity", "-m", "x", "-f", "y", "-c", "1"],
         ["bench", "-m", "x", "-r", "0"],
+        ["quantize", "x"],
+        ["quantize", "x", "y"],
+        ["quantize", "x", "y", "Q8_0", "z"],
+        ["quantize", "x", "y", "Q8_0", "--output-type", "Q9_K"],
+        ["imatrix", "-m", "x", "-f", "y"],
     ):
         run(*wrong, status=2)
 
@@ -76,6 +81,17 @@ def failures(model, folder):
         for path in (folder / "no-such-model", folder):
             out, error = run(name, *([] if name == "inspect" else ["-m"]), path, *rest, status=1)
             check(out == b"" and str(path) in error, name, path, error)
+    for path in (folder / "no-such-model", folder):
+        _, error = run("quantize", path, folder / "never", "Q8_0", status=1)
+        check(str(path) in error, path, error)
+        _, error = run("imatrix", "-m", path, "-f", DATA / "text.txt", "-o", folder / "never", status=1)
+        check(str(path) in error, path, error)
+    _, error = run("quantize", model, folder / "never", "Q9_K", status=1)
+    check("Q9_K" in error and "Q4_K_M" in error, error)
+    _, error = run("quantize", model, folder / "no" / "never", "Q8_0", status=1)
+    check(str(folder / "no") in error, error)
+    _, error = run("quantize", model, folder / "never", "Q8_0", "--imatrix", DATA / "text.txt", status=1)
+    check("no importance file" in error, error)
     _, error = run("generate", "-m", model, "-p", "x", "--temp", "nan", status=1)
     check("temperature" in error and "NaN" in error, error)
     _, error = run("tokenize", "-m", model, "--decode", "4294967295", status=1)
@@ -176,6 +192,40 @@ def inspect(model, vocab_size):
     check(f"{len(result['tensors'])} tensors" in text and f"{len(metadata)} keys" in text, text[:200])
 
 
+def quantize(model, exact, folder):
+    def perplexity_of(path):
+        return json.loads(run("perplexity", "-m", path, "-f", DATA / "text.txt")[0])["ppl"]
+
+    def types_of(path):
+        return {tensor["name"]: tensor["type"] for tensor in json.loads(run("inspect", path, "--json")[0])["tensors"]}
+
+    # Nothing is lost in F16: what the formats say is dequantised exactly, or nearly so.
+    whole, small, importances = folder / "f16.gguf", folder / "small.gguf", folder / "importances.gguf"
+    out, progress = run("quantize", model, whole, "F16")
+    check("16.0" in out.decode() and "100 %" in progress and "again" in progress, out, progress)
+    check(abs(perplexity_of(whole) / exact - 1) < 0.005, "F16")
+    run("imatrix", "-m", whole, "-f", DATA / "text.txt", "-o", importances, "-c", 128)
+    made = json.loads(run("inspect", importances, "--json")[0])
+    check(made["metadata"]["general.type"]["value"] == "imatrix", made["metadata"])
+    run("quantize", whole, small, "q4_k_m", "--imatrix", importances, "-t", 1)
+    bytes_of = small.read_bytes()
+    run("quantize", whole, small, "Q4_K_M", "--imatrix", importances, "-t", 2)
+    check(small.read_bytes() == bytes_of, "the result depends on threads")
+    check(perplexity_of(small) < 1.12 * exact, perplexity_of(small), exact)
+    # Q5_0 where rows are no multiple of 256.
+    types = types_of(small)
+    check(types["blk.0.attn_norm.weight"] == "F32" and types["blk.0.attn_q.weight"] in ("Q4_K", "Q5_0"), types)
+    run("quantize", whole, small, "Q4_0", "--output-type", "Q8_0", "--embedding-type", "Q5_1")
+    types = types_of(small)
+    check(types["token_embd.weight"] == "Q5_1" and types["blk.3.ffn_up.weight"] == "Q4_0", types)
+    # A file that may not grow as large is no file, and the old one stays.
+    old = small.read_bytes()
+    limited = f"ulimit -f 2000; trap '' XFSZ; exec {BIN}/llm-quantize {whole} {small} Q8_0"
+    done = subprocess.run(["sh", "-c", limited], capture_output=True)
+    check(done.returncode == 1 and str(small).encode() in done.stderr, done)
+    check(small.read_bytes() == old and not list(folder.glob("*.part")), list(folder.iterdir()))
+
+
 def bench(model):
     result = json.loads(run("bench", "-m", model, "-p", 16, "-n", 4, "-t", 2, "-r", 2, "--json")[0])
     check([item["test"] for item in result] == ["pp16", "tg4", "load"], result)
@@ -197,5 +247,6 @@ for name, (vocab_size, short, first, tokens, exact) in EXPECTED.items():
         generate(model, first)
         perplexity(model, tokens, exact)
         inspect(model, vocab_size)
+        quantize(model, exact, folder)
         bench(model)
 print(f"programs.py: {checks} checks ok")

@@ -10,6 +10,7 @@ use super::handle;
 use super::status::llm_status_t;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorInfo};
+use crate::quant::Format;
 
 /// What a GGUF file says about a tensor. Set struct_size before it is filled.
 #[derive(Clone, Copy)]
@@ -136,6 +137,32 @@ pub unsafe extern "C" fn llm_gguf_tensor_find(
         out.write(
             found.ok_or_else(|| Error::not_found(format!("the file has no tensor {name}")).with("tensor", name))?,
         );
+        Ok(())
+    })
+}
+
+/// The number of a type in GGUF files, by its name.
+///
+/// @param[in] name "Q4_K" and the like: the types that this version decodes.
+/// @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+/// @param[out] type_id As llm_tensor_info_t has it.
+/// @param[out] error @nullable Why it failed.
+/// @status NOT_FOUND
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_gguf_type_find(
+    name: *const c_char,
+    name_size: usize,
+    type_id: *mut u32,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let name = args::utf8(name, name_size, "name")?;
+        let out = args::out(type_id, "type_id")?;
+        let format = Format::from_name(name)
+            .ok_or_else(|| Error::not_found(format!("there is no type {name}")).with("type", name))?;
+        out.write(format.id());
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::bytes::llm_view_t;
 use super::gguf_tensors::llm_tensor_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
+use super::quantize::{llm_imatrix_params_t, llm_quantize_params_t};
 use super::sampler::llm_sampler_params_t;
 use super::session::llm_timings_t;
 use super::session_params::{llm_generate_params_t, llm_session_params_t};
@@ -29,6 +30,10 @@ fn structs_are_as_the_json_says() {
             feed_forward_length parameter_count weight_bytes
         }
         llm_memory_t { struct_size weights kv_cache scratch total }
+        llm_quantize_params_t {
+            struct_size flags threads output_type embedding_type progress progress_user_data
+        }
+        llm_imatrix_params_t { struct_size flags threads chunk_size reserved progress progress_user_data }
         llm_tokenizer_info_t { struct_size vocab_size bos eos pad unk eot adds_bos adds_eos }
         llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }

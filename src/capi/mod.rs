@@ -46,6 +46,8 @@ mod gguf_writer_keys;
 
 mod model;
 
+mod quantize;
+
 mod tokenizer;
 
 mod decoder;

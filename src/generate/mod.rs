@@ -1,6 +1,8 @@
 //! A conversation with a model: tokens in, tokens and text out.
 
+mod imatrix;
 mod session;
 mod stop;
 
+pub use imatrix::{ImatrixOptions, imatrix};
 pub use session::{FinishReason, GenerateOptions, Next, Session, SessionOptions, Timings};

@@ -9,7 +9,7 @@ use crate::cache::Contiguous;
 use crate::cancel::Cancel;
 use crate::device::{Device, Isa, KvType, Threads};
 use crate::error::{Error, Result, try_vec};
-use crate::model::{Model, Scratch};
+use crate::model::{Model, Observer, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
 use crate::token::{Decoder, EncodeOptions};
@@ -113,6 +113,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Shows the inputs of the model's matrices to `observer` from now on.
+    pub(super) fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.scratch.observer = Some(observer);
+    }
+
     /// An empty session.
     ///
     /// # Errors

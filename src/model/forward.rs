@@ -31,6 +31,21 @@ pub(crate) struct Scratch {
     up: Buffer,
     /// (rows asked, V)
     pub logits: Buffer,
+    /// Told what the matrices of each layer are multiplied with.
+    pub observer: Option<Box<dyn Observer>>,
+}
+
+/// Sees what matrices are multiplied with: `(T,n)` inputs, a row of n a token, of the matrices `names` of a layer, each
+/// `blk.LAYER.NAME.weight` if the model has it. Of a tensor that holds several, `matrix` says which of how many.
+pub(crate) trait Observer: std::fmt::Debug + Send {
+    fn see(&mut self, layer: usize, names: &[&str], matrix: (usize, usize), width: usize, inputs: &[f32]);
+}
+
+/// Shows the inputs of matrices to the observer, if there is one.
+fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, names: &[&str], act: &Act) {
+    if let Some(observer) = observer {
+        observer.see(layer, names, (0, 1), act.width(), &act.values()[..act.rows() * act.width()]);
+    }
 }
 
 impl Scratch {
@@ -112,11 +127,12 @@ impl Model {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
-        let Scratch { x, delta, attended, act, q, k, v, gate, up, .. } = scratch;
+        let Scratch { x, delta, attended, act, q, k, v, gate, up, observer, .. } = scratch;
         let rows = 0..x.rows();
         let before = (l > 0).then(|| self.delta(delta, post));
         let taken = precision([&layer.q.weight, &layer.k.weight, &layer.v.weight], Precision::Sixteen);
         device.add_norm(x, before, rows.clone(), self.norm(&layer.attn_norm), act, taken)?;
+        observe(observer, l, &["attn_q", "attn_k", "attn_v", "attn_qkv"], act);
         device.linear(act, [layer.q.to(q), layer.k.fine(k), layer.v.fine(v)])?;
         let head_norms = [&layer.q_norm, &layer.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
         device.head_norm_rope((q, k), head_norms.into(), config.head_length, rope);
@@ -129,6 +145,7 @@ impl Model {
             precision: precision([&layer.o.weight], Precision::Eight),
         };
         device.attention(q, cache.view(l), &attention, cache.length(), act)?;
+        observe(observer, l, &["attn_output"], act);
         device.linear(act, [layer.o.to(attended)])?;
 
         let added = self.delta(attended, layer.attn_post_norm.as_ref());
@@ -136,6 +153,7 @@ impl Model {
         // In a parallel block this norm reads what the first one read.
         let before = (!layer.parallel).then_some(added);
         device.add_norm(x, before, rows, self.norm(&layer.ffn_norm), act, taken)?;
+        observe(observer, l, &["ffn_gate", "ffn_up"], act);
         let taken = precision([&layer.down.weight], Precision::Eight);
         match &layer.gate {
             Some(projection) => {
@@ -150,6 +168,7 @@ impl Model {
         if layer.parallel {
             device.add(x, added);
         }
+        observe(observer, l, &["ffn_down"], act);
         device.linear(act, [layer.down.to(delta)])
     }
 

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub use config::Config;
-pub(crate) use forward::Scratch;
+pub(crate) use forward::{Observer, Scratch};
 
 use crate::cache::Contiguous;
 use crate::cancel::Cancel;
