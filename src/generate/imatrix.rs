@@ -56,7 +56,8 @@ pub fn imatrix(
         return Err(Error::invalid_argument(message).with("chunk_size", size));
     }
     let session_options = SessionOptions {
-        context_length: size,
+        // A chunk is no longer than the text with its first token.
+        context_length: size.min(tokens.len() + 1),
         threads: Some(threads),
         kv_type: KvType::F32,
         ..SessionOptions::default()
@@ -65,8 +66,9 @@ pub fn imatrix(
     session.set_cancel(options.cancel.clone());
     let names = gguf.tensors().iter().map(|tensor| tensor.name.clone()).collect();
     let chunk_size = u32::try_from(size).unwrap_or(u32::MAX);
-    let importance = Arc::new(Mutex::new(Importance::new(options.dataset.clone(), chunk_size)));
-    session.observe(Box::new(Collector { names, importance: Arc::clone(&importance) }));
+    let importance = Importance::new(options.dataset.clone(), chunk_size);
+    let collected = Arc::new(Mutex::new(Collected { importance, failure: None }));
+    session.observe(Box::new(Collector { names, collected: Arc::clone(&collected) }));
     let total = tokens.len().div_ceil(own) as u64;
     for (done, chunk) in (0..).zip(tokens.chunks(own)) {
         if progress(done, total).is_break() {
@@ -75,28 +77,40 @@ pub fn imatrix(
         session.reset();
         let chunk: Vec<u32> = first.iter().chain(chunk).copied().collect();
         session.append(&chunk)?;
-        importance.lock().chunk_count += 1;
+        let mut collected = collected.lock();
+        if let Some(failure) = collected.failure.take() {
+            return Err(failure);
+        }
+        collected.importance.chunk_count += 1;
     }
     // Whatever the callback answers: all is done.
     let _ = progress(total, total);
-    let importance = std::mem::take(&mut *importance.lock());
+    let importance = std::mem::take(&mut collected.lock().importance);
     Ok(importance)
+}
+
+#[derive(Debug)]
+struct Collected {
+    importance: Importance,
+    failure: Option<Error>,
 }
 
 /// Adds up what the matrices of a file are multiplied with.
 #[derive(Debug)]
 struct Collector {
     names: HashSet<String>,
-    importance: Arc<Mutex<Importance>>,
+    collected: Arc<Mutex<Collected>>,
 }
 
 impl Observer for Collector {
     fn see(&mut self, layer: usize, names: &[&str], matrix: (usize, usize), width: usize, inputs: &[f32]) {
-        let mut importance = self.importance.lock();
+        let Collected { importance, failure } = &mut *self.collected.lock();
         for name in names {
             let name = format!("blk.{layer}.{name}.weight");
-            if self.names.contains(&name) {
-                importance.add(&name, matrix, width, inputs);
+            if self.names.contains(&name)
+                && let Err(error) = importance.add(&name, matrix, width, inputs)
+            {
+                failure.get_or_insert(error);
             }
         }
     }

@@ -197,8 +197,9 @@ impl Builder {
     }
 
     pub(super) fn alignment(&self) -> u64 {
-        let value = self.entries().find(|(key, _)| *key == ALIGNMENT_KEY).and_then(|(_, bytes)| bytes.get(4..));
-        value.and_then(|bytes| bytes.first_chunk().copied()).map_or(DEFAULT_ALIGNMENT, |n| u32::from_le_bytes(n).into())
+        let entry = self.by_key.get(ALIGNMENT_KEY).and_then(|i| self.entries.get(*i)?.as_ref());
+        let value = entry.and_then(|entry| entry.bytes.get(4..)?.first_chunk().copied());
+        value.map_or(DEFAULT_ALIGNMENT, |n| u32::from_le_bytes(n).into())
     }
 
     /// Keys, each with its type and value as they lie in the file.

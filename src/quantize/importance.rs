@@ -41,19 +41,28 @@ impl Importance {
         Importance { datasets: vec![dataset], chunk_size, ..Importance::default() }
     }
 
-    /// Adds inputs of matrix `matrix` of `matrices` of a tensor: rows of `width` values.
-    pub(crate) fn add(&mut self, name: &str, (matrix, matrices): (usize, usize), width: usize, rows: &[f32]) {
+    /// Adds inputs of matrix `matrix` of `matrices` of a tensor: rows of `width` values. Errors: `OutOfMemory`.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        (matrix, matrices): (usize, usize),
+        width: usize,
+        rows: &[f32],
+    ) -> Result<()> {
         let entry = match self.entries.get_mut(name) {
             Some(entry) => entry,
-            None => self.entries.entry(name.to_owned()).or_default(),
+            None => {
+                let sums = try_vec(matrices.saturating_mul(width), 0f64, "the importances of a tensor")?;
+                let counts = try_vec(matrices, 0u64, "the importances of a tensor")?;
+                self.entries.entry(name.to_owned()).or_insert(Entry { sums, counts })
+            }
         };
-        entry.sums.resize(matrices * width, 0.0);
-        entry.counts.resize(matrices, 0);
         let sums = &mut entry.sums[matrix * width..(matrix + 1) * width];
         for row in rows.chunks_exact(width) {
             sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
             entry.counts[matrix] += 1;
         }
+        Ok(())
     }
 
     /// The number of matrices.
