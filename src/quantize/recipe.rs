@@ -231,7 +231,7 @@ impl<'a> Plan<'a> {
             Some(format)
         } else if ["attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"].iter().any(|part| name.contains(part)) {
             self.value(&place)
-        } else if name.contains("attn_k.weight") && experts == 8 && recipe.expert_is_plain() {
+        } else if name.contains("attn_k.weight") && experts == 8 {
             Some(Q8_0)
         } else if name.contains("ffn_down") {
             (recipe.down)(&place)
@@ -245,7 +245,7 @@ impl<'a> Plan<'a> {
 
     fn value(&self, place: &Place) -> Option<Format> {
         let chosen = (self.recipe.value)(place);
-        if place.experts == 8 && self.recipe.expert_is_plain() {
+        if place.experts == 8 {
             // Beside eight experts the attention is small.
             return Some(Q8_0);
         }
@@ -254,12 +254,6 @@ impl<'a> Plan<'a> {
             Q3K | Q4K if place.layers == 80 && place.sharing > 1 => Some(Q5K),
             _ => chosen,
         }
-    }
-}
-
-impl Recipe {
-    fn expert_is_plain(&self) -> bool {
-        self.name != "MXFP4_MOE"
     }
 }
 
