@@ -16,6 +16,7 @@ enum Key {
     F32s(Vec<f32>),
     I32s(Vec<i32>),
     U32s(Vec<u32>),
+    Bytes(Vec<u8>),
 }
 
 fn strings(texts: &[&str]) -> Key {
@@ -48,6 +49,7 @@ fn file(keys: &[(&str, Key)]) -> Vec<u8> {
             Key::F32s(v) => array(&mut out, 6, v, |out, x| out.extend(x.to_le_bytes())),
             Key::I32s(v) => array(&mut out, 5, v, |out, x| out.extend(x.to_le_bytes())),
             Key::U32s(v) => array(&mut out, 4, v, |out, x| out.extend(x.to_le_bytes())),
+            Key::Bytes(v) => array(&mut out, 0, v, |out, x| out.push(*x)),
         }
     }
     out
@@ -102,8 +104,11 @@ fn sentence_piece_merges_by_score() {
     let added = EncodeOptions { add_special: true, parse_special: false };
     assert_eq!(t.encode(b"a", added).unwrap(), [1, 7]);
     assert_eq!(t.encode(b"", added).unwrap(), [1]);
-    assert_eq!(t.decode(&[1, 7, 6, 2], DecodeOptions { show_special: true }).unwrap(), b"<s> aab</s>");
-    assert_eq!(t.decode(&[7, 6, 2, 0], DecodeOptions { show_special: false }).unwrap(), b"aab");
+    assert_eq!(
+        t.decode(&[1, 7, 6, 2], DecodeOptions { show_special: true, clean_up_spaces: false }).unwrap(),
+        b"<s> aab</s>"
+    );
+    assert_eq!(t.decode(&[7, 6, 2, 0], DecodeOptions::default()).unwrap(), b"aab");
     let t = load(&spm(), &[("add_space_prefix", Some(Key::Bool(false))), ("add_eos_token", Some(Key::Bool(true)))])
         .unwrap();
     assert_eq!(t.encode(b"ab", added).unwrap(), [1, 6, 2]);
@@ -214,14 +219,233 @@ fn tokens_that_end_a_generation() {
     );
 }
 
+/// The names of `tokenizer.ggml.pre` by whether a beginning-of-sequence token is added where the file does not say, whether
+/// the tokenizer's own decoder cleans up spaces, and whether a word that is a token is taken whole.
+#[rustfmt::skip]
+const NAMES: [(bool, bool, bool, &[&str]); 7] = [
+    (
+        false,
+        true,
+        false,
+        &[
+            "default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "a.x-4.0", "mellum", "exaone4", "modern-bert",
+            "jina-es", "jina-de", "jina-v1-en", "roberta-bpe", "jina-v2-es", "jina-v2-de", "jina-v2-code", "starcoder",
+            "refact", "codeshell", "exaone", "minerva-7b", "mellum2", "falcon", "stablelm2", "megrez", "dbrx", "smaug-bpe",
+            "chatglm-bpe", "glm4", "jais-2", "exaone-moe", "bloom", "gpt3-finnish",
+        ],
+    ),
+    (
+        false,
+        false,
+        false,
+        &[
+            "trillion", "granite-docling", "smollm", "command-r", "qwen2", "deepseek-r1-qwen", "hunyuan", "grok-2",
+            "solar-open", "kormo", "f2llmv2", "qwen35", "laguna", "seed-coder", "ufakzeka", "bailingmoe", "bailingmoe2",
+            "llada-moe", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "tiny_aya", "cohere2moe", "kimi-k2",
+            "deepseek-llm", "deepseek-coder", "deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4", "spark2_5", "afmoe",
+            "poro-chat", "viking", "superbpe",
+        ],
+    ),
+    (
+        true,
+        true,
+        true,
+        &[
+            "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+        ],
+    ),
+    (true, false, true, &["tekken"]),
+    (true, false, false, &["chameleon"]),
+    (false, true, true, &["minicpm5"]),
+    (false, false, true, &["granite-embed-multi-97m", "youtu"]),
+];
+
 #[test]
-fn all_tables_of_pre_tokenizers_can_be_loaded() {
-    for pre in
-        ["default", "gpt-2", "smollm", "starcoder", "refact", "qwen2", "llama-bpe", "llama3", "dbrx", "deepseek-llm"]
-    {
-        assert_eq!(load(&bpe(), &[("pre", Some(Key::Str(pre)))]).unwrap().pre(), pre);
+fn what_the_names_of_pre_tokenizers_imply() {
+    for (adds_bos, cleans_up, whole_words, names) in NAMES {
+        for &name in names {
+            let changes = [("pre", Some(Key::Str(name))), ("merges", Some(strings(&["a b"])))];
+            let t = load(&bpe(), &changes).unwrap();
+            assert_eq!((t.pre(), t.adds_bos(), t.cleans_up_spaces()), (name, adds_bos, cleans_up), "{name}");
+            let whole = t.encode(b"Ab ab", PLAIN).unwrap().ends_with(&[4]);
+            assert_eq!(whole, whole_words, "{name}: \" ab\" is a token that no merge makes");
+        }
     }
     assert_eq!(load(&bpe(), &[("pre", None)]).unwrap().pre(), "default");
+    for name in ["rwkv", "plamo2", "none"] {
+        let error = load(&bpe(), &[("model", Some(Key::Str(name)))]).err().unwrap();
+        assert!(matches!(error, Error::Unsupported(_)) && error.to_string().contains(name), "{error:?}");
+    }
+}
+
+#[test]
+fn characters_are_merged_where_the_name_says_so() {
+    let tokens = ["a", "b", "▁", "ab", "▁ab", "<0xC3>", "\n", "\n\n", "<0xA9>"];
+    for (name, adds_bos, newlines) in
+        [("gemma4", true, [7]), ("granite-embed-multi-311m", true, [7]), ("sarvam-moe", false, [6])]
+    {
+        let changes = [
+            ("pre", Some(Key::Str(name))),
+            ("tokens", Some(strings(&tokens))),
+            ("token_type", Some(Key::I32s(vec![1, 1, 1, 1, 1, 6, 1, 1, 6]))),
+            ("merges", Some(strings(&["a b", "▁ ab"]))),
+            ("add_bos_token", Some(Key::Bool(false))),
+        ];
+        let t = load(&bpe(), &changes).unwrap();
+        assert_eq!(t.encode("ab abé".as_bytes(), PLAIN).unwrap(), [3, 4, 5, 8], "{name}");
+        assert!(t.encode(b"\n\n", PLAIN).unwrap().starts_with(&newlines), "{name}");
+        assert_eq!((t.adds_bos(), t.piece(4).unwrap()), (adds_bos, &b" ab"[..]), "{name}");
+    }
+}
+
+/// `<pad>`, `</s>` and `<unk>`, then pieces with scores.
+fn t5() -> Vec<(&'static str, Key)> {
+    let tokens = ["<pad>", "</s>", "<unk>", "▁", "a", "b", "ab", "abb", "bb"];
+    vec![
+        ("model", Key::Str("t5")),
+        ("tokens", strings(&tokens)),
+        ("scores", Key::F32s(vec![0.0, 0.0, 0.0, -3.0, -4.0, -4.0, -5.0, -9.5, -3.0])),
+        ("token_type", Key::I32s(vec![3, 3, 2, 1, 1, 1, 1, 1, 1])),
+    ]
+}
+
+#[test]
+fn unigrams_have_the_best_sum() {
+    let t = load(&t5(), &[]).unwrap();
+    let ids = |text: &str| t.encode(text.as_bytes(), PLAIN).unwrap();
+    assert_eq!(ids("ab"), [6], "-5 is better than -8");
+    assert_eq!(ids("abb"), [4, 8], "-7 is better than -9 and -9.5");
+    assert_eq!(ids(" a  b "), [3, 4, 3, 3, 5, 3], "spaces stay unless the file says no");
+    assert_eq!(ids("xyaéx"), [2, 4, 2], "unknown characters in a row are one");
+    assert_eq!(t.encode(b"a</s>b", SPECIAL).unwrap(), [4, 1, 5]);
+    assert_eq!((t.adds_bos(), t.adds_eos(), t.eos(), t.unk(), t.pad()), (false, true, Some(1), Some(2), Some(0)));
+    // A token that is less likely than an unknown character would be still counts, and so does one without a score.
+    let scores = vec![0.0, 0.0, 0.0, -3.0, f32::NAN, -4.0, f32::NAN, f32::NEG_INFINITY, f32::INFINITY];
+    let t = load(&t5(), &[("scores", Some(Key::F32s(scores)))]).unwrap();
+    assert_eq!(t.encode(b"a abba", PLAIN).unwrap(), [4, 3, 4, 8, 4]);
+    // With spaces in order.
+    let spaces = [("add_space_prefix", Some(Key::Bool(true))), ("remove_extra_whitespaces", Some(Key::Bool(true)))];
+    let t = load(&t5(), &spaces).unwrap();
+    assert_eq!(t.encode(b"  a   b ", PLAIN).unwrap(), [3, 4, 3, 5]);
+    assert_eq!((t.encode(b"   ", PLAIN).unwrap(), t.encode(b"", PLAIN).unwrap()), (vec![], vec![]));
+    let t = load(&t5(), &spaces[..1]).unwrap();
+    assert_eq!(
+        (t.encode(b" a ", PLAIN).unwrap(), t.decode(&[3, 4, 5], DecodeOptions::default()).unwrap()),
+        (vec![3, 3, 4, 3], b"ab".to_vec())
+    );
+}
+
+/// A map of characters with these nodes and replacements.
+fn charsmap(units: &[(usize, u32)], replacements: &[u8]) -> Vec<u8> {
+    let mut trie = vec![0u32; 512];
+    units.iter().for_each(|&(at, unit)| trie[at] = unit);
+    let trie: Vec<u8> = trie.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    [&(trie.len() as u32).to_le_bytes()[..], &trie, replacements].concat()
+}
+
+#[test]
+fn a_map_of_characters_is_applied_and_may_be_hostile() {
+    let with = |map: Vec<u8>| load(&t5(), &[("precompiled_charsmap", Some(Key::Bytes(map)))]);
+    let root = 256 << 10;
+    let leaf = |at: usize, to: usize, label: u8| ((at ^ to) as u32) << 10 | 1 << 8 | u32::from(label);
+    // "A" becomes "b" and "AB" becomes "a".
+    let (a, ab) = (256 ^ 0x41, (256 ^ 0x41) ^ (321 ^ 400) ^ 0x42);
+    let units = [(0, root), (a, leaf(a, 400, b'A')), (400, 1 << 31), (ab, leaf(ab, 401, b'B')), (401, 1 << 31 | 2)];
+    let t = with(charsmap(&units, b"b\0a\0")).unwrap();
+    assert_eq!(t.encode(b"AABxAa\xFF", PLAIN).unwrap(), [5, 4, 2, 5, 4, 2]);
+    // A node that is its own child, a child beyond the trie, a replacement beyond the end: no harm.
+    let own = 256 ^ 0x61;
+    let hostile = [
+        charsmap(&[(0, root), (own, 0x61 << 10 | 0x61)], b"b\0"),
+        charsmap(&[(0, root), (a, 0xFFFF_FE00 | 1 << 8 | 0x41)], b"b\0"),
+        charsmap(&[(0, root), (a, leaf(a, 400, b'A')), (400, 1 << 31 | 77)], b"b\0"),
+        charsmap(&[(0, u32::MAX)], b""),
+    ];
+    for map in hostile {
+        assert_eq!(with(map).unwrap().encode(&[b'a'; 100_000], PLAIN).unwrap().len(), 100_000);
+    }
+    assert_eq!(with(vec![]).unwrap().encode(b"a", PLAIN).unwrap(), [4]);
+    let long = charsmap(&[], &[&[b'x'; 1000][..], b"\0"].concat());
+    for map in [vec![1], vec![9, 0, 0, 0, 1, 2], vec![255; 8], charsmap(&[], b"no end"), long, vec![2, 0, 0, 0, 1, 2]] {
+        let error = with(map).err().unwrap();
+        assert!(matches!(error, Error::CorruptFile(_)), "{error:?}");
+        assert_eq!(error.fact("key"), Some("tokenizer.ggml.precompiled_charsmap"));
+    }
+    assert!(load(&t5(), &[("precompiled_charsmap", Some(Key::U32s(vec![1])))]).is_err());
+}
+
+#[test]
+fn tokens_that_fill_in() {
+    let tokens = ["a", "<PRE>", "<|fim_suffix|>", "<fim_middle>", "<|file_sep|>", "<|fim_pad|>", "<|repo_name|>", "x"];
+    let changes = |more: &[(&'static str, Option<Key>)]| {
+        load(&bpe(), &[&[("tokens", Some(strings(&tokens))), ("token_type", None)], more].concat()).unwrap()
+    };
+    let t = changes(&[]);
+    let fill = t.fill_in();
+    assert_eq!((fill.prefix, fill.suffix, fill.middle), (Some(1), Some(2), Some(3)));
+    assert_eq!((fill.separator, fill.pad, fill.repository), (Some(4), Some(5), Some(6)));
+    assert!((1..7).all(|id| t.kind(id) == Some(TokenKind::Control)));
+    assert_eq!((0..8).filter(|&id| t.is_eog(id)).collect::<Vec<_>>(), [4, 5, 6]);
+    // Keys come first, those of older files too.
+    let t = changes(&[("fim_pre_token_id", Some(Key::U32(7))), ("suffix_token_id", Some(Key::U32(0)))]);
+    assert_eq!((t.fill_in().prefix, t.fill_in().suffix), (Some(7), Some(0)));
+    assert_eq!((t.kind(1), t.kind(3)), (Some(TokenKind::Normal), Some(TokenKind::Control)));
+}
+
+#[test]
+fn ends_that_are_none_in_some_vocabularies() {
+    let ends = |tokens: &[&str]| {
+        let t = load(&bpe(), &[("tokens", Some(strings(tokens))), ("token_type", None)]).unwrap();
+        (0..tokens.len() as u32).filter(|&id| t.is_eog(id)).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&["a", "<|end|>", "<|return|>", "<|call|>"]), [2, 3]);
+    assert_eq!(ends(&["a", "<|end|>", "<|flush|>", "<|calls|>"]), [2, 3]);
+    assert_eq!(ends(&["a", "<|end|>", "<|return|>"]), [1, 2]);
+    assert_eq!(ends(&["a", "</s>", "<|tool_response>"]), [2]);
+    assert_eq!(ends(&["a", "</s>"]), [1]);
+}
+
+#[test]
+fn white_space_before_a_mask() {
+    let tokens = ("tokens", Some(strings(&["a", "Ġ", "<mask>"])));
+    let types = ("token_type", Some(Key::I32s(vec![1, 1, 3])));
+    for (name, expected) in [("jina-v2-de", vec![0, 2, 1, 0]), ("jina-de", vec![0, 1, 1, 2, 1, 0])] {
+        let t = load(&bpe(), &[tokens.clone(), types.clone(), ("pre", Some(Key::Str(name)))]).unwrap();
+        assert_eq!(t.encode(b"a  <mask> a", SPECIAL).unwrap(), expected, "{name}");
+    }
+}
+
+/// Tokens of up to a mebibyte, each twice the one before: their number and length must not multiply the time.
+#[test]
+fn hostile_long_tokens() {
+    let powers: Vec<Vec<u8>> = (0..21).map(|n| b"a".repeat(1 << n)).collect();
+    let merges = (0..20).map(|n| [&powers[n][..], &powers[n]].join(&b' ')).collect();
+    let count = powers.len();
+    let changes = |model: &'static str| {
+        let scores = (0..count).map(|n| -1.0 - n as f32).collect();
+        vec![
+            ("model", Some(Key::Str(model))),
+            ("tokens", Some(Key::Strings(powers.clone()))),
+            ("token_type", None),
+            ("scores", Some(Key::F32s(scores))),
+            ("merges", Some(Key::Strings(Clone::clone(&merges)))),
+        ]
+    };
+    let text = b"a".repeat(1 << 21);
+    for model in ["gpt2", "llama", "gemma4"] {
+        let t = load(&bpe(), &changes(model)).unwrap();
+        assert_eq!(t.encode(&text, PLAIN).unwrap().len() as u32, 2 + u32::from(model == "llama"), "{model}");
+    }
+    // Viterbi does not look for tokens of more than 256 bytes.
+    let t = load(&bpe(), &changes("t5")).unwrap();
+    assert_eq!(t.encode(&text, PLAIN).unwrap(), [8; 1 << 13]);
+    // A word of WordPiece has at most 100 characters.
+    let t = load(&bpe(), &changes("bert")).unwrap();
+    assert_eq!(t.encode(&text, PLAIN).unwrap(), t.unk().as_slice());
+    // All of them tokens that are found as a whole.
+    let mut changes = changes("gpt2");
+    changes[2] = ("token_type", Some(Key::I32s(vec![4; count])));
+    assert_eq!(load(&bpe(), &changes).unwrap().encode(&text, PLAIN).unwrap(), [20; 2]);
 }
 
 /// A file whose tokens are all the powers of a letter, and texts of that letter, stay linear.

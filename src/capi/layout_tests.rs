@@ -34,7 +34,10 @@ fn structs_are_as_the_json_says() {
             struct_size flags threads output_type embedding_type progress progress_user_data
         }
         llm_imatrix_params_t { struct_size flags threads chunk_size reserved progress progress_user_data }
-        llm_tokenizer_info_t { struct_size vocab_size bos eos pad unk eot adds_bos adds_eos }
+        llm_tokenizer_info_t {
+            struct_size vocab_size bos eos pad unk eot adds_bos adds_eos eom sep mask fill_prefix fill_suffix
+            fill_middle fill_pad fill_repository fill_separator cleans_up_spaces
+        }
         llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }

@@ -45,6 +45,9 @@ pub const LLM_ENCODE_PARSE_SPECIAL: u32 = 2;
 
 /// A flag of decoding: special tokens appear as their text; without it they give nothing.
 pub const LLM_DECODE_SHOW_SPECIAL: u32 = 1;
+/// A flag of llm_tokenizer_decode: remove spaces before punctuation if the tokenizer's own decoder does
+/// (llm_tokenizer_info_t::cleans_up_spaces). The text is then not the tokens' pieces put together.
+pub const LLM_DECODE_CLEAN_UP_SPACES: u32 = 2;
 
 /// What kind of token it is: one of LLM_TOKEN_KIND_, the numbers of the file format.
 pub type llm_token_kind_t = i32;
@@ -84,6 +87,26 @@ pub struct llm_tokenizer_info_t {
     pub adds_bos: u32,
     /// 1 if encoding with LLM_ENCODE_ADD_SPECIAL ends with `eos`, else 0.
     pub adds_eos: u32,
+    /// Ends a message after which the model goes on once it has an answer, as of a tool.
+    pub eom: llm_token_t,
+    /// Stands between two texts, and after the last, for an encoder.
+    pub sep: llm_token_t,
+    /// Stands for a word that an encoder is to guess.
+    pub mask: llm_token_t,
+    /// Fill in the middle: before the text that stands before the gap.
+    pub fill_prefix: llm_token_t,
+    /// Fill in the middle: before the text that stands after the gap.
+    pub fill_suffix: llm_token_t,
+    /// Fill in the middle: before the text that fills the gap.
+    pub fill_middle: llm_token_t,
+    /// Fill in the middle: fills up a batch.
+    pub fill_pad: llm_token_t,
+    /// Fill in the middle: before the name of a repository.
+    pub fill_repository: llm_token_t,
+    /// Fill in the middle: before the name of a file.
+    pub fill_separator: llm_token_t,
+    /// 1 if LLM_DECODE_CLEAN_UP_SPACES changes anything, else 0.
+    pub cleans_up_spaces: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
@@ -98,10 +121,21 @@ unsafe impl Growing for llm_tokenizer_info_t {
         eot: LLM_TOKEN_NONE,
         adds_bos: 0,
         adds_eos: 0,
+        eom: LLM_TOKEN_NONE,
+        sep: LLM_TOKEN_NONE,
+        mask: LLM_TOKEN_NONE,
+        fill_prefix: LLM_TOKEN_NONE,
+        fill_suffix: LLM_TOKEN_NONE,
+        fill_middle: LLM_TOKEN_NONE,
+        fill_pad: LLM_TOKEN_NONE,
+        fill_repository: LLM_TOKEN_NONE,
+        fill_separator: LLM_TOKEN_NONE,
+        cleans_up_spaces: 0,
     };
 }
 
-/// Loads the tokenizer of a model file; a file with the vocabulary only will do.
+/// Loads the tokenizer of a model file; a file with the vocabulary only will do, and the first part of a split one. For
+/// a file in memory see llm_tokenizer_load_gguf.
 ///
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
@@ -226,7 +260,7 @@ pub unsafe extern "C" fn llm_tokenizer_encode(
 /// @param[in] tokenizer A tokenizer.
 /// @param[in] tokens The tokens.
 /// @param[in] token_count Their number.
-/// @param[in] flags LLM_DECODE_SHOW_SPECIAL or 0.
+/// @param[in] flags LLM_DECODE_ bits.
 /// @param[out] text The text, to be freed with llm_bytes_free.
 /// @param[out] error @nullable Why it failed.
 /// @status OUT_OF_MEMORY, UNSUPPORTED (unknown flags); INVALID_ARGUMENT names a token that is not in the vocabulary
@@ -245,8 +279,11 @@ pub unsafe extern "C" fn llm_tokenizer_decode(
         let tokenizer = handle::shared(tokenizer, "tokenizer")?;
         let tokens = args::slice(tokens, token_count, "tokens")?;
         let out = args::out(text, "text")?;
-        let flags = args::flags(flags, LLM_DECODE_SHOW_SPECIAL, "flags")?;
-        let options = DecodeOptions { show_special: flags & LLM_DECODE_SHOW_SPECIAL != 0 };
+        let flags = args::flags(flags, LLM_DECODE_SHOW_SPECIAL | LLM_DECODE_CLEAN_UP_SPACES, "flags")?;
+        let options = DecodeOptions {
+            show_special: flags & LLM_DECODE_SHOW_SPECIAL != 0,
+            clean_up_spaces: flags & LLM_DECODE_CLEAN_UP_SPACES != 0,
+        };
         out.write(bytes::new(tokenizer.decode(tokens, options)?)?);
         Ok(())
     })
@@ -323,6 +360,7 @@ pub unsafe extern "C" fn llm_tokenizer_info(
     fallible!(error, {
         let tokenizer = handle::shared(tokenizer, "tokenizer")?;
         let out = args::info(info, "info")?;
+        let fill = tokenizer.fill_in();
         let or_none = |token: Option<u32>| token.unwrap_or(LLM_TOKEN_NONE);
         out.write(llm_tokenizer_info_t {
             vocab_size: u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX),
@@ -333,6 +371,16 @@ pub unsafe extern "C" fn llm_tokenizer_info(
             eot: or_none(tokenizer.eot()),
             adds_bos: tokenizer.adds_bos().into(),
             adds_eos: tokenizer.adds_eos().into(),
+            eom: or_none(tokenizer.eom()),
+            sep: or_none(tokenizer.sep()),
+            mask: or_none(tokenizer.mask()),
+            fill_prefix: or_none(fill.prefix),
+            fill_suffix: or_none(fill.suffix),
+            fill_middle: or_none(fill.middle),
+            fill_pad: or_none(fill.pad),
+            fill_repository: or_none(fill.repository),
+            fill_separator: or_none(fill.separator),
+            cleans_up_spaces: tokenizer.cleans_up_spaces().into(),
             ..Growing::DEFAULT
         });
         Ok(())
@@ -374,5 +422,20 @@ pub unsafe extern "C" fn llm_tokenizer_token_kind(
             TokenKind::Unused => LLM_TOKEN_KIND_UNUSED,
             TokenKind::Byte => LLM_TOKEN_KIND_BYTE,
         })
+    })
+}
+
+/// The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its probability
+/// (unigram).
+///
+/// @param[in] tokenizer A tokenizer.
+/// @param[in] token A token.
+/// @return The score; 0 if the file gives none, or if the token is not in the vocabulary.
+/// @thread any
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_tokenizer_token_score(tokenizer: *const llm_tokenizer_t, token: llm_token_t) -> f32 {
+    value!(0.0, {
+        let tokenizer = handle::shared(tokenizer, "tokenizer").ok()?;
+        Some(tokenizer.score(token))
     })
 }

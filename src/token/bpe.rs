@@ -1,8 +1,9 @@
 //! Byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019): a word starts as its bytes, and the
-//! merge that training made first is applied first.
+//! merge that training made first is applied first. Gemma 4 and a few others start from characters instead.
 
-use super::merge::{Merger, NONE, out_of_memory};
-use super::pretokenize::PreTokenizer;
+use super::merge::{Merger, NONE, Symbol, out_of_memory};
+use super::pretokenize::{PreTokenizer, Traits};
+use super::spm::{merge_characters, write_spaces};
 use super::table::{Merge, MergeTable};
 use super::unicode::first_char;
 use super::vocab::Vocab;
@@ -43,8 +44,13 @@ pub(crate) fn write_bytes(token: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// How tokens and merges are written in the files of a family.
+pub(super) fn spelling(pre: &PreTokenizer) -> fn(&[u8], &mut Vec<u8>) -> bool {
+    if pre.traits.characters { write_spaces } else { write_bytes }
+}
+
 pub(crate) struct Bpe {
-    pre: &'static PreTokenizer,
+    pre: PreTokenizer,
     merges: MergeTable,
     /// The token of each byte, or [`NONE`].
     bytes: [u32; 256],
@@ -55,10 +61,11 @@ impl Bpe {
     /// token is passed over: nothing could be done with it.
     pub fn new<'a>(
         vocab: &Vocab,
-        pre: &'static PreTokenizer,
+        pre: PreTokenizer,
         count: usize,
         merges: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Bpe> {
+        let write = spelling(&pre);
         let mut table = MergeTable::new(count)?;
         let mut joined = Vec::new();
         for (merge, rank) in merges.take(count).zip(0..NONE) {
@@ -67,11 +74,11 @@ impl Bpe {
             let (left, right) = (&merge[..space + 1], &merge[space + 2..]);
             joined.clear();
             joined.try_reserve(merge.len()).map_err(out_of_memory)?;
-            if !write_bytes(left, &mut joined) {
+            if !write(left, &mut joined) {
                 continue;
             }
             let middle = joined.len();
-            if !write_bytes(right, &mut joined) {
+            if !write(right, &mut joined) {
                 continue;
             }
             let ids = (vocab.ordinary(&joined[..middle]), vocab.ordinary(&joined[middle..]), vocab.ordinary(&joined));
@@ -83,16 +90,26 @@ impl Bpe {
         Ok(Bpe { pre, merges: table, bytes: std::array::from_fn(byte) })
     }
 
+    /// What the family of the pre-tokenizer implies.
+    pub fn traits(&self) -> Traits {
+        self.pre.traits
+    }
+
     /// Appends the tokens of a text without special tokens. A byte without a token gives nothing: files name a control
     /// token as the unknown token, which must not come of text.
     pub fn encode(&self, vocab: &Vocab, text: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+        let Traits { whole_words, whole_newlines, characters, .. } = self.pre.traits;
         self.pre.split(text, &mut |word| {
             ids.try_reserve(word.len()).map_err(out_of_memory)?;
-            if self.pre.whole_words
+            if (whole_words || whole_newlines && word.first() == Some(&b'\n'))
                 && let Some(id) = vocab.ordinary(word)
             {
                 ids.push(id);
                 return Ok(());
+            }
+            if characters {
+                let join = |_: &[u8], left: &Symbol, right: &Symbol| self.merges.get(left.id, right.id);
+                return merge_characters(vocab, word, false, merger, ids, join);
             }
             // Cut where no token spans; ends are relative to the word, and nothing asks for them.
             merger.clear();

@@ -1,29 +1,38 @@
 //! Text to token ids and back, by the tokenizer that a GGUF file describes.
 //!
 //! The way of a text: [`Tokenizer::encode`] finds special tokens (`special`), and what lies between them is either cut
-//! into words (`pretokenize`) whose bytes are merged (`bpe`), or merged as a whole (`spm`); both merge with the same
-//! loop (`merge`) over the same hash tables (`table`). [`Decoder`] goes the other way.
+//! into words (`pretokenize`) whose bytes are merged (`bpe`), or merged as a whole (`spm`), both with the same loop
+//! (`merge`) over the same hash tables (`table`); or cut as its tokens' probabilities say (`unigram`), or word by word
+//! (`word_piece`). [`Decoder`] goes the other way.
 
 mod bpe;
+mod charsmap;
+mod clean_up;
 mod decoder;
 mod merge;
 mod pretokenize;
+mod regex;
 mod special;
 mod spm;
 mod table;
 mod unicode;
+mod unigram;
 mod vocab;
+mod word_piece;
 
 pub use decoder::Decoder;
-pub use vocab::TokenKind;
+pub use vocab::{FillIn, TokenKind};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use bpe::Bpe;
+use charsmap::Charsmap;
 use merge::Merger;
 use pretokenize::PreTokenizer;
-use special::{Part, Specials};
-use vocab::{Spelling, Vocab};
+use special::{Part, Specials, Strips};
+use unigram::{Spaces, Unigram};
+use vocab::{Defaults, Spelling, Vocab};
+use word_piece::WordPiece;
 
 /// How [`Tokenizer::encode`] treats special tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,14 +48,26 @@ pub struct EncodeOptions {
 pub struct DecodeOptions {
     /// Show control tokens and the unknown token as their text; otherwise they are left out.
     pub show_special: bool,
+    /// Remove spaces before punctuation if the tokenizer's own decoder does: see
+    /// [`Tokenizer::cleans_up_spaces`]. The text is then not the pieces put together.
+    pub clean_up_spaces: bool,
 }
 
 enum Algorithm {
     Bpe(Box<Bpe>),
-    /// SentencePiece; whether a space is put before the text and after each special token.
+    /// SentencePiece's merges; whether a space is put before the text and after each special token.
     Spm {
         space_prefix: bool,
     },
+    Unigram(Box<Unigram>),
+    WordPiece(WordPiece),
+}
+
+/// What a model of tokenizers adds around a text where the file does not say, and how its own decoder treats spaces.
+struct Habits {
+    adds_bos: bool,
+    adds_eos: bool,
+    cleans_up_spaces: bool,
 }
 
 /// The tokenizer of a model. It does not change, and may be shared between threads.
@@ -54,11 +75,16 @@ pub struct Tokenizer {
     vocab: Vocab,
     specials: Specials,
     algorithm: Algorithm,
-    adds_bos: bool,
-    adds_eos: bool,
+    /// What encoding puts before and after a text if asked.
+    first: Option<u32>,
+    last: Option<u32>,
+    habits: Habits,
     model: Box<str>,
     pre: Box<str>,
 }
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
 
 impl Tokenizer {
     /// The tokenizer that the `tokenizer.ggml.*` keys describe.
@@ -66,36 +92,29 @@ impl Tokenizer {
     /// Errors: `CorruptFile` naming the key that is missing or contradicts others; `Unsupported` naming the tokenizer
     /// model or pre-tokenizer that this library does not implement; `OutOfMemory`.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
-        const MODEL: &str = "tokenizer.ggml.model";
         let model = vocab::string(gguf, MODEL)?;
-        let pre = gguf.str("tokenizer.ggml.pre")?.unwrap_or("default");
-        let (vocab, algorithm, adds_bos) = match model {
-            "gpt2" => {
-                let vocab = Vocab::from_gguf(gguf, &Spelling { write: bpe::write_bytes, defaults: [None; 3] })?;
-                let rules =
-                    PreTokenizer::find(pre).ok_or_else(|| unsupported("pre-tokenizer", "tokenizer.ggml.pre", pre))?;
-                let (count, merges) = vocab::strings(gguf, "tokenizer.ggml.merges")?;
-                let bpe = Bpe::new(&vocab, rules, count, merges)?;
-                (vocab, Algorithm::Bpe(Box::new(bpe)), rules.adds_bos)
-            }
-            "llama" => {
-                let spelling = Spelling { write: spm::write_spaces, defaults: [Some(1), Some(2), Some(0)] };
-                let space_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                let vocab = Vocab::from_gguf(gguf, &spelling)?;
-                (vocab, Algorithm::Spm { space_prefix }, true)
-            }
+        let pre = match model {
+            "gemma4" => "gemma4",
+            _ => gguf.str(PRE)?.unwrap_or("default"),
+        };
+        let (vocab, algorithm, habits) = match model {
+            "gpt2" | "gemma4" => byte_pairs(gguf, pre)?,
+            "llama" => merged_by_score(gguf)?,
+            "t5" => unigram(gguf)?,
+            "bert" => word_piece(gguf)?,
             _ => return Err(unsupported("tokenizer model", MODEL, model)),
         };
-        // The file format has no place for this habit of Phi-3's tokenizer, so its name has to do.
-        let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
-        let is_phi3 = name.contains("phi-3") || name.contains("phi3");
-        let strips = |text: &[u8]| is_phi3 && !matches!(text, b"<unk>" | b"<s>" | b"<|endoftext|>");
+        let last = match algorithm {
+            Algorithm::WordPiece(_) => vocab.sep,
+            _ => vocab.eos.filter(|_| habits.adds_eos),
+        };
         Ok(Tokenizer {
-            specials: Specials::new(&vocab, strips)?,
+            specials: Specials::new(&vocab, strips(gguf, &algorithm))?,
+            first: vocab.bos.filter(|_| habits.adds_bos),
+            last,
             vocab,
             algorithm,
-            adds_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
-            adds_eos: gguf.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            habits,
             model: model.into(),
             pre: pre.into(),
         })
@@ -107,7 +126,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a text, which may be any bytes. A byte that the vocabulary cannot express gives nothing with
-    /// byte-level BPE, and the unknown token, if there is one, with SentencePiece.
+    /// byte-level BPE, and the unknown token, if there is one, otherwise.
     ///
     /// Errors: `InvalidArgument` for a text of 4 GiB or more, `OutOfMemory`.
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<u32>> {
@@ -117,7 +136,7 @@ impl Tokenizer {
                 .with("bytes", text.len()));
         }
         let mut ids = Vec::new();
-        ids.extend(self.vocab.bos.filter(|_| options.add_special && self.adds_bos));
+        ids.extend(self.first.filter(|_| options.add_special));
         let mut merger = Merger::default();
         self.specials.split(text, options.parse_special, |part| match (part, &self.algorithm) {
             (Part::Token(id), _) => {
@@ -130,8 +149,10 @@ impl Tokenizer {
             (Part::Text(text), Algorithm::Spm { space_prefix }) => {
                 spm::encode(&self.vocab, text, *space_prefix, &mut merger, &mut ids)
             }
+            (Part::Text(text), Algorithm::Unigram(unigram)) => unigram.encode(&self.vocab, text, &mut ids),
+            (Part::Text(text), Algorithm::WordPiece(words)) => words.encode(&self.vocab, text, &mut ids),
         })?;
-        ids.extend(self.vocab.eos.filter(|_| options.add_special && self.adds_eos));
+        ids.extend(self.last.filter(|_| options.add_special));
         Ok(ids)
     }
 
@@ -153,20 +174,32 @@ impl Tokenizer {
         Ok(if hidden { &[] } else { piece })
     }
 
-    /// The text of tokens, from the beginning of a text: the space that SentencePiece puts before it is dropped from
-    /// the first token. Errors: `InvalidArgument` if there is no such token, `OutOfMemory`.
+    /// The text of tokens, from the beginning of a text: their pieces put together, without the space that SentencePiece
+    /// puts before the first. Errors: `InvalidArgument` if there is no such token, `OutOfMemory`.
     pub fn decode(&self, tokens: &[u32], options: DecodeOptions) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         for (i, &token) in tokens.iter().enumerate() {
             let mut piece = self.shown(token, options.show_special)?;
-            if i == 0 && matches!(self.algorithm, Algorithm::Spm { space_prefix: true }) {
+            if i == 0 && self.prefixes_space() {
                 piece = piece.strip_prefix(b" ").unwrap_or(piece);
             }
             text.try_reserve(piece.len())
                 .map_err(|_| Error::out_of_memory("the text needs memory that cannot be had"))?;
             text.extend_from_slice(piece);
         }
+        if options.clean_up_spaces && self.habits.cleans_up_spaces {
+            clean_up::clean_up(&mut text);
+        }
         Ok(text)
+    }
+
+    /// Whether encoding puts a space before a text.
+    fn prefixes_space(&self) -> bool {
+        match &self.algorithm {
+            Algorithm::Spm { space_prefix } => *space_prefix,
+            Algorithm::Unigram(unigram) => unigram.spaces.prefix,
+            Algorithm::Bpe(_) | Algorithm::WordPiece(_) => false,
+        }
     }
 
     /// The token whose [`piece`](Tokenizer::piece) is exactly this text: the special or user-defined one if there is
@@ -205,9 +238,19 @@ impl Tokenizer {
         self.vocab.eot
     }
 
+    /// The token that ends a message after which the model goes on once it has an answer, as of a tool.
+    pub fn eom(&self) -> Option<u32> {
+        self.vocab.eom
+    }
+
     /// The token for text that the vocabulary cannot express.
     pub fn unk(&self) -> Option<u32> {
         self.vocab.unk
+    }
+
+    /// The token between two texts, and after the last, for an encoder.
+    pub fn sep(&self) -> Option<u32> {
+        self.vocab.sep
     }
 
     /// The token that fills up batches in training.
@@ -215,17 +258,33 @@ impl Tokenizer {
         self.vocab.pad
     }
 
+    /// The token that stands for a word that an encoder is to guess.
+    pub fn mask(&self) -> Option<u32> {
+        self.vocab.mask
+    }
+
+    /// The tokens of a fill-in-the-middle prompt.
+    pub fn fill_in(&self) -> FillIn {
+        self.vocab.fill
+    }
+
     /// Whether `add_special` puts the token [`bos`](Tokenizer::bos) first.
     pub fn adds_bos(&self) -> bool {
-        self.adds_bos
+        self.habits.adds_bos
     }
 
     /// Whether `add_special` puts the token [`eos`](Tokenizer::eos) last.
     pub fn adds_eos(&self) -> bool {
-        self.adds_eos
+        self.habits.adds_eos
     }
 
-    /// `tokenizer.ggml.model`: `gpt2` is byte-level BPE, `llama` is SentencePiece.
+    /// Whether the tokenizer's own decoder removes spaces before punctuation, which only
+    /// [`DecodeOptions::clean_up_spaces`] does here.
+    pub fn cleans_up_spaces(&self) -> bool {
+        self.habits.cleans_up_spaces
+    }
+
+    /// `tokenizer.ggml.model`: `gpt2` is byte-level BPE, `llama` and `t5` are SentencePiece, `bert` is WordPiece.
     pub fn model_name(&self) -> &str {
         &self.model
     }
@@ -238,4 +297,69 @@ impl Tokenizer {
 
 fn unsupported(what: &str, key: &'static str, name: &str) -> Error {
     Error::unsupported(format!("{what} {name:?} is not implemented")).with("key", key).with("name", name)
+}
+
+/// What a model of tokenizers does, unless the file says something else.
+fn habits(gguf: &Gguf, adds_bos: bool, adds_eos: bool, cleans_up_spaces: bool) -> Result<Habits> {
+    Ok(Habits {
+        adds_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
+        adds_eos: gguf.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(adds_eos),
+        cleans_up_spaces,
+    })
+}
+
+fn byte_pairs(gguf: &Gguf, pre: &str) -> Result<(Vocab, Algorithm, Habits)> {
+    let rules = PreTokenizer::find(pre)?.ok_or_else(|| unsupported("pre-tokenizer", PRE, pre))?;
+    let traits = rules.traits;
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: bpe::spelling(&rules), defaults: Defaults::default() })?;
+    let (count, merges) = vocab::strings(gguf, "tokenizer.ggml.merges")?;
+    let mut habits = habits(gguf, traits.adds_bos, false, traits.cleans_up)?;
+    habits.adds_bos |= traits.needs_bos;
+    let bpe = Bpe::new(&vocab, rules, count, merges)?;
+    Ok((vocab, Algorithm::Bpe(Box::new(bpe)), habits))
+}
+
+fn merged_by_score(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+    let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), ..Defaults::default() };
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, defaults })?;
+    let space_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    Ok((vocab, Algorithm::Spm { space_prefix }, habits(gguf, true, false, false)?))
+}
+
+fn unigram(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+    let defaults = Defaults { eos: Some(1), unk: Some(2), pad: Some(0), ..Defaults::default() };
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, defaults })?;
+    let spaces = Spaces {
+        prefix: gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false),
+        collapse: gguf.bool("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false),
+    };
+    let unigram = Unigram::new(&vocab, Charsmap::from_gguf(gguf)?, spaces)?;
+    Ok((vocab, Algorithm::Unigram(Box::new(unigram)), habits(gguf, false, true, false)?))
+}
+
+fn word_piece(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+    let (bos, unk, sep, pad, mask) = (Some(101), Some(100), Some(102), Some(0), Some(103));
+    let defaults = Defaults { bos, eos: None, unk, sep, pad, mask };
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: word_piece::write_word, defaults })?;
+    let lowercase = gguf.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
+    let strip_accents = gguf.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+    // An encoder knows no text without them; keys for decoders do not count.
+    let habits = Habits { adds_bos: true, adds_eos: false, cleans_up_spaces: true };
+    Ok((vocab, Algorithm::WordPiece(WordPiece { lowercase, strip_accents }), habits))
+}
+
+/// Which white space around a special token belongs to it. The file format has no place for these habits of a few models'
+/// tokenizers, so their names have to do.
+fn strips(gguf: &Gguf, algorithm: &Algorithm) -> impl Fn(&[u8]) -> Strips {
+    let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
+    let is_phi3 = name.contains("phi-3") || name.contains("phi3");
+    let is_modern_bert = name.contains("modern-bert");
+    let mask = match algorithm {
+        Algorithm::Bpe(bpe) if bpe.traits().strips_before_mask => true,
+        _ => matches!(gguf.str("general.architecture"), Ok(Some("nomic-bert-moe" | "jina-bert-v3"))),
+    };
+    move |text| Strips {
+        before: text == b"<mask>" && mask || text == b"[MASK]" && is_modern_bert,
+        after: is_phi3 && !matches!(text, b"<unk>" | b"<s>" | b"<|endoftext|>"),
+    }
 }

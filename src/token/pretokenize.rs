@@ -1,340 +1,471 @@
-//! Pre-tokenizers: the rules that cut text into words before byte-level BPE merges inside each word.
+//! Pre-tokenizers: the rules that cut text into words before byte-pair encoding merges inside each word.
 //!
-//! GGUF names the rule in `tokenizer.ggml.pre`. The originals are regular expressions, here written by hand, so that
-//! any text takes linear time. [`TABLE`] has a row per family of names; a rule is one or more *stages*, each of which
-//! cuts the pieces that the stage before it left.
+//! GGUF names the rule in `tokenizer.ggml.pre`. [`TABLE`] has a row per rule, which is one or more *stages*, each of which
+//! cuts the pieces that the stage before it left. The stages are the regular expressions that the models' makers published,
+//! and a few functions for what no regular expression of `regex` can say. Any text takes linear time.
 
-use super::unicode::{Class, class_of, first_char, first_class};
-
-/// The length in bytes of the first piece of a text that is not empty: never 0, never beyond the text.
-type Stage = fn(&[u8]) -> usize;
+use super::regex::Regex;
+use super::unicode::{characters, first_char, is_category};
+use crate::error::Result;
 
 /// One family of pre-tokenizers.
-pub(crate) struct PreTokenizer {
+pub(crate) struct Row {
     /// The values of `tokenizer.ggml.pre` that mean it.
     pub names: &'static [&'static str],
-    stages: &'static [Stage],
-    /// Whether a word that is a token is taken whole, whatever the merges say.
-    pub whole_words: bool,
-    /// Whether a beginning-of-sequence token is added where the file does not say.
-    pub adds_bos: bool,
+    stages: &'static [Rule],
+    pub traits: Traits,
 }
 
-static TABLE: &[PreTokenizer] = &[
-    PreTokenizer {
+/// What else a family's name says of its tokenizers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Traits {
+    /// A word that is a token is taken whole, whatever the merges say.
+    pub whole_words: bool,
+    /// The same, of words of newlines.
+    pub whole_newlines: bool,
+    /// Merges are of characters, with U+2581 for the space, not of bytes.
+    pub characters: bool,
+    /// A beginning-of-sequence token is added where the file does not say.
+    pub adds_bos: bool,
+    /// A beginning-of-sequence token is added whatever the file says.
+    pub needs_bos: bool,
+    /// The tokenizer's own decoder removes spaces before punctuation.
+    pub cleans_up: bool,
+    /// White space before the mask token belongs to the token.
+    pub strips_before_mask: bool,
+}
+
+/// Nothing else.
+const PLAIN: Traits = Traits {
+    whole_words: false,
+    whole_newlines: false,
+    characters: false,
+    adds_bos: false,
+    needs_bos: false,
+    cleans_up: false,
+    strips_before_mask: false,
+};
+
+const CLEANED: Traits = Traits { cleans_up: true, ..PLAIN };
+
+/// Calls its second argument with the pieces of a text in order; together they are the text.
+type Cut = for<'a> fn(&'a [u8], &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()>;
+
+/// A stage as the table says it.
+#[derive(Debug)]
+enum Rule {
+    /// The matches of a pattern, and what is between them.
+    Pattern(&'static str),
+    Function(Cut),
+}
+
+use Rule::{Function, Pattern};
+
+/// GPT-2 (Radford et al., 2019).
+const GPT2: Rule = Pattern(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+");
+
+/// The pattern of GPT-4's cl100k_base with what it says of numbers; llama 3 has it with groups of three digits, Qwen 2
+/// with single ones.
+macro_rules! gpt4 {
+    ($numbers:literal) => {
+        Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+            $numbers,
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))
+    };
+}
+
+/// The pattern of GPT-4o's o200k_base with what follows a word, and what it says of numbers and symbols: a word is upper
+/// case, then lower case; letters without case and marks are both.
+macro_rules! gpt4o {
+    ($suffix:literal, $rest:literal) => {
+        Pattern(concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+            $suffix,
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+            $suffix,
+            "|",
+            $rest,
+            r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))
+    };
+}
+
+/// The words of DeepSeek 3, with what it says of symbols and line ends.
+macro_rules! deepseek3 {
+    ($symbols:literal) => {
+        Pattern(concat!(
+            r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"##,
+            $symbols,
+            r"|\s+(?!\S)|\s+"
+        ))
+    };
+}
+
+/// The letters of the scripts that have upper and lower case, with gaps that are DeepSeek's.
+macro_rules! cased {
+    () => {
+        "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶ-ͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚ\
+             Ḁ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃ-ↄ\
+             Ⰰ-ⱻⱾ-ⳤⳫ-ⳮⳲ-ⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+    };
+}
+
+/// The script Han.
+macro_rules! han {
+    () => {
+        "\u{2E80}-\u{2E99}\u{2E9B}-\u{2EF3}\u{2F00}-\u{2FD5}\u{3005}\u{3007}\u{3021}-\u{3029}\
+             \u{3038}-\u{303B}\u{3400}-\u{4DBF}\u{4E00}-\u{9FFF}\u{F900}-\u{FA6D}\u{FA70}-\u{FAD9}\
+             \u{16FE2}-\u{16FE3}\u{16FF0}-\u{16FF6}\u{20000}-\u{2A6DF}\u{2A700}-\u{2B81E}\u{2B820}-\u{2CEAD}\
+             \u{2CEB0}-\u{2EBE0}\u{2EBF0}-\u{2EE5D}\u{2F800}-\u{2FA1D}\u{30000}-\u{3134A}\u{31350}-\u{33479}"
+    };
+}
+
+const DIGITS: Rule = Pattern(r"\p{N}");
+const DIGIT_TRIPLES: Rule = Pattern(r"\p{N}{1,3}");
+const KANA_AND_IDEOGRAPHS: Rule = Pattern("[一-龥぀-ゟ゠-ヿ]+");
+const LINES: Rule = Pattern("[^\n]+|\n+");
+/// BLOOM's words.
+const BETWEEN_STOPS: Rule = Pattern(r" ?[^(\s|.,!?…。，、।۔،)]+");
+
+#[rustfmt::skip]
+static TABLE: &[Row] = &[
+    Row {
         names: &["default"],
-        stages: &[symbol_runs, gpt2, number_runs, digit_triples],
-        whole_words: false,
-        adds_bos: false,
+        stages: &[Pattern(r"[\p{P}\$\+<=>\^~\|]+"), GPT2, Pattern(r"\p{N}+"), Pattern("[0-9][0-9][0-9]")],
+        traits: CLEANED,
     },
-    PreTokenizer {
+    Row {
         names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-            "exaone4",
-            "granite-docling",
+            "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "a.x-4.0", "mellum", "exaone4", "modern-bert", "jina-es",
+            "jina-de", "jina-v1-en", "roberta-bpe",
         ],
-        stages: &[gpt2],
-        whole_words: false,
-        adds_bos: false,
+        stages: &[GPT2],
+        traits: CLEANED,
     },
-    PreTokenizer {
-        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
-        stages: &[single_numbers, gpt2],
-        whole_words: false,
-        adds_bos: false,
+    Row {
+        names: &["jina-v2-es", "jina-v2-de", "jina-v2-code"],
+        stages: &[GPT2],
+        traits: Traits { strips_before_mask: true, ..CLEANED },
     },
-    PreTokenizer {
+    Row { names: &["trillion", "granite-docling"], stages: &[GPT2], traits: PLAIN },
+    Row {
+        names: &["starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        stages: &[DIGITS, GPT2],
+        traits: CLEANED,
+    },
+    Row { names: &["smollm", "command-r"], stages: &[DIGITS, GPT2], traits: PLAIN },
+    Row {
+        names: &["falcon"],
+        stages: &[Pattern(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, Pattern("[0-9][0-9][0-9]")],
+        traits: CLEANED,
+    },
+    Row {
+        names: &["qwen2", "deepseek-r1-qwen", "hunyuan", "grok-2", "solar-open", "kormo", "f2llmv2"],
+        stages: &[gpt4!(r"\p{N}")],
+        traits: PLAIN,
+    },
+    Row { names: &["stablelm2", "megrez"], stages: &[gpt4!(r"\p{N}")], traits: CLEANED },
+    Row {
+        names: &["qwen35"],
+        stages: &[Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|",
+            r"\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))],
+        traits: PLAIN,
+    },
+    Row {
         names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "stablelm2",
-            "hunyuan",
-            "megrez",
-            "grok-2",
-            "solar-open",
-            "kormo",
-            "f2llmv2",
+            "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
         ],
-        stages: &[gpt4::<1>],
-        whole_words: false,
-        adds_bos: false,
+        stages: &[gpt4!(r"\p{N}{1,3}")],
+        traits: Traits { whole_words: true, adds_bos: true, ..CLEANED },
     },
-    PreTokenizer {
-        names: &[
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-            "jina-v5-nano",
+    Row {
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
+        stages: &[gpt4!(r"\p{N}{1,3}")],
+        traits: CLEANED,
+    },
+    Row {
+        names: &["jais-2"],
+        stages: &[gpt4!(r"\p{N}{1,3}"), Function(powers_of_two_spaces)],
+        traits: CLEANED,
+    },
+    Row {
+        names: &["minicpm5"],
+        stages: &[DIGIT_TRIPLES, gpt4!(r"\p{N}+")],
+        traits: Traits { whole_words: true, ..CLEANED },
+    },
+    Row { names: &["laguna"], stages: &[LINES, gpt4!(r"\p{N}")], traits: PLAIN },
+    Row {
+        names: &["seed-coder"],
+        stages: &[Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|",
+            r"\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["ufakzeka"],
+        stages: &[Pattern(
+            r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
+        traits: PLAIN,
+    },
+    Row {
+        // Published with possessive quantifiers, which change nothing: what they keep could match nothing after them.
+        names: &["bailingmoe", "bailingmoe2", "llada-moe"],
+        stages: &[Pattern(concat!(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|",
+            r"\s*[\r\n]|\s+(?!\S)|\s+"
+        ))],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["exaone-moe"],
+        stages: &[Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}|",
+            r" ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+        ))],
+        traits: CLEANED,
+    },
+    Row {
+        names: &["tekken"],
+        stages: &[gpt4o!("", r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*")],
+        traits: Traits { whole_words: true, adds_bos: true, ..PLAIN },
+    },
+    Row {
+        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
+        stages: &[gpt4o!("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*")],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["granite-embed-multi-97m"],
+        stages: &[gpt4o!("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*")],
+        traits: Traits { whole_words: true, ..PLAIN },
+    },
+    Row {
+        names: &["tiny_aya", "cohere2moe"],
+        stages: &[
+            Function(digit_groups_before_no_word),
+            gpt4o!("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"),
         ],
-        stages: &[gpt4::<3>],
-        whole_words: true,
-        adds_bos: true,
+        traits: PLAIN,
     },
-    PreTokenizer { names: &["dbrx", "smaug-bpe"], stages: &[gpt4::<3>], whole_words: false, adds_bos: false },
-    PreTokenizer {
+    Row {
+        names: &["youtu"],
+        stages: &[
+            Pattern("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+"),
+            gpt4o!("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"),
+        ],
+        traits: Traits { whole_words: true, ..PLAIN },
+    },
+    Row {
+        // The first range is the script Han; the classes of letters are those of gpt-4o without it.
+        names: &["kimi-k2"],
+        stages: &[Pattern(concat!(
+            "[", han!(), "]+|",
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^", han!(), r"]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^", han!(),
+            r"]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^", han!(),
+            r"]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^", han!(), r"]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+            r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))],
+        traits: PLAIN,
+    },
+    Row {
         names: &["deepseek-llm"],
-        stages: &[single_newlines, cased_words, east_asian_symbols, trailing_space, ideographs, number_runs],
-        whole_words: false,
-        adds_bos: false,
+        stages: &[
+            Pattern(r"[\r\n]"),
+            Pattern(concat!(r"\s?[", cased!(), "]+")),
+            Pattern(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+            // Published as `\s+$`; said so that what stands before is one piece without looking for its end twice.
+            Pattern(r"(?:\s*\S)+|\s+"),
+            Pattern("[一-龥ࠀ-一가-\u{D7FF}]+"),
+            Pattern(r"\p{N}+"),
+        ],
+        traits: PLAIN,
     },
+    Row {
+        names: &["deepseek-coder"],
+        stages: &[
+            Pattern(r"[\r\n]"),
+            Pattern(r"\s?\p{L}+"),
+            Pattern(r"\s?\p{P}+"),
+            Pattern("[一-龥ࠀ-一가-\u{D7FF}]+"),
+            DIGITS,
+        ],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
+        stages: &[DIGIT_TRIPLES, KANA_AND_IDEOGRAPHS, deepseek3!(r"[\r\n]*|\s*[\r\n]+")],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["spark2_5"],
+        stages: &[DIGIT_TRIPLES, KANA_AND_IDEOGRAPHS, deepseek3!(r"|[\r\n]"), DIGITS],
+        traits: PLAIN,
+    },
+    Row {
+        names: &["afmoe"],
+        stages: &[
+            Function(digit_groups),
+            Pattern(concat!(
+                "[一-鿿぀-ゟ゠-ヿ㐀-䶿\u{F900}-\u{FAFF}･-ﾟ⼀-\u{2FDF}]+|[\u{E00}-\u{E7F}]+|[\u{E80}-\u{EFF}]+|[ក-\u{17FF}]+|",
+                "[က-\u{109F}ꩠ-ꩿ\u{A9E0}-\u{A9FF}]+|[가-\u{D7AF}ᄀ-ᇿ]+"
+            )),
+            deepseek3!(r"[\r\n]*|\s*[\r\n]+"),
+        ],
+        traits: PLAIN,
+    },
+    Row { names: &["bloom", "gpt3-finnish"], stages: &[BETWEEN_STOPS], traits: CLEANED },
+    Row { names: &["poro-chat"], stages: &[BETWEEN_STOPS], traits: PLAIN },
+    Row { names: &["viking"], stages: &[BETWEEN_STOPS, DIGITS], traits: PLAIN },
+    Row { names: &["superbpe"], stages: &[Pattern(r"\p{N}+"), Function(before_digit_triples)], traits: PLAIN },
+    Row {
+        names: &["chameleon"],
+        stages: &[
+            Pattern("<sentinel:[0-9]+>"),
+            Pattern("(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z"),
+            Pattern(r"([\t\n]|    |  )"),
+            DIGITS,
+            Pattern(r"[\p{P}!-/:-@\[-`{-~]"),
+            GPT2,
+        ],
+        traits: Traits { adds_bos: true, ..PLAIN },
+    },
+    Row {
+        names: &["gemma4", "granite-embed-multi-311m"],
+        stages: &[LINES],
+        traits: Traits { needs_bos: true, characters: true, whole_newlines: true, ..CLEANED },
+    },
+    Row { names: &["sarvam-moe"], stages: &[LINES], traits: Traits { characters: true, ..PLAIN } },
 ];
 
+enum Stage {
+    Pattern(Box<Regex>),
+    Function(Cut),
+}
+
+/// A compiled row of the table.
+pub(crate) struct PreTokenizer {
+    stages: Vec<Stage>,
+    pub traits: Traits,
+}
+
 impl PreTokenizer {
-    /// The family that a value of `tokenizer.ggml.pre` names.
-    pub fn find(name: &str) -> Option<&'static PreTokenizer> {
-        TABLE.iter().find(|row| row.names.contains(&name))
+    /// The family that a value of `tokenizer.ggml.pre` names; `None` for a name that is not in the table.
+    pub fn find(name: &str) -> Result<Option<PreTokenizer>> {
+        TABLE.iter().find(|row| row.names.contains(&name)).map(PreTokenizer::new).transpose()
+    }
+
+    fn new(row: &Row) -> Result<PreTokenizer> {
+        let stage = |rule: &Rule| {
+            Ok(match rule {
+                Pattern(pattern) => Stage::Pattern(Box::new(Regex::new(pattern)?)),
+                Function(cut) => Stage::Function(*cut),
+            })
+        };
+        Ok(PreTokenizer { stages: row.stages.iter().map(stage).collect::<Result<_>>()?, traits: row.traits })
     }
 
     /// Calls `word` with each word of the text; together they are the text.
-    pub fn split<E>(&self, text: &[u8], word: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        split(self.stages, text, word)
+    pub fn split<'a>(&self, text: &'a [u8], word: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+        split(&self.stages, text, word)
     }
 }
 
-fn split<E>(stages: &[Stage], mut text: &[u8], word: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+fn split<'a>(stages: &[Stage], text: &'a [u8], word: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
     let Some((stage, rest)) = stages.split_first() else { return word(text) };
-    while !text.is_empty() {
-        let (piece, tail) = text.split_at(stage(text).clamp(1, text.len()));
-        split(rest, piece, word)?;
-        text = tail;
+    let piece = &mut |piece: &'a [u8]| split(rest, piece, word);
+    match stage {
+        Stage::Pattern(regex) => regex.split(text, piece),
+        Stage::Function(cut) => cut(text, piece),
+    }
+}
+
+/// Jais 2 cuts a run of white space into powers of two, at most 512, the largest first: what its pattern says with
+/// `\s{512}(?!\S)|\s{256}(?!\S)|…|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}` where others have `\s+(?!\S)|\s+`.
+fn powers_of_two_spaces<'a>(text: &'a [u8], piece: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    // No other piece begins with white space and ends with white space that is no newline.
+    let is_space = |c: Option<&[u8]>| c.is_some_and(|c| first_char(c).0.is_whitespace() && c != b"\r" && c != b"\n");
+    if !is_space(characters(text).next()) || !is_space(last_character(text)) {
+        return piece(text);
+    }
+    let mut rest = text;
+    let mut left = characters(text).count();
+    while left > 0 {
+        let count = 1 << left.min(512).ilog2();
+        let length = characters(rest).take(count).map(<[u8]>::len).sum();
+        let (first, after) = rest.split_at(length);
+        piece(first)?;
+        rest = after;
+        left -= count;
     }
     Ok(())
 }
 
-/// The length of the longest start of `text` whose characters all have the property.
-fn run(text: &[u8], property: impl Fn(char) -> bool) -> usize {
-    let mut at = 0;
-    loop {
-        let (c, length) = first_char(&text[at..]);
-        if length == 0 || !property(c) {
-            return at;
-        }
-        at += length;
-    }
+fn last_character(text: &[u8]) -> Option<&[u8]> {
+    let start = (1..=4).filter_map(|n| text.len().checked_sub(n)).find(|&start| text[start] & 0xC0 != 0x80)?;
+    text.get(start..)
 }
 
-fn is(class: Class) -> impl Fn(char) -> bool {
-    move |c| class_of(c) == class
+/// `\p{Nd}{1,3}` from the right in each run of digits, which AFMoE publishes as four patterns.
+fn digit_groups<'a>(text: &'a [u8], piece: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    cut_digits(text, |_| true, true, piece)
 }
 
-/// `[^\s\p{L}\p{N}]`
-fn is_symbol(c: char) -> bool {
-    matches!(class_of(c), Class::Punctuation | Class::Other)
-}
-
-fn is_newline(c: char) -> bool {
-    c == '\r' || c == '\n'
-}
-
-/// The stage of a pattern that need not match everywhere: its match at the start of the text, else what stands before
-/// its first match. Where `matched` gives 0 it must do so after a bounded number of characters, for linear time.
-fn isolate(text: &[u8], matched: impl Fn(&[u8]) -> usize) -> usize {
-    let length = matched(text);
-    if length > 0 {
-        return length;
-    }
-    let mut at = 0;
-    while at < text.len() && matched(&text[at..]) == 0 {
-        at += first_char(&text[at..]).1;
-    }
-    at
-}
-
-/// `\s+(?!\S)|\s+` at white space: all of it at the end of the text; otherwise all but the last character, which is
-/// left for the next word, unless there is only one.
-fn spaces(text: &[u8]) -> usize {
-    let (mut at, mut last) = (0, 0);
-    loop {
-        let (class, length) = first_class(&text[at..]);
-        if length == 0 || class != Class::Space {
-            break;
-        }
-        last = length;
-        at += length;
-    }
-    if at == text.len() || at == last { at } else { at - last }
-}
-
-/// `'s|'t|'re|'ve|'m|'ll|'d`, or 0.
-fn contraction(text: &[u8], any_case: bool) -> usize {
-    let lower = |at: usize| text.get(at).map(|c| if any_case { c.to_ascii_lowercase() } else { *c });
-    match (lower(0), lower(1), lower(2)) {
-        (Some(b'\''), Some(b's' | b't' | b'm' | b'd'), _) => 2,
-        (Some(b'\''), Some(b'r' | b'v'), Some(b'e')) | (Some(b'\''), Some(b'l'), Some(b'l')) => 3,
-        _ => 0,
-    }
-}
-
-/// GPT-2 (Radford et al., 2019):
-/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
-fn gpt2(text: &[u8]) -> usize {
-    let length = contraction(text, false);
-    if length > 0 {
-        return length;
-    }
-    let space = usize::from(text.starts_with(b" "));
-    let word = &text[space..];
-    match first_class(word) {
-        (_, 0) | (Class::Space, _) => spaces(text),
-        (Class::Letter, _) => space + run(word, is(Class::Letter)),
-        (Class::Number, _) => space + run(word, is(Class::Number)),
-        _ => space + run(word, is_symbol),
-    }
-}
-
-/// The pattern of GPT-4's cl100k_base and its descendants, with numbers of at most `DIGITS` characters (llama 3: 3,
-/// qwen2: 1): `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|`
-/// `\s*[\r\n]+|\s+(?!\S)|\s+`
-fn gpt4<const DIGITS: usize>(text: &[u8]) -> usize {
-    let length = contraction(text, true);
-    if length > 0 {
-        return length;
-    }
-    let (c, length) = first_char(text);
-    let class = class_of(c);
-    if class == Class::Number {
-        return (1..DIGITS).fold(length, |at, _| match first_class(&text[at..]) {
-            (Class::Number, length) => at + length,
-            _ => at,
-        });
-    }
-    let letters = run(&text[length..], is(Class::Letter));
-    if class == Class::Letter || letters > 0 && !is_newline(c) {
-        return length + letters;
-    }
-    let space = usize::from(c == ' ');
-    let symbols = run(&text[space..], is_symbol);
-    if symbols > 0 {
-        return space + symbols + run(&text[space + symbols..], is_newline);
-    }
-    // Only white space is left. Its last newline, if it has one, ends the piece.
-    let white = &text[..run(text, is(Class::Space))];
-    white.iter().rposition(|&c| c == b'\r' || c == b'\n').map_or_else(|| spaces(text), |newline| newline + 1)
-}
-
-/// `\p{N}`
-fn single_numbers(text: &[u8]) -> usize {
-    isolate(text, |text| match first_class(text) {
-        (Class::Number, length) => length,
-        _ => 0,
-    })
-}
-
-/// `\p{N}+`
-fn number_runs(text: &[u8]) -> usize {
-    isolate(text, |text| run(text, is(Class::Number)))
-}
-
-/// `[0-9][0-9][0-9]`
-fn digit_triples(text: &[u8]) -> usize {
-    isolate(text, |text| match text {
-        [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', ..] => 3,
-        _ => 0,
-    })
-}
-
-/// `[\p{P}\$\+<=>\^~\|]+`
-fn symbol_runs(text: &[u8]) -> usize {
-    isolate(text, |text| {
-        run(text, |c| class_of(c) == Class::Punctuation || matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|'))
-    })
-}
-
-/// `[\r\n]`
-fn single_newlines(text: &[u8]) -> usize {
-    isolate(text, |text| usize::from(matches!(text, [b'\r' | b'\n', ..])))
-}
-
-/// `\s?X+` for characters X.
-fn with_space(text: &[u8], property: impl Fn(char) -> bool) -> usize {
-    let space = match first_class(text) {
-        (Class::Space, length) => length,
-        _ => 0,
+/// `\d{1,3}(?=(?:\d{3})*\b)`
+fn digit_groups_before_no_word<'a>(text: &'a [u8], piece: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    // What Oniguruma counts as part of a word: letters, enclosed ones too, marks, digits and a few other numbers.
+    let in_word = |c: char| {
+        ["L", "M", "Nd", "Nl", "Pc"].iter().any(|name| is_category(c, name))
+            || matches!(c, '²' | '³' | '¹' | '¼'..='¾' | 'Ⓐ'..='ⓩ')
+            || matches!(c, '\u{1F130}'..='\u{1F149}' | '\u{1F150}'..='\u{1F169}' | '\u{1F170}'..='\u{1F189}')
     };
-    match run(&text[space..], &property) {
-        // The space itself may be an X.
-        0 => run(text, property),
-        length => space + length,
-    }
+    cut_digits(text, |after| after.is_empty() || !in_word(first_char(after).0), true, piece)
 }
 
-/// `\s?[A-Za-zµÀ-ÖØ-öø-ƺ…]+`: letters of the scripts that have upper and lower case, with gaps that are DeepSeek's.
-fn cased_words(text: &[u8]) -> usize {
-    isolate(text, |text| with_space(text, |c| within(c, CASED)))
+/// `(?=(\d{3})+(?!\d))`, which matches nothing but cuts where it matches.
+fn before_digit_triples<'a>(text: &'a [u8], piece: &mut dyn FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    cut_digits(text, |_| true, false, piece)
 }
 
-/// `\s?[!-/:-~！-／：-～‘-‟　-。]+`
-fn east_asian_symbols(text: &[u8]) -> usize {
-    isolate(text, |text| {
-        with_space(
-            text,
-            |c| matches!(c, '!'..='/' | ':'..='~' | '！'..='／' | '：'..='～' | '‘'..='‟' | '\u{3000}'..='。'),
-        )
-    })
-}
-
-/// `\s+$`
-fn trailing_space(text: &[u8]) -> usize {
-    let (mut at, mut end) = (0, 0);
+/// Cuts each run of digits before every third digit, counted from its end, if `applies` to what follows the run, and then
+/// also at the edges of the run if `edges`.
+fn cut_digits<'a>(
+    text: &'a [u8],
+    applies: impl Fn(&[u8]) -> bool,
+    edges: bool,
+    piece: &mut dyn FnMut(&'a [u8]) -> Result<()>,
+) -> Result<()> {
+    let is_digit = |c: &&[u8]| is_category(first_char(c).0, "Nd");
+    // Where the piece that is not yet given begins.
+    let (mut start, mut at) = (0, 0);
     while at < text.len() {
-        let (class, length) = first_class(&text[at..]);
-        at += length;
-        if class != Class::Space {
-            end = at;
+        let digits = characters(&text[at..]).take_while(is_digit);
+        let (mut left, length) = digits.fold((0, 0), |(count, length), c| (count + 1, length + c.len()));
+        let run = &text[at..at + length];
+        let applies = length > 0 && applies(&text[at + length..]);
+        for (i, digit) in characters(run).enumerate() {
+            if applies && (left % 3 == 0 || edges && i == 0) && start < at {
+                piece(&text[start..at])?;
+                start = at;
+            }
+            left -= 1;
+            at += digit.len();
+        }
+        if applies && edges {
+            piece(&text[start..at])?;
+            start = at;
+        }
+        if length == 0 {
+            at += first_char(&text[at..]).1;
         }
     }
-    if end == 0 { text.len() } else { end }
+    if start < at { piece(&text[start..at]) } else { Ok(()) }
 }
-
-/// `[一-龥ࠀ-一가-퟿]+`
-fn ideographs(text: &[u8]) -> usize {
-    isolate(text, |text| run(text, |c| matches!(c, '\u{800}'..='\u{9FA5}' | '\u{AC00}'..='\u{D7FF}')))
-}
-
-/// Whether sorted ranges contain the character.
-fn within(c: char, ranges: &[(char, char)]) -> bool {
-    let after = ranges.partition_point(|&(first, _)| first <= c);
-    after > 0 && ranges.get(after - 1).is_some_and(|&(_, last)| c <= last)
-}
-
-/// The letters of [`cased_words`], in order.
-#[rustfmt::skip]
-static CASED: &[(char, char)] = &[
-    ('\u{41}', '\u{5A}'), ('\u{61}', '\u{7A}'), ('\u{B5}', '\u{B5}'), ('\u{C0}', '\u{D6}'), ('\u{D8}', '\u{F6}'),
-    ('\u{F8}', '\u{1BA}'), ('\u{1BC}', '\u{1BF}'), ('\u{1C4}', '\u{293}'), ('\u{295}', '\u{2AF}'),
-    ('\u{370}', '\u{373}'), ('\u{376}', '\u{377}'), ('\u{37B}', '\u{37D}'), ('\u{37F}', '\u{37F}'),
-    ('\u{386}', '\u{386}'), ('\u{388}', '\u{38A}'), ('\u{38C}', '\u{38C}'), ('\u{38E}', '\u{3A1}'),
-    ('\u{3A3}', '\u{3F5}'), ('\u{3F7}', '\u{481}'), ('\u{48A}', '\u{52F}'), ('\u{531}', '\u{556}'),
-    ('\u{10A0}', '\u{10C5}'), ('\u{13A0}', '\u{13F5}'), ('\u{13F8}', '\u{13FD}'), ('\u{1C90}', '\u{1CBA}'),
-    ('\u{1CBD}', '\u{1CBF}'), ('\u{1D00}', '\u{1D2B}'), ('\u{1D6B}', '\u{1D77}'), ('\u{1D79}', '\u{1D9A}'),
-    ('\u{1E00}', '\u{1F15}'), ('\u{1F18}', '\u{1F1D}'), ('\u{1F20}', '\u{1F45}'), ('\u{1F48}', '\u{1F4D}'),
-    ('\u{1F50}', '\u{1F57}'), ('\u{1F59}', '\u{1F59}'), ('\u{1F5B}', '\u{1F5B}'), ('\u{1F5D}', '\u{1F5D}'),
-    ('\u{1F5F}', '\u{1F7D}'), ('\u{1F80}', '\u{1FB4}'), ('\u{1FB6}', '\u{1FBC}'), ('\u{1FBE}', '\u{1FBE}'),
-    ('\u{1FC2}', '\u{1FC4}'), ('\u{1FC6}', '\u{1FCC}'), ('\u{1FD0}', '\u{1FD3}'), ('\u{1FD6}', '\u{1FDB}'),
-    ('\u{1FE0}', '\u{1FEC}'), ('\u{1FF2}', '\u{1FF4}'), ('\u{1FF6}', '\u{1FFC}'), ('\u{2102}', '\u{2102}'),
-    ('\u{2107}', '\u{2107}'), ('\u{210A}', '\u{2113}'), ('\u{2115}', '\u{2115}'), ('\u{2119}', '\u{211D}'),
-    ('\u{2124}', '\u{2124}'), ('\u{2126}', '\u{2126}'), ('\u{2128}', '\u{2128}'), ('\u{212A}', '\u{212D}'),
-    ('\u{212F}', '\u{2134}'), ('\u{2139}', '\u{2139}'), ('\u{213C}', '\u{213F}'), ('\u{2145}', '\u{2149}'),
-    ('\u{214E}', '\u{214E}'), ('\u{2183}', '\u{2184}'), ('\u{2C00}', '\u{2C7B}'), ('\u{2C7E}', '\u{2CE4}'),
-    ('\u{2CEB}', '\u{2CEE}'), ('\u{2CF2}', '\u{2CF3}'), ('\u{A640}', '\u{A66D}'), ('\u{A680}', '\u{A69B}'),
-    ('\u{A722}', '\u{A76F}'), ('\u{A771}', '\u{A787}'), ('\u{A78B}', '\u{A78E}'), ('\u{AB70}', '\u{ABBF}'),
-    ('\u{FB00}', '\u{FB06}'), ('\u{FB13}', '\u{FB17}'), ('\u{FF21}', '\u{FF3A}'), ('\u{FF41}', '\u{FF5A}'),
-    ('\u{10400}', '\u{1044F}'), ('\u{104B0}', '\u{104D3}'), ('\u{104D8}', '\u{104FB}'), ('\u{10C80}', '\u{10CB2}'),
-    ('\u{10CC0}', '\u{10CF2}'), ('\u{118A0}', '\u{118DF}'), ('\u{1E900}', '\u{1E943}'),
-];
 
 #[cfg(test)]
 mod tests;

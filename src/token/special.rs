@@ -23,12 +23,19 @@ pub(crate) struct Specials {
 
 struct Automaton {
     search: Option<AhoCorasick>,
-    /// Token of each pattern, and whether the white space after it belongs to it.
-    tokens: Vec<(u32, bool)>,
+    /// Token of each pattern, and which white space around it belongs to it.
+    tokens: Vec<(u32, Strips)>,
+}
+
+/// Which white space around a special token belongs to the token.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Strips {
+    pub before: bool,
+    pub after: bool,
 }
 
 impl Automaton {
-    fn new<'a>(tokens: impl Iterator<Item = (u32, bool, &'a [u8])>) -> Result<Automaton> {
+    fn new<'a>(tokens: impl Iterator<Item = (u32, Strips, &'a [u8])>) -> Result<Automaton> {
         let (tokens, texts): (Vec<_>, Vec<_>) = tokens.map(|(id, strips, text)| ((id, strips), text)).unzip();
         // Not the automaton with a full table of transitions: its size is out of proportion to the file's.
         let search = AhoCorasick::builder()
@@ -48,8 +55,8 @@ fn is_space(c: u8) -> bool {
 }
 
 impl Specials {
-    /// `strips`: whether the white space after a special token belongs to the token.
-    pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> bool) -> Result<Specials> {
+    /// `strips`: which white space around a special token of this text belongs to the token.
+    pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> Strips) -> Result<Specials> {
         let all = || vocab.specials().map(|(id, kind, text)| (kind, (id, strips(text), text)));
         let always = all().filter(|(kind, _)| *kind == TokenKind::UserDefined);
         Ok(Specials {
@@ -69,12 +76,17 @@ impl Specials {
         let mut at = 0;
         for found in automaton.search.iter().flat_map(|search| search.find_iter(text)) {
             let Some(&(id, strips)) = automaton.tokens.get(found.pattern().as_usize()) else { continue };
-            if let Some(before @ [_, ..]) = text.get(at..found.start()) {
+            let mut before = text.get(at..found.start()).unwrap_or_default();
+            if strips.before {
+                let spaces = before.iter().rev().take_while(|&&c| is_space(c)).count();
+                before = &before[..before.len() - spaces];
+            }
+            if !before.is_empty() {
                 part(Part::Text(before))?;
             }
             part(Part::Token(id))?;
             at = found.end();
-            if strips {
+            if strips.after {
                 at += text[at..].iter().take_while(|&&c| is_space(c)).count();
             }
         }

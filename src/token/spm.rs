@@ -1,7 +1,7 @@
 //! SentencePiece's merge by score (Kudo and Richardson, 2018): a text starts as its characters, and of all
 //! neighbours that together are a token those of the highest score merge first.
 
-use super::merge::{Merger, NONE, out_of_memory};
+use super::merge::{Merger, NONE, Symbol, out_of_memory};
 use super::table::Merge;
 use super::unicode::characters;
 use super::vocab::Vocab;
@@ -34,9 +34,25 @@ fn rank(score: f32) -> u32 {
     if bits >> 31 == 0 { !(bits | 1 << 31) } else { bits }
 }
 
-/// Appends the tokens of a text without special tokens, with a space put before it if `prefix`. Of a character that is
-/// no token each byte gives its byte token or else the unknown token, or nothing if there is neither.
+/// Appends the tokens of a text without special tokens, with a space put before it if `prefix`.
 pub(crate) fn encode(vocab: &Vocab, text: &[u8], prefix: bool, merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+    merge_characters(vocab, text, prefix, merger, ids, |stretch, left, right| {
+        let id = vocab.ordinary(&stretch[left.start as usize..right.end as usize])?;
+        Some(Merge { rank: rank(vocab.score(id)), id })
+    })
+}
+
+/// Merges the characters of a text as `join` says and appends the tokens. Of a character that is no token each byte gives
+/// its byte token or else the unknown token, or nothing if there is neither. The symbols' places are in the stretch of
+/// text that `join` is given.
+pub(super) fn merge_characters(
+    vocab: &Vocab,
+    text: &[u8],
+    prefix: bool,
+    merger: &mut Merger,
+    ids: &mut Vec<u32>,
+    join: impl Fn(&[u8], &Symbol, &Symbol) -> Option<Merge>,
+) -> Result<()> {
     // The characters since the last place that no token spans.
     let mut stretch: Vec<u8> = Vec::new();
     merger.clear();
@@ -45,7 +61,7 @@ pub(crate) fn encode(vocab: &Vocab, text: &[u8], prefix: bool, merger: &mut Merg
         if let (Some(&last), Some(&first)) = (stretch.last(), character.first())
             && !vocab.spans(last, first)
         {
-            flush(vocab, &stretch, merger, ids)?;
+            flush(vocab, &stretch, merger, ids, &join)?;
             stretch.clear();
             merger.clear();
         }
@@ -53,15 +69,18 @@ pub(crate) fn encode(vocab: &Vocab, text: &[u8], prefix: bool, merger: &mut Merg
         stretch.extend_from_slice(character);
         merger.push(vocab.ordinary(character).unwrap_or(NONE), stretch.len() as u32)?;
     }
-    flush(vocab, &stretch, merger, ids)
+    flush(vocab, &stretch, merger, ids, &join)
 }
 
 /// Merges the symbols of a stretch and appends its tokens.
-fn flush(vocab: &Vocab, stretch: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
-    merger.run(|left, right| {
-        let id = vocab.ordinary(&stretch[left.start as usize..right.end as usize])?;
-        Some(Merge { rank: rank(vocab.score(id)), id })
-    })?;
+fn flush(
+    vocab: &Vocab,
+    stretch: &[u8],
+    merger: &mut Merger,
+    ids: &mut Vec<u32>,
+    join: &impl Fn(&[u8], &Symbol, &Symbol) -> Option<Merge>,
+) -> Result<()> {
+    merger.run(|left, right| join(stretch, left, right))?;
     for symbol in merger.symbols() {
         let bytes = &stretch[symbol.start as usize..symbol.end as usize];
         ids.try_reserve(bytes.len()).map_err(out_of_memory)?;

@@ -119,6 +119,11 @@ impl PieceTable {
         }
     }
 
+    /// The length of the longest key.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// The id of the piece with exactly these bytes.
     pub fn get(&self, pieces: &Pieces, key: &[u8]) -> Option<u32> {
         if key.len() > self.longest {

@@ -1,38 +1,53 @@
-//! Characters of text that may be any bytes, and the classes by which pre-tokenizers tell them apart.
+//! Characters of text that may be any bytes, and what Unicode says of them.
 
-use unicode_general_category::{GeneralCategory as Category, get_general_category};
+use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// What the pre-tokenizers' patterns ask of a character: `\p{L}`, `\p{N}`, `\p{P}`, `\s`, or none of these.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Class {
-    Letter,
-    Number,
-    Punctuation,
-    /// The property White_Space, which is wider than the category of separators.
-    Space,
-    Other,
-}
-
-const fn ascii_class(c: u8) -> Class {
-    match c {
-        b'a'..=b'z' | b'A'..=b'Z' => Class::Letter,
-        b'0'..=b'9' => Class::Number,
-        b' ' | b'\t'..=b'\r' => Class::Space,
-        b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'`' | b'|' | b'~' => Class::Other,
-        b'!'..=b'~' => Class::Punctuation,
-        _ => Class::Other,
-    }
-}
-
-static ASCII: [Class; 128] = {
-    let mut table = [Class::Other; 128];
-    let mut c = 0;
-    while c < 128 {
-        table[c] = ascii_class(c as u8);
-        c += 1;
-    }
-    table
+/// All general categories; [`category`] gives indices into it.
+#[rustfmt::skip]
+pub(crate) const CATEGORIES: [GeneralCategory; 30] = {
+    use GeneralCategory::*;
+    [
+        ClosePunctuation, ConnectorPunctuation, Control, CurrencySymbol, DashPunctuation, DecimalNumber, EnclosingMark,
+        FinalPunctuation, Format, InitialPunctuation, LetterNumber, LineSeparator, LowercaseLetter, MathSymbol,
+        ModifierLetter, ModifierSymbol, NonspacingMark, OpenPunctuation, OtherLetter, OtherNumber, OtherPunctuation,
+        OtherSymbol, ParagraphSeparator, PrivateUse, SpaceSeparator, SpacingMark, Surrogate, TitlecaseLetter, Unassigned,
+        UppercaseLetter,
+    ]
 };
+
+// A release of the crate with another order fails here.
+const _: () = {
+    let mut i = 0;
+    while i < CATEGORIES.len() {
+        assert!(CATEGORIES[i] as usize == i);
+        i += 1;
+    }
+};
+
+/// The index in [`CATEGORIES`] of the category of a character.
+#[inline]
+pub(crate) fn category(c: char) -> usize {
+    get_general_category(c) as usize
+}
+
+/// Whether the category of a character has a name that begins so: `N` for numbers of all kinds, `Nd` for digits.
+pub(crate) fn is_category(c: char, name: &str) -> bool {
+    get_general_category(c).abbreviation().starts_with(name)
+}
+
+/// The property White_Space, which is wider than the category of separators.
+pub(crate) const WHITE_SPACE: [(u32, u32); 10] = [
+    (0x09, 0x0D),
+    (0x20, 0x20),
+    (0x85, 0x85),
+    (0xA0, 0xA0),
+    (0x1680, 0x1680),
+    (0x2000, 0x200A),
+    (0x2028, 0x2029),
+    (0x202F, 0x202F),
+    (0x205F, 0x205F),
+    (0x3000, 0x3000),
+];
 
 /// The first character and its length in bytes. A byte that is not the start of valid UTF-8 is U+FFFD of length 1;
 /// so is the empty text, with length 0.
@@ -59,35 +74,4 @@ pub(crate) fn characters(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
         text = rest;
         Some(character).filter(|c| !c.is_empty())
     })
-}
-
-pub(crate) fn class_of(c: char) -> Class {
-    if let Some(&class) = ASCII.get(c as usize) {
-        return class;
-    }
-    if c.is_whitespace() {
-        return Class::Space;
-    }
-    match get_general_category(c) {
-        Category::UppercaseLetter
-        | Category::LowercaseLetter
-        | Category::TitlecaseLetter
-        | Category::ModifierLetter
-        | Category::OtherLetter => Class::Letter,
-        Category::DecimalNumber | Category::LetterNumber | Category::OtherNumber => Class::Number,
-        Category::ConnectorPunctuation
-        | Category::DashPunctuation
-        | Category::OpenPunctuation
-        | Category::ClosePunctuation
-        | Category::InitialPunctuation
-        | Category::FinalPunctuation
-        | Category::OtherPunctuation => Class::Punctuation,
-        _ => Class::Other,
-    }
-}
-
-/// Class and length of the first character; `(Other, 0)` at the end of the text.
-pub(crate) fn first_class(text: &[u8]) -> (Class, usize) {
-    let (c, length) = first_char(text);
-    (class_of(c), length)
 }

@@ -73,12 +73,87 @@ const ENDS: &[&str] = &[
     "<｜end▁of▁sentence｜>",
 ];
 
-/// Tokens of fill-in-the-middle models after which there is nothing more to fill in: key, texts if there is no key.
-const FILL_ENDS: &[(&str, &[&str])] = &[
-    ("tokenizer.ggml.fim_pad_token_id", &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
-    ("tokenizer.ggml.fim_rep_token_id", &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
-    ("tokenizer.ggml.fim_sep_token_id", &["<|file_sep|>"]),
+/// A token of fill-in-the-middle models: the keys that name it, and the texts that do where no key does.
+struct Fill {
+    keys: &'static [&'static str],
+    texts: &'static [&'static str],
+    /// Whether a generation ends with it: there is nothing more to fill in.
+    ends: bool,
+}
+
+/// In the order of the fields of [`FillIn`].
+const FILLS: [Fill; 6] = [
+    Fill {
+        keys: &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
+        texts: &[
+            "<|fim_prefix|>",
+            "<fim-prefix>",
+            "<fim_prefix>",
+            "<｜fim▁begin｜>",
+            "<PRE>",
+            "▁<PRE>",
+            "<|code_prefix|>",
+            "<|prefix|>",
+        ],
+        ends: false,
+    },
+    Fill {
+        keys: &["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"],
+        texts: &[
+            "<|fim_suffix|>",
+            "<fim-suffix>",
+            "<fim_suffix>",
+            "<｜fim▁hole｜>",
+            "<SUF>",
+            "▁<SUF>",
+            "<|code_suffix|>",
+            "<|suffix|>",
+        ],
+        ends: false,
+    },
+    Fill {
+        keys: &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
+        texts: &[
+            "<|fim_middle|>",
+            "<fim-middle>",
+            "<fim_middle>",
+            "<｜fim▁end｜>",
+            "<MID>",
+            "▁<MID>",
+            "<|code_middle|>",
+            "<|middle|>",
+        ],
+        ends: false,
+    },
+    Fill {
+        keys: &["tokenizer.ggml.fim_pad_token_id"],
+        texts: &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
+        ends: true,
+    },
+    Fill {
+        keys: &["tokenizer.ggml.fim_rep_token_id"],
+        texts: &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
+        ends: true,
+    },
+    Fill { keys: &["tokenizer.ggml.fim_sep_token_id"], texts: &["<|file_sep|>"], ends: true },
 ];
+
+/// The tokens of a fill-in-the-middle prompt; those that the vocabulary lacks are `None`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FillIn {
+    /// Before the text that stands before the gap.
+    pub prefix: Option<u32>,
+    /// Before the text that stands after the gap.
+    pub suffix: Option<u32>,
+    /// Before the text that fills the gap.
+    pub middle: Option<u32>,
+    /// Fills up a batch.
+    pub pad: Option<u32>,
+    /// Before the name of a repository.
+    pub repository: Option<u32>,
+    /// Before the name of a file.
+    pub separator: Option<u32>,
+}
 
 /// The [`ENDS`] that end a turn, the most telling first.
 const TURN_ENDS: &[&str] = &[
@@ -100,8 +175,19 @@ pub(super) struct Spelling {
     /// Appends the bytes that an ordinary token means, at most as many as it has in the file; false if no text can
     /// give it.
     pub write: fn(&[u8], &mut Vec<u8>) -> bool,
-    /// Ids of the beginning, end and unknown tokens where the file does not give them.
-    pub defaults: [Option<u32>; 3],
+    /// Ids where the file does not give them.
+    pub defaults: Defaults,
+}
+
+/// Ids of special tokens.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Defaults {
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub unk: Option<u32>,
+    pub sep: Option<u32>,
+    pub pad: Option<u32>,
+    pub mask: Option<u32>,
 }
 
 pub(crate) struct Vocab {
@@ -120,8 +206,12 @@ pub(crate) struct Vocab {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub eot: Option<u32>,
+    pub eom: Option<u32>,
     pub unk: Option<u32>,
+    pub sep: Option<u32>,
     pub pad: Option<u32>,
+    pub mask: Option<u32>,
+    pub fill: FillIn,
 }
 
 fn missing(key: &'static str) -> Error {
@@ -191,29 +281,28 @@ impl Vocab {
 
         // An id beyond the vocabulary counts as not given.
         let given = |key: &str| -> Result<Option<u32>> { Ok(gguf.u32(key)?.filter(|&id| id < size)) };
-        let [bos, eos, unk] = spelling.defaults.map(|id| id.filter(|&id| id < size));
-        let eos = given("tokenizer.ggml.eos_token_id")?.or(eos);
+        let or = |key: &str, default: Option<u32>| Ok(given(key)?.or(default.filter(|&id| id < size)));
+        let defaults = spelling.defaults;
+        let eos = or("tokenizer.ggml.eos_token_id", defaults.eos)?;
         let eot = given("tokenizer.ggml.eot_token_id")?;
         let eom = given("tokenizer.ggml.eom_token_id")?;
-        let mut ends: Vec<u32> = [eos, eot, eom].into_iter().flatten().collect();
-        let mut end_texts = ENDS.to_vec();
-        for (key, texts) in FILL_ENDS {
-            match given(key)? {
-                Some(id) => ends.push(id),
-                None => end_texts.extend_from_slice(texts),
+        let mut fill = [None; FILLS.len()];
+        for (id, role) in fill.iter_mut().zip(&FILLS) {
+            for key in role.keys {
+                *id = id.or(given(key)?);
             }
         }
+        let mut ends = mark_named(tokens, &mut kinds, &fill)?;
+        let (_, tokens) = strings(gguf, TOKENS)?;
+        ends.extend([eos, eot, eom].into_iter().flatten());
+        ends.extend(fill.iter().zip(&FILLS).filter(|(_, role)| role.ends).filter_map(|(id, _)| *id));
 
         let mut pieces = Pieces::with_capacity(count)?;
         let mut ordinary = PieceTable::new(count)?;
         let mut adjacency = Adjacency::new();
         let mut bytes = [NONE; 256];
         let mut specials = Vec::new();
-        for ((token, kind), id) in tokens.zip(&mut kinds).zip(0..size) {
-            if may_end(token) && end_texts.iter().any(|text| text.as_bytes() == token) {
-                *kind = TokenKind::Control;
-                ends.push(id);
-            }
+        for ((token, kind), id) in tokens.zip(&kinds).zip(0..size) {
             let byte = if *kind == TokenKind::Byte { byte_of(token) } else { None };
             let write = |out: &mut Vec<u8>| match (*kind, byte) {
                 (TokenKind::Normal | TokenKind::Unused, _) => (spelling.write)(token, out),
@@ -247,13 +336,22 @@ impl Vocab {
         specials.iter().for_each(|&id| special.insert(&pieces, id));
         ends.sort_unstable();
         ends.dedup();
-        let by_text = || TURN_ENDS.iter().find_map(|text| special.get(&pieces, text.as_bytes()));
+        let by_text = |texts: &[&str]| texts.iter().find_map(|text| special.get(&pieces, text.as_bytes()));
+        for (id, role) in fill.iter_mut().zip(&FILLS) {
+            *id = id.or_else(|| by_text(role.texts));
+        }
+        let [prefix, suffix, middle, pad, repository, separator] = fill;
         Ok(Vocab {
-            bos: given("tokenizer.ggml.bos_token_id")?.or(bos),
+            bos: or("tokenizer.ggml.bos_token_id", defaults.bos)?,
             eos,
-            eot: eot.or_else(by_text),
-            unk: given("tokenizer.ggml.unknown_token_id")?.or(unk),
-            pad: given("tokenizer.ggml.padding_token_id")?,
+            eot: eot.or_else(|| by_text(TURN_ENDS)),
+            eom: eom.or_else(|| by_text(&["<|eom_id|>"])),
+            unk: or("tokenizer.ggml.unknown_token_id", defaults.unk)?,
+            // The format spells it so.
+            sep: or("tokenizer.ggml.seperator_token_id", defaults.sep)?,
+            pad: or("tokenizer.ggml.padding_token_id", defaults.pad)?,
+            mask: or("tokenizer.ggml.mask_token_id", defaults.mask)?,
+            fill: FillIn { prefix, suffix, middle, pad, repository, separator },
             pieces,
             kinds,
             scores,
@@ -293,6 +391,14 @@ impl Vocab {
         self.ordinary.get(&self.pieces, bytes)
     }
 
+    /// The longest ordinary token that the text begins with, and its length.
+    pub fn longest_ordinary(&self, text: &[u8]) -> Option<(u32, usize)> {
+        let ends = (1..=text.len().min(self.ordinary.longest())).rev();
+        // Not inside a character.
+        let mut ends = ends.filter(|&end| text.get(end).is_none_or(|byte| byte & 0xC0 != 0x80));
+        ends.find_map(|end| Some((self.ordinary(&text[..end])?, end)))
+    }
+
     /// The special or user-defined token with exactly this text.
     pub fn special(&self, text: &[u8]) -> Option<u32> {
         self.special.get(&self.pieces, text)
@@ -317,7 +423,46 @@ impl Vocab {
     }
 }
 
-/// Whether the token looks at all like one that ends a generation: keeps most of a vocabulary from the comparisons.
-fn may_end(token: &[u8]) -> bool {
-    matches!(token, [b'<' | b'[' | b'_', .., b'>' | b']' | b'['])
+/// Makes tokens control tokens by their text, and gives those that end a generation. `fill`: the fill-in-the-middle tokens
+/// that keys give.
+fn mark_named<'a>(
+    tokens: impl Iterator<Item = &'a [u8]>,
+    kinds: &mut [TokenKind],
+    fill: &[Option<u32>; FILLS.len()],
+) -> Result<Vec<u32>> {
+    let mut ending = ENDS.to_vec();
+    let mut others: Vec<&str> = Vec::new();
+    for (role, _) in FILLS.iter().zip(fill).filter(|(_, id)| id.is_none()) {
+        if role.ends { &mut ending } else { &mut others }.extend_from_slice(role.texts);
+    }
+    let is_any = |texts: &[&str], token: &[u8]| texts.iter().any(|text| text.as_bytes() == token);
+    let no_memory = |_| Error::out_of_memory("no memory for the special tokens");
+    let mut found: Vec<(&[u8], u32)> = Vec::new();
+    for (token, id) in tokens.zip(0..).filter(|(token, _)| may_be_named(token)) {
+        if is_any(&ending, token) || is_any(&others, token) {
+            found.try_reserve(1).map_err(no_memory)?;
+            found.push((token, id));
+        }
+    }
+    let has = |text: &str| found.iter().any(|(token, _)| *token == text.as_bytes());
+    // With these, <|end|> ends a message and not the answer; and </s> is text.
+    let end_goes_on = has("<|return|>") && has("<|call|>") || has("<|flush|>") && has("<|calls|>");
+    let s_is_text = has("<|tool_response>");
+    let mut ends = Vec::new();
+    ends.try_reserve(found.len()).map_err(no_memory)?;
+    for &(token, id) in found.iter().filter(|(token, _)| !(s_is_text && *token == b"</s>")) {
+        if let Some(kind) = kinds.get_mut(id as usize) {
+            *kind = TokenKind::Control;
+        }
+        if is_any(&ending, token) && !(end_goes_on && token == b"<|end|>") {
+            ends.push(id);
+        }
+    }
+    Ok(ends)
+}
+
+/// Whether the token looks at all like one that has a meaning by its text: keeps most of a vocabulary from the
+/// comparisons.
+fn may_be_named(token: &[u8]) -> bool {
+    matches!(token, [b'<' | b'[' | b'_', .., b'>' | b']' | b'['] | [0xE2, 0x96, 0x81, b'<', .., b'>'])
 }

@@ -120,6 +120,8 @@ static void tokenizers(void)
     info.struct_size = sizeof info;
     OK(llm_tokenizer_info(tokenizer, &info, &error));
     CHECK(info.vocab_size > 100);
+    CHECK(info.mask == LLM_TOKEN_NONE && info.fill_prefix == LLM_TOKEN_NONE && info.fill_separator == LLM_TOKEN_NONE);
+    CHECK(info.cleans_up_spaces == 0);
 
     size_t count = 0;
     llm_token_t tokens[64];
@@ -151,12 +153,18 @@ static void tokenizers(void)
     llm_error_free(error);
     CHECK(llm_tokenizer_token_kind(tokenizer, tokens[0]) > 0);
     CHECK(llm_tokenizer_token_kind(tokenizer, info.vocab_size) == 0);
+    CHECK(llm_tokenizer_token_score(tokenizer, info.vocab_size) == 0);
     CHECK(!llm_tokenizer_is_eog(tokenizer, info.vocab_size) && !llm_tokenizer_is_eog(tokenizer, LLM_TOKEN_NONE));
 
     OK(llm_tokenizer_load(file("ok-tiny-model.gguf"), LLM_NUL_TERMINATED, &other, &error));
     llm_token_t again[64];
     OK(llm_tokenizer_encode(other, "hello", 5, 0, again, 64, &count, &error));
     CHECK(count == needed && memcmp(tokens, again, count * sizeof *tokens) == 0);
+    OK(llm_tokenizer_decode(other, again, count, LLM_DECODE_SHOW_SPECIAL | LLM_DECODE_CLEAN_UP_SPACES, &text, &error));
+    CHECK(strstr(llm_bytes_data(text), "hello"));
+    llm_bytes_free(text);
+    FAILS(UNSUPPORTED, llm_tokenizer_decode(other, again, count, 4, &text, &error));
+    llm_error_free(error);
     llm_tokenizer_free(other);
 
     /* The decoder keeps its tokenizer alive. */

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use llm::gguf::Gguf;
 use llm::model::{LoadOptions, Model};
+use llm::token::Tokenizer;
 
 /// A file of tests/data. A folder that is kept as `<folder>.tar.zst` is unpacked first, once, to where cargo lets
 /// tests write.
@@ -61,6 +62,20 @@ pub fn unpacked(path: &str) -> Vec<u8> {
 /// A GGUF that is kept compressed.
 pub fn unpacked_gguf(path: &str) -> Gguf {
     Gguf::from_bytes(unpacked(path)).unwrap()
+}
+
+/// A tokenizer of a vocabulary that was trained for the tests: `bpe:NAME` is the byte-level one under pre-tokenizer NAME.
+pub fn trained(name: &str) -> Tokenizer {
+    let Some(pre) = name.strip_prefix("bpe:") else {
+        return Tokenizer::from_gguf(&unpacked_gguf(&format!("trained/{name}.gguf"))).unwrap();
+    };
+    let mut bytes = unpacked("trained/bpe.gguf");
+    let key = b"tokenizer.ggml.pre";
+    // After the key, its type in 4 bytes; then the length of its value in 8, and the value.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let value = (pre.len() as u64).to_le_bytes().into_iter().chain(pre.bytes());
+    bytes.splice(at..at + 8 + "gpt-4o".len(), value);
+    Tokenizer::from_gguf(&Gguf::from_bytes(bytes).unwrap()).unwrap()
 }
 
 /// SmolLM2-135M-Instruct, Q4_1 and Q8_0.
