@@ -1,0 +1,64 @@
+//! Twice the text costs less than three times as much, whatever the text, the tokenizer and its vocabulary.
+
+mod common;
+
+use llm::gguf::Gguf;
+use llm::token::{EncodeOptions, Tokenizer};
+
+/// Bytes of the larger text.
+const SIZE: usize = 4 << 20;
+
+fn time(tokenizer: &Tokenizer, text: &str) -> f64 {
+    let start = std::time::Instant::now();
+    tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true }).unwrap();
+    start.elapsed().as_secs_f64()
+}
+
+fn check(name: &str, tokenizer: &Tokenizer, units: &[&str], size: usize) {
+    for unit in units {
+        let text = unit.repeat(size / unit.len());
+        let half = &text[..text.len() / 2 / unit.len() * unit.len()];
+        let measure = || (time(tokenizer, half), time(tokenizer, &text));
+        // A machine that is busy at the wrong moment gets other chances.
+        let linear = (0..6).map(|_| measure()).find(|(half, whole)| *whole < 3.0 * half);
+        assert!(linear.is_some(), "{name}: {unit:?} takes {:?} s", measure());
+    }
+}
+
+/// One letter, spaces, digits, characters of four and of three bytes, a control token.
+const UNITS: [&str; 6] = ["a", " ", "1", "😀", "中", "</s>"];
+
+#[test]
+fn real_vocabularies() {
+    for name in [common::SMOLLM2, common::GEMMA3] {
+        let tokenizer = Tokenizer::from_gguf(&Gguf::open(&common::real_model(name)).unwrap()).unwrap();
+        let units = ["a", " ", "1", "😀", "中", "<|im_end|>", "<end_of_turn>", "<|im_en", ".", "ab'"];
+        check(name, &tokenizer, &units, SIZE / 4);
+        check(name, &tokenizer, &["a", " "], SIZE);
+    }
+    for name in ["deepseek-llm", "llama-spm"] {
+        let tokenizer = Tokenizer::from_gguf(&common::unpacked_gguf(&format!("tokenizer/vocab/{name}.gguf"))).unwrap();
+        check(name, &tokenizer, &["a", " ", "1", "😀", "\n", " \n", "<", "ab'"], SIZE / 8);
+    }
+}
+
+#[test]
+fn every_kind_of_tokenizer() {
+    for name in ["gemma4", "unigram", "unigram-bytes", "bert"] {
+        check(name, &common::trained(name), &UNITS, SIZE);
+        check(name, &common::trained(name), &["\u{301}", "aA", "ﷺ", "\n", "\u{2581}"], SIZE / 4);
+    }
+}
+
+#[test]
+fn every_pre_tokenizer() {
+    let units = ["a", " ", "1", "😀", "中", " \n", "A", "aA", "中A", "'", "\u{301}", "\0", "<sentinel:1"];
+    let goldens = serde_json::from_slice::<serde_json::Value>(&common::unpacked("tokenizer/trained.json")).unwrap();
+    for name in goldens["ids"].as_object().unwrap().keys().filter(|name| name.starts_with("bpe:")) {
+        check(name, &common::trained(name), &units, SIZE / 32);
+    }
+    // One letter, digits, spaces: in each of these one word of the whole text.
+    for (name, unit) in [("bpe:gpt-2", "a"), ("bpe:default", "1"), ("bpe:jais-2", " "), ("bpe:viking", "中")] {
+        check(name, &common::trained(name), &[unit], SIZE);
+    }
+}
