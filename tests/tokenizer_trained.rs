@@ -3,7 +3,6 @@
 
 mod common;
 
-use llm::gguf::Gguf;
 use llm::token::{DecodeOptions, EncodeOptions, Tokenizer};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -108,12 +107,22 @@ proptest! {
 fn a_vocabulary_is_enough_and_so_is_the_first_part_of_a_split_file() {
     let folder = std::env::temp_dir().join(format!("llm-tokenizer-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let bytes = common::unpacked("trained/bert.gguf");
+    let whole = common::unpacked("trained/bert.gguf");
+    // The same with the keys of the first of three parts; the number of keys is at byte 16.
+    let mut part = whole.clone();
+    let u16_keys = [("split.no", 0u16), ("split.count", 3)];
+    for (key, value) in u16_keys {
+        part[16] += 1;
+        part.extend((key.len() as u64).to_le_bytes());
+        part.extend(key.as_bytes());
+        part.extend(2u32.to_le_bytes());
+        part.extend(value.to_le_bytes());
+    }
     let expected = common::trained("bert").encode(b"The first part.", PLAIN).unwrap();
-    for name in ["vocabulary.gguf", "model-00001-of-00003.gguf"] {
+    for (name, bytes) in [("vocabulary.gguf", whole), ("model-00001-of-00003.gguf", part)] {
         let path = folder.join(name);
         std::fs::write(&path, &bytes).unwrap();
-        let tokenizer = Tokenizer::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
+        let tokenizer = Tokenizer::open(&path).unwrap();
         assert_eq!(tokenizer.encode(b"The first part.", PLAIN).unwrap(), expected, "{name}");
     }
     std::fs::remove_dir_all(&folder).unwrap();

@@ -10,7 +10,6 @@ use super::gguf::llm_gguf_t;
 use super::handle::{self, Handle, Kind};
 use super::status::llm_status_t;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 use crate::token::{DecodeOptions, EncodeOptions, TokenKind, Tokenizer};
 
 /// A tokenizer. Shared, reference counted; llm_model_tokenizer gives a model's own.
@@ -154,7 +153,7 @@ pub unsafe extern "C" fn llm_tokenizer_load(
     fallible!(error, {
         let out = args::out(tokenizer, "tokenizer")?;
         let path = args::path(path, path_size, "path")?;
-        out.write(handle::new::<llm_tokenizer_t>(Arc::new(Tokenizer::from_gguf(&Gguf::open(&path)?)?))?);
+        out.write(handle::new::<llm_tokenizer_t>(Arc::new(Tokenizer::open(&path)?))?);
         Ok(())
     })
 }

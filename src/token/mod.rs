@@ -30,6 +30,7 @@ use charsmap::Charsmap;
 use merge::Merger;
 use pretokenize::PreTokenizer;
 use special::{Part, Specials, Strips};
+use std::path::Path;
 use unigram::{Spaces, Unigram};
 use vocab::{Defaults, Spelling, Vocab};
 use word_piece::WordPiece;
@@ -87,6 +88,13 @@ const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 
 impl Tokenizer {
+    /// The tokenizer of a model file. The file needs no tensors; of a file that is split into parts the first is enough.
+    ///
+    /// Errors: those of [`Gguf::open`] and [`Tokenizer::from_gguf`].
+    pub fn open(path: &Path) -> Result<Tokenizer> {
+        Tokenizer::from_gguf(&Gguf::open(path)?)
+    }
+
     /// The tokenizer that the `tokenizer.ggml.*` keys describe.
     ///
     /// Errors: `CorruptFile` naming the key that is missing or contradicts others; `Unsupported` naming the tokenizer
