@@ -55,12 +55,18 @@ impl Gguf {
     /// Errors (all with the fact `path`): `NotFound`, `Io`, `InvalidArgument` if the path is a directory, a device or a
     /// part that is not the first, `CorruptFile` and `Unsupported` naming key or tensor, `OutOfMemory`.
     pub fn open(path: &Path) -> Result<Gguf> {
-        let name = path.display().to_string();
-        let mut gguf = Source::open(path)
-            .and_then(|source| Gguf::read_metadata(source, name))
-            .map_err(|e| e.with("path", path.display()))?;
+        let mut gguf = Gguf::open_one(path)?;
         split::open_parts(&mut gguf, path)?;
         Ok(gguf)
+    }
+
+    /// Opens a file as [`Gguf::open`] does, but of a file that is split this part alone: its keys and its own tensors.
+    ///
+    /// Errors: as of [`Gguf::open`].
+    pub fn open_one(path: &Path) -> Result<Gguf> {
+        let name = path.display().to_string();
+        let gguf = Source::open(path).and_then(|source| Gguf::read_metadata(source, name));
+        gguf.map_err(|e| e.with("path", path.display()))
     }
 
     /// Opens a GGUF that lies in memory, for example `&'static [u8]`, `Vec<u8>` or `Arc<[u8]>`.

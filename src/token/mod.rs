@@ -90,9 +90,9 @@ const PRE: &str = "tokenizer.ggml.pre";
 impl Tokenizer {
     /// The tokenizer of a model file. The file needs no tensors; of a file that is split into parts the first is enough.
     ///
-    /// Errors: those of [`Gguf::open`] and [`Tokenizer::from_gguf`].
+    /// Errors: those of [`Gguf::open_one`] and [`Tokenizer::from_gguf`].
     pub fn open(path: &Path) -> Result<Tokenizer> {
-        Tokenizer::from_gguf(&Gguf::open(path)?)
+        Tokenizer::from_gguf(&Gguf::open_one(path)?)
     }
 
     /// The tokenizer that the `tokenizer.ggml.*` keys describe.
