@@ -127,6 +127,12 @@
 #define LLM_DECODE_SHOW_SPECIAL 1
 
 /**
+ * A flag of llm_embed_params_t: each vector is divided by its Euclidean length, so that the dot product of two is the
+ * cosine of the angle between them. A vector of zeros stays.
+ */
+#define LLM_EMBED_NORMALIZE 1
+
+/**
  * A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others.
  */
 #define LLM_GENERATE_IGNORE_EOG 1
@@ -737,6 +743,29 @@ typedef struct llm_timings_t {
 } llm_timings_t;
 
 /**
+ * How the hidden states of a text's tokens become its embedding: one of LLM_POOLING_.
+ */
+typedef int32_t llm_pooling_t;
+
+/**
+ * How to make an embedding. Begin with llm_embed_params_init.
+ */
+typedef struct llm_embed_params_t {
+    /**
+     * sizeof(llm_embed_params_t).
+     */
+    size_t struct_size;
+    /**
+     * One of LLM_POOLING_; LLM_POOLING_MODEL by default.
+     */
+    llm_pooling_t pooling;
+    /**
+     * LLM_EMBED_NORMALIZE, which is the default, or 0.
+     */
+    uint32_t flags;
+} llm_embed_params_t;
+
+/**
  * How to generate. Begin with llm_generate_params_init.
  */
 typedef struct llm_generate_params_t {
@@ -768,6 +797,36 @@ typedef bool (*llm_token_callback_t)(llm_token_t token,
                                      const char *text,
                                      size_t size,
                                      void *user_data);
+
+/**
+ * What an adapter is. Set struct_size before it is filled.
+ */
+typedef struct llm_lora_info_t {
+    /**
+     * sizeof(llm_lora_info_t).
+     */
+    size_t struct_size;
+    /**
+     * R, the largest of its pairs of matrices.
+     */
+    uint64_t rank;
+    /**
+     * The model's tensors that it changes.
+     */
+    uint64_t tensor_count;
+    /**
+     * Bytes that it takes in memory.
+     */
+    uint64_t bytes;
+    /**
+     * The alpha of its file. 0: there is none, and scales are taken as they are, without alpha / R.
+     */
+    float alpha;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} llm_lora_info_t;
 
 /**
  * It did what was asked.
@@ -963,6 +1022,31 @@ typedef bool (*llm_token_callback_t)(llm_token_t token,
  * A single byte.
  */
 #define LLM_TOKEN_KIND_BYTE 6
+
+/**
+ * As the model's file says; by their mean if it says nothing.
+ */
+#define LLM_POOLING_MODEL 0
+
+/**
+ * Not at all: each token has a vector of its own.
+ */
+#define LLM_POOLING_NONE 1
+
+/**
+ * Their mean: the sums in 64-bit floats, in the order of the tokens, divided by their number.
+ */
+#define LLM_POOLING_MEAN 2
+
+/**
+ * The state of the first token.
+ */
+#define LLM_POOLING_CLS 3
+
+/**
+ * The state of the last token.
+ */
+#define LLM_POOLING_LAST 4
 
 /**
  * It goes on.
@@ -3056,7 +3140,7 @@ llm_status_t llm_session_truncate(llm_session_t *LLM_NONNULL session,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
- * Forgets all tokens and the timings; stop strings, the sampler, the limits and the cancel switch stay.
+ * Forgets all tokens and the timings; stop strings, adapters, the sampler, the limits and the cancel switch stay.
  *
  * @param[in] session A session.
  * @param[out] error @nullable Why it failed.
@@ -3097,6 +3181,50 @@ LLM_NODISCARD
 llm_status_t llm_session_timings(llm_session_t *LLM_NONNULL session,
                                  llm_timings_t *LLM_NONNULL timings,
                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_embed_params_init(llm_embed_params_t *LLM_NULLABLE params,
+                           size_t size);
+
+/**
+ * The embedding of a text: the hidden states of its tokens after the model's last norm, pooled. The session must be
+ * empty, and is so afterwards; its context must have room for the text. With LLM_POOLING_NONE the hidden state of each
+ * token is given.
+ *
+ * @code{.c}
+ * // D is embedding_length of llm_model_info_t; the tokens are those of llm_tokenizer_encode with LLM_ENCODE_ADD_SPECIAL.
+ * float *embedding = malloc(D * sizeof *embedding);
+ * if (llm_session_embed(session, tokens, count, NULL, embedding, D, &error) == LLM_STATUS_OK) { … }
+ * @endcode
+ *
+ * @param[in] session A session without tokens.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number T, at least 1.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] embedding (D) floats; (T,D) with LLM_POOLING_NONE, of which some may be written if the call fails.
+ * @param[in] capacity Of `embedding` in floats, at least as many.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; FAILED_PRECONDITION if the session holds tokens;
+ *     INVALID_ARGUMENT for no tokens, and names one that is not in the vocabulary; UNSUPPORTED for LLM_POOLING_MODEL if
+ *     the model's own way is none of the others
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_embed(llm_session_t *LLM_NONNULL session,
+                               const llm_token_t *LLM_NULLABLE tokens,
+                               size_t count,
+                               const llm_embed_params_t *LLM_NULLABLE params,
+                               float *LLM_NULLABLE embedding,
+                               size_t capacity,
+                               llm_error_t **LLM_NULLABLE error);
 
 /**
  * Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
@@ -3231,6 +3359,125 @@ void llm_session_params_init(llm_session_params_t *LLM_NULLABLE params,
 LLM_API
 void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
                               size_t size);
+
+/**
+ * Loads an adapter from a file.
+ *
+ * @param[in] model The model that it is for.
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] lora The adapter, to be freed with llm_lora_free.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY; INVALID_ARGUMENT if it is for another architecture,
+ *     or for tensors that the model does not have, or has in another shape
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_lora_load(const llm_model_t *LLM_NONNULL model,
+                           const char *LLM_NULLABLE path,
+                           size_t path_size,
+                           llm_lora_t **LLM_NONNULL lora,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Loads an adapter from an open file, which may be in memory or behind a reader.
+ *
+ * @param[in] model The model that it is for.
+ * @param[in] gguf The file.
+ * @param[out] lora The adapter, to be freed with llm_lora_free.
+ * @param[out] error @nullable Why it failed.
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY; INVALID_ARGUMENT if it is for another architecture, or for
+ *     tensors that the model does not have, or has in another shape
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_lora_load_gguf(const llm_model_t *LLM_NONNULL model,
+                                const llm_gguf_t *LLM_NONNULL gguf,
+                                llm_lora_t **LLM_NONNULL lora,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_lora_free.
+ *
+ * @param[in] lora An adapter.
+ * @return The same adapter; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_lora_t *llm_lora_retain(const llm_lora_t *LLM_NONNULL lora);
+
+/**
+ * Frees a reference. Sessions keep the adapters that were added to them.
+ *
+ * @param[in] lora @nullable An adapter; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_lora_free(llm_lora_t *LLM_NULLABLE lora);
+
+/**
+ * The numbers that describe an adapter.
+ *
+ * @param[in] lora An adapter.
+ * @param[in,out] info Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_lora_info(const llm_lora_t *LLM_NONNULL lora,
+                           llm_lora_info_t *LLM_NONNULL info,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The name that the adapter's file gives it, which may be empty.
+ *
+ * @param[in] lora An adapter.
+ * @param[out] name Lives as long as the adapter.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_lora_name(const llm_lora_t *LLM_NONNULL lora,
+                           llm_view_t *LLM_NONNULL name,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds an adapter to a session that has no tokens: from then on it computes with W + scale * alpha / R * B A. Several
+ * add up in the order in which they were added, the same one twice too; with a scale of 0 it changes nothing.
+ *
+ * @param[in] session A session without tokens.
+ * @param[in] lora The adapter, loaded for the session's model. The session keeps it.
+ * @param[in] scale 1 is what the adapter was trained with.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; FAILED_PRECONDITION if the session holds tokens, whose keys and values are those of the adapters before:
+ *     llm_session_reset it first; INVALID_ARGUMENT for a scale that is not finite, or an adapter of another model
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_add_lora(llm_session_t *LLM_NONNULL session,
+                                  const llm_lora_t *LLM_NONNULL lora,
+                                  float scale,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes all adapters from a session that has no tokens; it then computes what the model alone does, bit for bit.
+ *
+ * @param[in] session A session without tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; FAILED_PRECONDITION if the session holds tokens
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_clear_loras(llm_session_t *LLM_NONNULL session,
+                                     llm_error_t **LLM_NULLABLE error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -75,13 +75,14 @@ static void must(llm_status_t status)
 "#;
 
 const MAKE: &str = r#"
-static void make_objects(const char *path)
+static void make_objects(const char *path, const char *lora)
 {
     must(llm_gguf_open(path, LLM_NUL_TERMINATED, &the_gguf, NULL));
     must(llm_model_load_gguf(the_gguf, NULL, NULL, &the_model, NULL));
     must(llm_model_tokenizer(the_model, &the_tokenizer, NULL));
     must(llm_decoder_new(the_tokenizer, 0, &the_decoder, NULL));
     must(llm_session_new(the_model, NULL, &the_session, NULL));
+    must(llm_lora_load(the_model, lora, LLM_NUL_TERMINATED, &the_lora, NULL));
     must(llm_sampler_new(NULL, &the_sampler, NULL));
     must(llm_cancel_new(&the_cancel, NULL));
     must(llm_gguf_writer_new(&the_gguf_writer, NULL));
@@ -98,6 +99,7 @@ static void free_objects(void)
     llm_session_free(the_session);
     llm_decoder_free(the_decoder);
     llm_sampler_free(the_sampler);
+    llm_lora_free(the_lora);
     llm_cancel_free(the_cancel);
     llm_gguf_writer_free(the_gguf_writer);
     llm_bytes_free(the_bytes);
@@ -236,7 +238,7 @@ fn program(api: &Api) -> String {
     for function in &api.functions {
         text += &caller(api, function);
     }
-    text += "int main(int argc, char **argv)\n{\n    if (argc != 2)\n        return 1;\n    make_objects(argv[1]);\n";
+    text += "int main(int argc, char **argv)\n{\n    if (argc != 3)\n        return 1;\n    make_objects(argv[1], argv[2]);\n";
     for (name, ..) in &api.callbacks {
         writeln!(text, "    (void)unused_{name};").expect("a String");
     }
@@ -262,8 +264,8 @@ fn every_pointer_may_be_null_and_every_export_may_panic() {
     std::fs::write(&source, program(&api)).expect("the target folder can be written to");
     let program = c::build(&source, "calls");
     // In a folder of its own: files may be written there.
-    let model = common::data("gguf-bad/ok-tiny-model.gguf");
-    let printed = c::succeed(Command::new(program).arg(model).current_dir(c::folder("calls")));
+    let files = ["gguf-bad/ok-tiny-model.gguf", "programs/lora.gguf"].map(common::data);
+    let printed = c::succeed(Command::new(program).args(files).current_dir(c::folder("calls")));
     let pointers: usize = api.functions.iter().map(|f| f.params.iter().filter(|p| api.is_pointer(p)).count()).sum();
     let calls = pointers + api.functions.len();
     assert_eq!(printed, format!("{calls} calls, 0 failures\n"));

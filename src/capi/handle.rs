@@ -38,9 +38,10 @@ pub(super) enum Kind {
     Sampler,
     Session,
     GgufWriter,
+    Lora,
 }
 
-const KINDS: [(Kind, &str); 10] = [
+const KINDS: [(Kind, &str); 11] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -51,6 +52,7 @@ const KINDS: [(Kind, &str); 10] = [
     (Kind::Sampler, "llm_sampler_t"),
     (Kind::Session, "llm_session_t"),
     (Kind::GgufWriter, "llm_gguf_writer_t"),
+    (Kind::Lora, "llm_lora_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

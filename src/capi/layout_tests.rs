@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use super::bytes::llm_view_t;
 use super::gguf_tensors::llm_tensor_info_t;
+use super::lora::llm_lora_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
 use super::quantize::{llm_imatrix_params_t, llm_quantize_params_t};
 use super::sampler::llm_sampler_params_t;
 use super::session::llm_timings_t;
+use super::session_embed::llm_embed_params_t;
 use super::session_params::{llm_generate_params_t, llm_session_params_t};
 use super::tokenizer::llm_tokenizer_info_t;
 
@@ -41,7 +43,9 @@ fn structs_are_as_the_json_says() {
         llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
+        llm_embed_params_t { struct_size pooling flags }
         llm_generate_params_t { struct_size max_tokens flags }
+        llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
     let mut stated = Vec::new();

@@ -54,5 +54,8 @@ mod decoder;
 mod sampler;
 
 mod session;
+mod session_embed;
 mod session_generate;
 mod session_params;
+
+mod lora;

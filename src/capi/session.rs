@@ -326,7 +326,7 @@ pub unsafe extern "C" fn llm_session_truncate(
     fallible!(error, { handle::exclusive(session, "session")?.session.truncate(length) })
 }
 
-/// Forgets all tokens and the timings; stop strings, the sampler, the limits and the cancel switch stay.
+/// Forgets all tokens and the timings; stop strings, adapters, the sampler, the limits and the cancel switch stay.
 ///
 /// @param[in] session A session.
 /// @param[out] error @nullable Why it failed.

@@ -6,6 +6,9 @@
 //! | `add` | x (T,D) += delta (T,D) |
 //! | `add_norm` | the same, and norm(x) -> act (T,D) |
 //! | `linear` | act (T,D), W (n,D) -> (T,n), several W in one stage |
+//! | `linear_each` | the same, each W with an act of its own |
+//! | `add_scaled` | y (T,n) += scale x (T,n) |
+//! | `take` | x (T,n) -> act (T,n) |
 //! | `head_norm_rope` | q (T,H*E), k (T,K*E) in place |
 //! | `kv_append` | k, v (T,K*E) -> a layer of the cache |
 //! | `attention` | q (T,H*E), a layer of the cache -> act (T,H*E) |

@@ -5,4 +5,4 @@ mod session;
 mod stop;
 
 pub use imatrix::{ImatrixOptions, imatrix};
-pub use session::{FinishReason, GenerateOptions, Next, Session, SessionOptions, Timings};
+pub use session::{EmbedOptions, FinishReason, GenerateOptions, Next, Session, SessionOptions, Timings};

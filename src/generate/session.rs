@@ -1,5 +1,8 @@
 //! One sequence of tokens, its keys and values, and the generation of more.
 
+mod embed;
+mod loras;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +16,8 @@ use crate::model::{Model, Observer, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
 use crate::token::{Decoder, EncodeOptions};
+
+pub use embed::EmbedOptions;
 
 /// How to make a session.
 #[derive(Clone, Default)]
@@ -213,12 +218,7 @@ impl Session {
     }
 
     fn process(&mut self, tokens: &[u32], logits: Option<&mut [f32]>) -> Result<()> {
-        let vocab_size = self.model.config().vocab_size;
-        if let Some((index, token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) {
-            let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
-            let error = Error::invalid_argument(message).with("token", token).with("index", index);
-            return Err(error.with("vocab_size", vocab_size));
-        }
+        self.check_tokens(tokens)?;
         if tokens.is_empty() {
             return Ok(());
         }
@@ -235,6 +235,28 @@ impl Session {
         self.timings.prompt_tokens += tokens.len() as u64;
         self.timings.prompt_time += start.elapsed();
         Ok(())
+    }
+
+    /// `InvalidArgument` if one of the tokens is outside the vocabulary.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab_size = self.model.config().vocab_size;
+        let Some((index, token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) else {
+            return Ok(());
+        };
+        let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
+        let error = Error::invalid_argument(message).with("token", token).with("index", index);
+        Err(error.with("vocab_size", vocab_size))
+    }
+
+    /// `FailedPrecondition` if the session holds tokens.
+    fn check_empty(&self, what: &str) -> Result<()> {
+        match self.tokens.len() {
+            0 => Ok(()),
+            n => {
+                let message = format!("{what} needs an empty session, and this one holds {n} tokens: reset it first");
+                Err(Error::failed_precondition(message).with("length", n))
+            }
+        }
     }
 
     /// `CacheFull` if `count` more tokens do not fit.
@@ -318,7 +340,7 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets all tokens and times. Stop strings and generation options stay.
+    /// Forgets all tokens and times. Stop strings, adapters and generation options stay.
     pub fn reset(&mut self) {
         self.tokens.clear();
         self.cache.truncate(0);

@@ -25,6 +25,8 @@ pub struct Config {
     pub context_length: usize,
     /// V.
     pub vocab_size: usize,
+    /// How the hidden states of a text become its embedding; `None`: in a way that is not supported.
+    pub pooling: Option<Pooling>,
     pub(crate) norm_eps: f32,
     pub(crate) embedding_scale: f32,
     /// What a half block adds is multiplied by this.
@@ -37,6 +39,19 @@ pub struct Config {
     /// Positions that a layer with a window sees, its own included.
     pub(crate) window: Option<usize>,
     pub(crate) rope: Rope,
+}
+
+/// How the hidden states of a text's tokens become an embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Not at all: each token has its own.
+    None,
+    /// Their mean: the sums in f64, in the order of the tokens, divided by their number.
+    Mean,
+    /// The state of the first token.
+    Cls,
+    /// The state of the last token.
+    Last,
 }
 
 /// How positions are turned into angles.
@@ -213,6 +228,7 @@ impl Config {
             head_length,
             context_length: keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX),
             vocab_size,
+            pooling: pooling(&keys)?,
             norm_eps,
             embedding_scale: keys.positive_or_none("embedding_scale")?.unwrap_or(embedding_scale),
             residual_scale: keys.positive_or_none("residual_scale")?.unwrap_or(1.0),
@@ -251,6 +267,17 @@ impl Config {
 pub(crate) fn architecture_name(gguf: &Gguf) -> Result<&str> {
     let key = "general.architecture";
     gguf.str(key)?.ok_or_else(|| bad(key, format!("the key {key} is missing")))
+}
+
+/// `<architecture>.pooling_type`. Models that have none, or state that they have none, are generators, of which the mean
+/// says more than one token's state.
+fn pooling(keys: &Keys<'_>) -> Result<Option<Pooling>> {
+    Ok(match keys.gguf.u64(&keys.key("pooling_type"))? {
+        None | Some(0 | 1) => Some(Pooling::Mean),
+        Some(2) => Some(Pooling::Cls),
+        Some(3) => Some(Pooling::Last),
+        Some(_) => None,
+    })
 }
 
 fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {

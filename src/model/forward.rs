@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
+use super::adapters::{Adapters, Output};
 use super::config::Config;
 use super::weights::{Layer, NormWeights, Projection};
 use super::{Cancel, Model};
 use crate::cache::Contiguous;
-use crate::device::{Act, Attention, Buffer, Delta, Device, Norm, Precision, Product, RopeTable, Weight};
+use crate::device::{Act, Attention, Buffer, Delta, Device, Norm, Precision, RopeTable, Weight};
 use crate::error::Result;
 
 /// The intermediate results of a pass, kept from call to call so that steady state allocates nothing large.
@@ -23,7 +24,7 @@ pub(crate) struct Scratch {
     /// (T, D): what the last attention half adds to it.
     attended: Buffer,
     /// Input of the next product.
-    act: Act,
+    pub act: Act,
     q: Buffer,
     k: Buffer,
     v: Buffer,
@@ -31,6 +32,8 @@ pub(crate) struct Scratch {
     up: Buffer,
     /// (rows asked, V)
     pub logits: Buffer,
+    /// What is added to the products.
+    pub adapters: Adapters,
     /// Told what the matrices of each layer are multiplied with.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -62,13 +65,13 @@ impl Scratch {
 
 impl Projection {
     /// The product with 8-bit activations.
-    fn to<'a>(&'a self, out: &'a mut Buffer) -> Product<'a> {
-        Product { weight: &self.weight, bias: self.bias.as_deref(), fine: false, out }
+    fn to<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
+        Output { projection: self, fine: false, out }
     }
 
     /// The product with 16-bit activations.
-    fn fine<'a>(&'a self, out: &'a mut Buffer) -> Product<'a> {
-        Product { fine: true, ..self.to(out) }
+    fn fine<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
+        Output { projection: self, fine: true, out }
     }
 }
 
@@ -90,9 +93,31 @@ impl Model {
         scratch: &mut Scratch,
         cancel: &Cancel,
     ) -> Result<()> {
+        let Range { start, end } = rows;
+        self.hidden(device, tokens, rows, cache, scratch, cancel)?;
+        if start == end {
+            return Ok(());
+        }
+        let Scratch { act, logits, adapters, .. } = scratch;
+        adapters.linear(device, act, [self.weights.output.fine(logits)])?;
+        device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
+        Ok(())
+    }
+
+    /// As `forward`, but leaves the hidden states of the tokens `rows`, which the logits are made of, in `scratch.act`.
+    pub(crate) fn hidden(
+        &self,
+        device: &Device,
+        tokens: &[u32],
+        rows: Range<usize>,
+        cache: &mut Contiguous,
+        scratch: &mut Scratch,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let (config, weights) = (&self.config, &self.weights);
         let tables = self.frequencies.tables(cache.length(), tokens.len(), cache.capacity())?;
-        device.embed(tokens, &weights.embedding, config.embedding_scale, &mut scratch.x)?;
+        let Scratch { x, adapters, .. } = scratch;
+        adapters.embed(device, tokens, &weights.embedding, config.embedding_scale, x)?;
         if let Some(positions) = &weights.positions {
             device.add_positions(positions, cache.length(), &mut scratch.x)?;
         }
@@ -105,12 +130,9 @@ impl Model {
         if rows.is_empty() {
             return Ok(());
         }
-        let Scratch { x, delta, act, logits, .. } = scratch;
+        let Scratch { x, delta, act, .. } = scratch;
         let taken = precision([&weights.output.weight], Precision::Sixteen);
-        device.add_norm(x, Some(self.delta(delta, post)), rows, self.norm(&weights.output_norm), act, taken)?;
-        device.linear(act, [weights.output.fine(logits)])?;
-        device.finish_logits(config.logit_divisor, config.logit_softcap, logits);
-        Ok(())
+        device.add_norm(x, Some(self.delta(delta, post)), rows, self.norm(&weights.output_norm), act, taken)
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result
@@ -127,13 +149,13 @@ impl Model {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
-        let Scratch { x, delta, attended, act, q, k, v, gate, up, observer, .. } = scratch;
+        let Scratch { x, delta, attended, act, q, k, v, gate, up, adapters, observer, .. } = scratch;
         let rows = 0..x.rows();
         let before = (l > 0).then(|| self.delta(delta, post));
         let taken = precision([&layer.q.weight, &layer.k.weight, &layer.v.weight], Precision::Sixteen);
         device.add_norm(x, before, rows.clone(), self.norm(&layer.attn_norm), act, taken)?;
         observe(observer, l, &["attn_q", "attn_k", "attn_v", "attn_qkv"], act);
-        device.linear(act, [layer.q.to(q), layer.k.fine(k), layer.v.fine(v)])?;
+        adapters.linear(device, act, [layer.q.to(q), layer.k.fine(k), layer.v.fine(v)])?;
         let head_norms = [&layer.q_norm, &layer.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
         device.head_norm_rope((q, k), head_norms.into(), config.head_length, rope);
         cache.append(device, l, k, v);
@@ -146,7 +168,7 @@ impl Model {
         };
         device.attention(q, cache.view(l), &attention, cache.length(), act)?;
         observe(observer, l, &["attn_output"], act);
-        device.linear(act, [layer.o.to(attended)])?;
+        adapters.linear(device, act, [layer.o.to(attended)])?;
 
         let added = self.delta(attended, layer.attn_post_norm.as_ref());
         let taken = precision([&layer.gate.as_ref().unwrap_or(&layer.up).weight, &layer.up.weight], Precision::Eight);
@@ -157,11 +179,11 @@ impl Model {
         let taken = precision([&layer.down.weight], Precision::Eight);
         match &layer.gate {
             Some(projection) => {
-                device.linear(act, [projection.to(gate), layer.up.to(up)])?;
+                adapters.linear(device, act, [projection.to(gate), layer.up.to(up)])?;
                 device.glu(config.architecture.activation, gate, Some(up), act, taken)?;
             }
             None => {
-                device.linear(act, [layer.up.to(up)])?;
+                adapters.linear(device, act, [layer.up.to(up)])?;
                 device.glu(config.architecture.activation, up, None, act, taken)?;
             }
         }
@@ -169,7 +191,7 @@ impl Model {
             device.add(x, added);
         }
         observe(observer, l, &["ffn_down"], act);
-        device.linear(act, [layer.down.to(delta)])
+        adapters.linear(device, act, [layer.down.to(delta)])
     }
 
     fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {

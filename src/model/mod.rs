@@ -1,8 +1,10 @@
 //! A model: what its file says it is ([`Config`]), its weights, its tokenizer, and the forward pass.
 
+mod adapters;
 mod arch;
 mod config;
 mod forward;
+mod lora;
 mod plan;
 mod rope;
 mod weights;
@@ -10,8 +12,9 @@ mod weights;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-pub use config::Config;
+pub use config::{Config, Pooling};
 pub(crate) use forward::{Observer, Scratch};
+pub use lora::Lora;
 
 use crate::cache::Contiguous;
 use crate::cancel::Cancel;
@@ -45,6 +48,8 @@ pub struct Memory {
 pub struct Model {
     config: Config,
     weights: weights::Weights,
+    /// What the projections are in the file, by [`weights::Projection::index`].
+    slots: Arc<[plan::Slot]>,
     weight_bytes: u64,
     parameter_count: u64,
     frequencies: rope::Frequencies,
@@ -70,12 +75,13 @@ impl Model {
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
         let mut plan = plan::Plan::new(gguf);
         let weights = weights::Weights::new(&mut plan, &config)?;
+        let slots = plan.take_slots().into();
         let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
         plan.load(&threads, &options.cancel, progress)?;
         let frequencies = rope::Frequencies::new(&config, &weights.divisors);
         let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
-        Ok(Model { config, weights, weight_bytes, parameter_count, frequencies, tokenizer, name })
+        Ok(Model { config, weights, slots, weight_bytes, parameter_count, frequencies, tokenizer, name })
     }
 
     /// The bytes that loading `gguf`, and a session with a context of `context_length` (0: the default), will need.

@@ -16,12 +16,24 @@ struct Placement<'a> {
     shape: Shape,
 }
 
+/// What a projection is in its file: rows of a tensor.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The tensor's name.
+    pub tensor: String,
+    /// The rows of the tensor.
+    pub rows: Range<usize>,
+    /// Inputs.
+    pub columns: usize,
+}
+
 /// The layout of a model's weights in memory, made from the file's tensor list alone: nothing is read or allocated
 /// in proportion to the weights before `load`.
 pub(crate) struct Plan<'a> {
     gguf: &'a Gguf,
     arena: Arc<Arena>,
     matrices: Vec<Placement<'a>>,
+    slots: Vec<Slot>,
     bytes: usize,
     parameters: u64,
 }
@@ -29,7 +41,7 @@ pub(crate) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// An empty plan.
     pub(crate) fn new(gguf: &'a Gguf) -> Self {
-        Plan { gguf, arena: Arc::default(), matrices: Vec::new(), bytes: 0, parameters: 0 }
+        Plan { gguf, arena: Arc::default(), matrices: Vec::new(), slots: Vec::new(), bytes: 0, parameters: 0 }
     }
 
     /// Bytes of the packed weights.
@@ -40,6 +52,11 @@ impl<'a> Plan<'a> {
     /// Numbers in the tensors that were laid out.
     pub(crate) fn parameters(&self) -> u64 {
         self.parameters
+    }
+
+    /// What the projections are in the file, by their index; leaves nothing.
+    pub(crate) fn take_slots(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.slots)
     }
 
     /// True if the file has the tensor.
@@ -116,8 +133,22 @@ impl<'a> Plan<'a> {
         Ok(weights.map(|weight| {
             let own: Range<usize> = start..start + weight.shape().rows;
             start = own.end;
-            Projection { weight, bias: bias.as_ref().map(|bias| bias[own].to_vec()) }
+            let bias = bias.as_ref().map(|bias| bias[own.clone()].to_vec());
+            self.slot(&format!("{name}.weight"), own, weight, bias)
         }))
+    }
+
+    /// The projection by a matrix that is laid out: the rows `rows` of a tensor, by the name that adapters know it by.
+    pub(crate) fn slot(
+        &mut self,
+        tensor: &str,
+        rows: Range<usize>,
+        weight: Weight,
+        bias: Option<Vec<f32>>,
+    ) -> Projection {
+        let columns = weight.shape().columns;
+        self.slots.push(Slot { tensor: tensor.to_owned(), rows, columns });
+        Projection { index: self.slots.len() - 1, weight, bias }
     }
 
     /// A vector of n numbers, read at once.

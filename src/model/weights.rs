@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 /// A matrix and its bias.
 #[derive(Debug)]
 pub(crate) struct Projection {
+    /// Which of the model's it is.
+    pub index: usize,
     pub weight: Weight,
     pub bias: Option<Vec<f32>>,
 }
@@ -83,7 +85,7 @@ impl Weights {
         let output = if plan.has("output.weight") {
             plan.projection("output", v, d)?
         } else {
-            Projection { weight: embedding.clone(), bias: None }
+            plan.slot("output.weight", 0..v, embedding.clone(), None)
         };
         let pairs = config.rope.dims / 2;
         let short = plan.optional_vector("rope_factors_short.weight", pairs)?;

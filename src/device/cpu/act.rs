@@ -112,6 +112,11 @@ impl Act {
         &self.values
     }
 
+    /// (T,n) values, to be filled where blocks are not wanted.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
     /// The blocks of the tile that begins at column `start`.
     pub(super) fn tile(&self, start: usize, width: usize) -> &[i32] {
         let column = self.column_words();

@@ -85,6 +85,7 @@ pub(super) struct Kernels {
     pub sum_of_squares: fn(&[f32]) -> f32,
     pub gated: Gated,
     pub softcap: fn(f32, &mut [f32]),
+    pub add_scaled: fn(f32, &[f32], &mut [f32]),
     pub attend: fn(&Tile<'_>, usize, &mut Partial),
     pub merge: fn(&mut Partial, &Partial),
 }
@@ -96,6 +97,7 @@ static SCALAR: Kernels = Kernels {
     sum_of_squares: scalar::sum_of_squares,
     gated: scalar::gated,
     softcap: |cap, x| x.iter_mut().for_each(|x| *x = numeric::tanh(*x / cap) * cap),
+    add_scaled: scalar::add_scaled,
     attend: scalar::attend,
     merge: scalar::merge,
 };
@@ -132,6 +134,10 @@ macro_rules! instance {
                 rows::softcap(s, cap, x);
             }
             #[target_feature(enable = $features)]
+            fn add_scaled(s: $simd, scale: f32, x: &[f32], y: &mut [f32]) {
+                rows::add_scaled(s, scale, x, y);
+            }
+            #[target_feature(enable = $features)]
             fn attend(s: $simd, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
                 attention::attend(s, tile, segment, partial);
             }
@@ -153,6 +159,8 @@ macro_rules! instance {
                 gated: |activation, gate, up, out| unsafe { gated(simd(), activation, gate, up, out) },
                 // SAFETY: as above.
                 softcap: |cap, x| unsafe { softcap(simd(), cap, x) },
+                // SAFETY: as above.
+                add_scaled: |scale, x, y| unsafe { add_scaled(simd(), scale, x, y) },
                 // SAFETY: as above.
                 attend: |tile, segment, partial| unsafe { attend(simd(), tile, segment, partial) },
                 // SAFETY: as above.

@@ -55,19 +55,26 @@ pub(crate) struct Product<'a> {
 impl Device {
     /// Each product's out = W act + b. act is (T, D), W (n, D), out (T, n).
     pub(crate) fn linear<const N: usize>(&self, act: &Act, products: [Product<'_>; N]) -> crate::Result<()> {
+        self.linear_each(products.into_iter().map(|product| (act, product)).collect())
+    }
+
+    /// As `linear`, each product with an act of its own; still one stage.
+    pub(crate) fn linear_each(&self, products: Vec<(&Act, Product<'_>)>) -> crate::Result<()> {
+        let n = products.len();
         let mut total = 0;
-        let mut matrices = Vec::with_capacity(N);
-        for product in products {
+        let mut matrices = Vec::with_capacity(n);
+        for (act, product) in products {
             debug_assert_eq!(product.weight.shape().columns, act.width());
             let rows = product.weight.shape().rows;
             product.out.reset(act.rows(), rows)?;
             total += product.weight.shape().panels();
-            matrices.push((product.weight, product.bias, product.fine, Columns::new(product.out.data_mut(), rows)));
+            let out = Columns::new(product.out.data_mut(), rows);
+            matrices.push((act, product.weight, product.bias, product.fine, out));
         }
         // Enough chunks that a thread which comes late finds some to take; not so many that taking them costs.
         let size = total.div_ceil(self.threads.count() * 8).max(1);
-        let mut jobs = Vec::with_capacity(total.div_ceil(size) + N);
-        for (weight, bias, fine, out) in &matrices {
+        let mut jobs = Vec::with_capacity(total.div_ceil(size) + n);
+        for (act, weight, bias, fine, out) in &matrices {
             let panels = weight.shape().panels();
             for start in (0..panels).step_by(size) {
                 let panels = start..panels.min(start + size);

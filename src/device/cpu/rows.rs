@@ -55,6 +55,22 @@ impl Device {
         if small { rows.for_each(work) } else { self.threads.each(rows, work) }
     }
 
+    /// y = fma(scale, x, y), each (T,n).
+    pub(crate) fn add_scaled(&self, scale: f32, x: &Buffer, y: &mut Buffer) {
+        debug_assert_eq!(x.data().len(), y.data().len());
+        let small = y.data().len() <= SMALL;
+        let parts = x.data().chunks(SMALL).zip(y.data_mut().chunks_mut(SMALL));
+        let work = |(x, y): (&[f32], &mut [f32])| (self.kernels.add_scaled)(scale, x, y);
+        if small { parts.for_each(work) } else { self.threads.each(parts, work) }
+    }
+
+    /// act = x, as floats. x is (T,n).
+    pub(crate) fn take(&self, x: &Buffer, act: &mut Act) -> Result<()> {
+        act.reset(x.rows(), x.width, Precision::Float, self.kernels.widest)?;
+        act.values_mut().copy_from_slice(x.data());
+        Ok(())
+    }
+
     /// x += delta, then act = norm(x). For the rows `rows` of x and delta; act has rows.len() rows. `precision`: what
     /// act is wanted in.
     pub(crate) fn add_norm(

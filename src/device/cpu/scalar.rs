@@ -47,6 +47,11 @@ pub(super) fn gated(activation: Activation, gate: &[f32], up: Option<&[f32]>, ou
     }
 }
 
+/// y = fma(scale, x, y).
+pub(super) fn add_scaled(scale: f32, x: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = fma(scale, *x, *y));
+}
+
 /// The numbers of one block of one row: 32 integer codes and what they are multiplied with.
 enum Block {
     /// w = scale * code.

@@ -60,3 +60,16 @@ pub(in super::super) fn softcap<S: Simd>(s: S, cap: f32, x: &mut [f32]) {
         *x = numeric::tanh(*x / cap) * cap;
     }
 }
+
+/// y = fma(scale, x, y).
+#[inline(always)]
+pub(in super::super) fn add_scaled<S: Simd>(s: S, scale: f32, x: &[f32], y: &mut [f32]) {
+    let n = x.len().min(y.len());
+    let whole = n - n % S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        s.store(s.f32(scale).fma(s.load(&x[i..]), s.load(&y[i..])), &mut y[i..]);
+    }
+    for i in whole..n {
+        y[i] = numeric::fma(scale, x[i], y[i]);
+    }
+}
