@@ -127,6 +127,12 @@
 #define LLM_DECODE_SHOW_SPECIAL 1
 
 /**
+ * A flag of llm_tokenizer_decode: remove spaces before punctuation if the tokenizer's own decoder does
+ * (llm_tokenizer_info_t::cleans_up_spaces). The text is then not the tokens' pieces put together.
+ */
+#define LLM_DECODE_CLEAN_UP_SPACES 2
+
+/**
  * A flag of llm_embed_params_t: each vector is divided by its Euclidean length, so that the dot product of two is the
  * cosine of the angle between them. A vector of zeros stays.
  */
@@ -236,6 +242,22 @@ typedef struct llm_gguf_t llm_gguf_t;
  * @endcode
  */
 typedef struct llm_gguf_writer_t llm_gguf_writer_t;
+
+/**
+ * A LoRA adapter for a model: for some matrices W of the model it stands for W + scale * alpha / R * B A. Shared,
+ * reference counted, and independent of the file. A session that it is added to computes with it; the model and other
+ * sessions are not changed. Files are those of llama.cpp's converter.
+ *
+ * @code{.c}
+ * llm_lora_t *lora;
+ * if (llm_lora_load(model, "adapter.gguf", LLM_NUL_TERMINATED, &lora, &error) == LLM_STATUS_OK) {
+ *     // before the session has tokens
+ *     llm_status_t status = llm_session_add_lora(session, lora, 1.0f, &error);
+ *     llm_lora_free(lora); // the session keeps it
+ * }
+ * @endcode
+ */
+typedef struct llm_lora_t llm_lora_t;
 
 /**
  * A model: weights, configuration, tokenizer. Shared, reference counted: load it once and give every conversation a
@@ -671,6 +693,46 @@ typedef struct llm_tokenizer_info_t {
      * 1 if encoding with LLM_ENCODE_ADD_SPECIAL ends with `eos`, else 0.
      */
     uint32_t adds_eos;
+    /**
+     * Ends a message after which the model goes on once it has an answer, as of a tool.
+     */
+    llm_token_t eom;
+    /**
+     * Stands between two texts, and after the last, for an encoder.
+     */
+    llm_token_t sep;
+    /**
+     * Stands for a word that an encoder is to guess.
+     */
+    llm_token_t mask;
+    /**
+     * Fill in the middle: before the text that stands before the gap.
+     */
+    llm_token_t fill_prefix;
+    /**
+     * Fill in the middle: before the text that stands after the gap.
+     */
+    llm_token_t fill_suffix;
+    /**
+     * Fill in the middle: before the text that fills the gap.
+     */
+    llm_token_t fill_middle;
+    /**
+     * Fill in the middle: fills up a batch.
+     */
+    llm_token_t fill_pad;
+    /**
+     * Fill in the middle: before the name of a repository.
+     */
+    llm_token_t fill_repository;
+    /**
+     * Fill in the middle: before the name of a file.
+     */
+    llm_token_t fill_separator;
+    /**
+     * 1 if LLM_DECODE_CLEAN_UP_SPACES changes anything, else 0.
+     */
+    uint32_t cleans_up_spaces;
 } llm_tokenizer_info_t;
 
 /**
@@ -2534,7 +2596,8 @@ llm_status_t llm_gguf_imatrix(const llm_gguf_t *LLM_NONNULL gguf,
                               llm_error_t **LLM_NULLABLE error);
 
 /**
- * Loads the tokenizer of a model file; a file with the vocabulary only will do.
+ * Loads the tokenizer of a model file; a file with the vocabulary only will do, and the first part of a split one. For
+ * a file in memory see llm_tokenizer_load_gguf.
  *
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
@@ -2620,7 +2683,7 @@ llm_status_t llm_tokenizer_encode(const llm_tokenizer_t *LLM_NONNULL tokenizer,
  * @param[in] tokenizer A tokenizer.
  * @param[in] tokens The tokens.
  * @param[in] token_count Their number.
- * @param[in] flags LLM_DECODE_SHOW_SPECIAL or 0.
+ * @param[in] flags LLM_DECODE_ bits.
  * @param[out] text The text, to be freed with llm_bytes_free.
  * @param[out] error @nullable Why it failed.
  * @status OUT_OF_MEMORY, UNSUPPORTED (unknown flags); INVALID_ARGUMENT names a token that is not in the vocabulary
@@ -2709,6 +2772,19 @@ bool llm_tokenizer_is_eog(const llm_tokenizer_t *LLM_NONNULL tokenizer,
 LLM_API
 llm_token_kind_t llm_tokenizer_token_kind(const llm_tokenizer_t *LLM_NONNULL tokenizer,
                                           llm_token_t token);
+
+/**
+ * The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its probability
+ * (unigram).
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] token A token.
+ * @return The score; 0 if the file gives none, or if the token is not in the vocabulary.
+ * @thread any
+ */
+LLM_API
+float llm_tokenizer_token_score(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                llm_token_t token);
 
 /**
  * Makes a decoder.
