@@ -13,6 +13,11 @@
 //! | `kv_append` | k, v (T,K*E) -> a layer of the cache |
 //! | `attention` | q (T,H*E), a layer of the cache -> act (T,H*E) |
 //! | `glu` | gate, up (T,F) -> act (T,F) |
+//! | `linear_groups` | act in groups of rows, a W for each group -> (T,n) |
+//! | `moe_route` | scores (T,X) -> the experts of each token and their weights |
+//! | `moe_gather` | act (T,D) -> act (T*k,D) in groups, one an expert |
+//! | `moe_combine` | (T*k,D) -> (T,D) |
+//! | `take_heads`, `put_heads` | (T,H*n) <-> act or buffer (H*T,m) in groups, one a head |
 //! | `finish_logits` | logits (T,V) in place |
 //!
 //! Models use the names of this module and never those of `cpu`: a second device is a second folder beside it.
@@ -20,7 +25,8 @@
 mod cpu;
 
 pub(crate) use cpu::{
-    Act, Arena, Buffer, Device, KvShape, KvView, PANEL_ROWS, Precision, Product, Shape, TILE, Weight,
+    Act, Arena, Buffer, Device, GroupProduct, KvShape, KvView, Matrix, PANEL_ROWS, Precision, Product, Routes, Shape,
+    TILE, Weight,
 };
 pub use cpu::{Isa, KvType, Threads, physical_cores};
 
@@ -35,6 +41,9 @@ pub(crate) enum Activation {
     GeluTanh,
     /// GELU by the error function.
     GeluErf,
+    /// min(x, 7) * sigmoid(1.702 min(x, 7)), which gates clamp(up, -7, 7) + 1 ("gpt-oss-120b & gpt-oss-20b Model Card",
+    /// 2025).
+    SiluClamped,
 }
 
 impl Activation {
@@ -45,7 +54,22 @@ impl Activation {
             Activation::Silu => numeric::silu(x),
             Activation::GeluTanh => numeric::gelu_tanh(x),
             Activation::GeluErf => numeric::gelu_erf(x),
+            Activation::SiluClamped => {
+                // In this order of operands a NaN stays one.
+                let x = x.splat(7.0).min(x);
+                x.div(numeric::exp(x.mul(x.splat(-1.702))).add(x.splat(1.0)))
+            }
         }
+    }
+
+    /// The function of `gate` times `up`, which the clamped form shifts first.
+    #[inline(always)]
+    pub(crate) fn gate<R: Real>(self, gate: R, up: R) -> R {
+        let up = match self {
+            Activation::SiluClamped => up.splat(-7.0).max(up.splat(7.0).min(up)).add(up.splat(1.0)),
+            _ => up,
+        };
+        self.apply(gate).mul(up)
     }
 }
 
@@ -58,6 +82,34 @@ pub(crate) enum NormKind {
     /// LayerNorm (Ba et al., "Layer Normalization", 2016): c = x - mean of x, y = (c * r) * w + b,
     /// r = 1 / sqrt(mean of c^2 + eps).
     Layer,
+}
+
+/// How a token's experts are chosen and weighted, from one score for each of X experts (Shazeer et al., "Outrageously
+/// Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer", 2017).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Routing {
+    /// Experts of a token.
+    pub used: usize,
+    /// What becomes of the scores.
+    pub gating: Gating,
+    /// The weights of a token's experts are divided by their sum.
+    pub normalized: bool,
+    /// The weights are multiplied by this then.
+    pub scale: f32,
+    /// Experts come in this many groups, and only those of the best so many are chosen from (DeepSeek-AI, "DeepSeek-V3
+    /// Technical Report", 2024).
+    pub groups: Option<(usize, usize)>,
+}
+
+/// A function of a router's scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gating {
+    /// Softmax over all experts.
+    Softmax,
+    /// Softmax over the chosen experts.
+    SoftmaxOfChosen,
+    /// The logistic function of each score.
+    Sigmoid,
 }
 
 /// A norm with its weights.
@@ -98,7 +150,7 @@ pub(crate) struct RopeTable {
 
 /// What `attention` needs beside its tensors.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attention {
+pub(crate) struct Attention<'a> {
     /// H.
     pub heads: usize,
     /// Queries are multiplied by this first.
@@ -107,6 +159,11 @@ pub(crate) struct Attention {
     pub cap: Option<f32>,
     /// A query at position p sees positions p - window + 1 ..= p.
     pub window: Option<usize>,
+    /// A query sees positions up to its own; otherwise all that there are.
+    pub causal: bool,
+    /// (H) scores of a position that every query sees and that has no value (Xiao et al., "Efficient Streaming Language
+    /// Models with Attention Sinks", 2023, as learned by gpt-oss).
+    pub sinks: Option<&'a [f32]>,
     /// What the result is wanted in.
     pub precision: Precision,
 }

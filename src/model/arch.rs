@@ -3,7 +3,7 @@
 //! Names are those of `general.architecture`. What a file states in its keys or shows by the tensors it holds (biases,
 //! a tied output, fused matrices, frequency factors) is not repeated here.
 
-use crate::device::{Activation, NormKind};
+use crate::device::{Activation, Gating, NormKind};
 use crate::error::{Error, Result};
 
 /// One architecture.
@@ -19,10 +19,10 @@ pub(crate) struct Architecture {
     pub activation: Activation,
     /// The activation of one product gates another; otherwise there is but one.
     pub gated: bool,
-    /// Queries and keys are normed head by head before they are rotated.
-    pub head_norms: bool,
-    /// Both halves of a block are normed once more before they are added.
-    pub post_norms: bool,
+    /// Queries and keys are normed before they are rotated.
+    pub qk_norms: QkNorms,
+    /// What the norms of a block norm.
+    pub norms: Norms,
     /// Both halves of a block read the layer's input.
     pub parallel: bool,
     /// Embeddings are multiplied by sqrt(D).
@@ -30,7 +30,50 @@ pub(crate) struct Architecture {
     /// Layers that see only a window, where the file gives one: all but every n-th, by this n.
     pub global_every: Option<usize>,
     /// Layers with a window have a rotary base of their own and no scaling of positions.
-    pub local_rope: bool,
+    pub local_rope: LocalRope,
+    /// Every n-th layer does not rotate.
+    pub unrotated_every: Option<usize>,
+    /// Tokens see the whole text, later tokens too: an encoder, which gives hidden states and no logits.
+    pub encoder: bool,
+    /// Keys and values are made from one latent vector of each position, which is what is cached.
+    pub latent: bool,
+    /// What the scores of a router become, and whether weights are normalised, where the file does not say.
+    pub gating: Gating,
+    pub normalized_experts: bool,
+}
+
+/// How queries and keys are normed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QkNorms {
+    None,
+    /// Each head by itself.
+    Heads,
+    /// All heads as one row.
+    Rows,
+}
+
+/// Where a block norms, with f either half of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Norms {
+    /// x + f(norm(x))
+    Before,
+    /// x + norm(f(norm(x)))
+    BeforeAndAfter,
+    /// x + norm(f(x))
+    After,
+    /// norm(x + f(x))
+    OfSum,
+}
+
+/// The rotary base of layers with a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LocalRope {
+    /// The same as of the others, scaled as theirs.
+    Same,
+    /// The key `rope.freq_base_swa`, or 10000; not scaled.
+    Own,
+    /// The same, not scaled.
+    Unscaled,
 }
 
 /// How positions enter a model.
@@ -51,32 +94,68 @@ const LLAMA: Architecture = Architecture {
     positions: Positions::RotaryInterleaved,
     activation: Activation::Silu,
     gated: true,
-    head_norms: false,
-    post_norms: false,
+    qk_norms: QkNorms::None,
+    norms: Norms::Before,
     parallel: false,
     embedding_scaled: false,
     global_every: None,
-    local_rope: false,
+    local_rope: LocalRope::Same,
+    unrotated_every: None,
+    encoder: false,
+    latent: false,
+    gating: Gating::Softmax,
+    normalized_experts: true,
 };
 
 /// What the models with LayerNorm share.
 const LAYER_NORM: Architecture =
     Architecture { name: "", norm: NormKind::Layer, positions: Positions::RotaryHalves, ..LLAMA };
 
+/// What encoders share.
+const ENCODER: Architecture = Architecture { norms: Norms::OfSum, encoder: true, ..LAYER_NORM };
+
 /// Every architecture this library runs.
 pub(crate) static ARCHITECTURES: &[Architecture] = &[
-    // Touvron et al., "LLaMA", 2023; also Mistral, SmolLM and whatever else is exported under this name.
+    // Touvron et al., "LLaMA", 2023; also Mistral, Mixtral, SmolLM and whatever else is exported under this name.
     LLAMA,
     // "Qwen2 Technical Report", 2024.
     Architecture { name: "qwen2", positions: Positions::RotaryHalves, ..LLAMA },
     // "Qwen3 Technical Report", 2025.
-    Architecture { name: "qwen3", positions: Positions::RotaryHalves, head_norms: true, ..LLAMA },
+    Architecture { name: "qwen3", positions: Positions::RotaryHalves, qk_norms: QkNorms::Heads, ..LLAMA },
+    // "Qwen1.5-MoE: Matching 7B Model Performance with 1/3 Activated Parameters", 2024.
+    Architecture { name: "qwen2moe", positions: Positions::RotaryHalves, normalized_experts: false, ..LLAMA },
+    // "Qwen3 Technical Report", 2025.
+    Architecture { name: "qwen3moe", positions: Positions::RotaryHalves, qk_norms: QkNorms::Heads, ..LLAMA },
+    // "2 OLMo 2 Furious", 2024; "Olmo 3", 2025, which has windows.
+    Architecture {
+        name: "olmo2",
+        positions: Positions::RotaryHalves,
+        qk_norms: QkNorms::Rows,
+        norms: Norms::After,
+        global_every: Some(4),
+        local_rope: LocalRope::Unscaled,
+        ..LLAMA
+    },
+    // "SmolLM3: smol, multilingual, long-context reasoner", 2025.
+    Architecture { name: "smollm3", unrotated_every: Some(4), ..LLAMA },
+    // "gpt-oss-120b & gpt-oss-20b Model Card", 2025. Its sinks are tensors.
+    Architecture {
+        name: "gpt-oss",
+        positions: Positions::RotaryHalves,
+        activation: Activation::SiluClamped,
+        global_every: Some(2),
+        gating: Gating::SoftmaxOfChosen,
+        normalized_experts: false,
+        ..LLAMA
+    },
+    // "DeepSeek-V2", 2024, with latent attention; "DeepSeek-V3 Technical Report", 2024, whose routing is in keys.
+    Architecture { name: "deepseek2", latent: true, normalized_experts: false, ..LLAMA },
     // "Gemma 2: Improving Open Language Models at a Practical Size", 2024.
     Architecture {
         name: "gemma2",
         positions: Positions::RotaryHalves,
         activation: Activation::GeluTanh,
-        post_norms: true,
+        norms: Norms::BeforeAndAfter,
         embedding_scaled: true,
         global_every: Some(2),
         ..LLAMA
@@ -86,15 +165,15 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
         name: "gemma3",
         positions: Positions::RotaryHalves,
         activation: Activation::GeluTanh,
-        head_norms: true,
-        post_norms: true,
+        qk_norms: QkNorms::Heads,
+        norms: Norms::BeforeAndAfter,
         embedding_scaled: true,
         global_every: Some(6),
-        local_rope: true,
+        local_rope: LocalRope::Own,
         ..LLAMA
     },
-    // "Phi-3 Technical Report", 2024.
-    Architecture { name: "phi3", positions: Positions::RotaryHalves, ..LLAMA },
+    // "Phi-3 Technical Report", 2024. Where a window is given, all layers have it.
+    Architecture { name: "phi3", positions: Positions::RotaryHalves, global_every: Some(usize::MAX), ..LLAMA },
     // "Granite 3.0 Language Models", 2024. Its scales are keys.
     Architecture { name: "granite", ..LLAMA },
     // "Stable LM 2 1.6B Technical Report", 2024.
@@ -111,6 +190,16 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
     },
     // "The Falcon Series of Open Language Models", 2023.
     Architecture { name: "falcon", activation: Activation::GeluErf, gated: false, parallel: true, ..LAYER_NORM },
+    // Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2018.
+    Architecture {
+        name: "bert",
+        positions: Positions::Learned,
+        activation: Activation::GeluErf,
+        gated: false,
+        ..ENCODER
+    },
+    // Nussbaum et al., "Nomic Embed: Training a Reproducible Long Context Text Embedder", 2024.
+    Architecture { name: "nomic-bert", ..ENCODER },
 ];
 
 impl Architecture {

@@ -1,9 +1,10 @@
 //! GGUF keys -> [`Config`]: every number that the forward pass needs, checked once.
 
-use super::arch::{Architecture, Positions};
-use crate::device::NormKind;
+use super::arch::{Architecture, LocalRope, Positions};
+use crate::device::{Gating, NormKind, Routing};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
+use crate::numeric::wide;
 
 /// What a model is.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +20,10 @@ pub struct Config {
     pub head_count: usize,
     /// K.
     pub head_count_kv: usize,
-    /// E.
+    /// E, of queries and keys as they are cached.
     pub head_length: usize,
+    /// E, of values as they are cached.
+    pub value_length: usize,
     /// Positions the model was trained for.
     pub context_length: usize,
     /// V.
@@ -38,6 +41,10 @@ pub struct Config {
     pub(crate) logit_softcap: Option<f32>,
     /// Positions that a layer with a window sees, its own included.
     pub(crate) window: Option<usize>,
+    /// Which layers have the window, where the file says; otherwise the architecture does.
+    windowed: Windowed,
+    pub(crate) experts: Option<Experts>,
+    pub(crate) latent: Option<Latent>,
     pub(crate) rope: Rope,
 }
 
@@ -54,6 +61,47 @@ pub enum Pooling {
     Last,
 }
 
+/// Which layers have a window.
+#[derive(Debug, Clone, PartialEq)]
+enum Windowed {
+    /// All but every n-th; none without a number.
+    GlobalEvery(Option<usize>),
+    /// Those that are true.
+    Listed(Vec<bool>),
+}
+
+/// A mixture of experts in place of a feed-forward half.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Experts {
+    /// X.
+    pub count: usize,
+    /// F of each.
+    pub feed_forward_length: usize,
+    pub routing: Routing,
+}
+
+/// Attention through one latent vector of each position (DeepSeek-AI, "DeepSeek-V2", 2024). The cache holds one head,
+/// whose key is the rotated part and then the latent vector, and whose value is the latent vector.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Latent {
+    /// Elements of the latent vector.
+    pub rank: usize,
+    /// Elements of the vector that queries are made from, if they are made from one.
+    pub query_rank: Option<usize>,
+    /// Elements of a head's key that are not rotated.
+    pub plain: usize,
+    /// Elements of a head's value.
+    pub value: usize,
+}
+
+/// Which of a model's rotary tables a layer uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rotation {
+    None,
+    Local,
+    Global,
+}
+
 /// How positions are turned into angles.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rope {
@@ -68,6 +116,8 @@ pub(crate) struct Rope {
     pub original_context: usize,
     /// Cosines and sines are multiplied by this, where the file says so.
     pub attention_factor: Option<f64>,
+    /// Scores are multiplied by this.
+    pub score_factor: f64,
 }
 
 /// How rotary frequencies are stretched.
@@ -78,7 +128,9 @@ pub(crate) enum Scaling {
     Linear(f64),
     /// Low frequencies are, high ones are not, with a ramp between (Peng et al., "YaRN: Efficient Context Window
     /// Extension of Large Language Models", 2023).
-    Yarn { factor: f64, beta_fast: f64, beta_slow: f64 },
+    ///
+    /// `on_scores`: the factor 0.1 ln(factor) + 1 of cosines and sines is not taken there, but scores have one.
+    Yarn { factor: f64, beta_fast: f64, beta_slow: f64, on_scores: bool },
 }
 
 /// Reads `<architecture>.<name>` keys.
@@ -109,6 +161,26 @@ impl Keys<'_> {
             Ok(n) if (1..=most).contains(&n) => Ok(Some(n)),
             _ => Err(bad(&key, format!("{key} is {value}, but must be in 1..={most}")).with("found", value)),
         }
+    }
+
+    /// A count, where 0 means none.
+    fn count_or_zero(&self, name: &str) -> Result<Option<usize>> {
+        if self.gguf.u64(&self.key(name))? == Some(0) { Ok(None) } else { self.count(name, MANY) }
+    }
+
+    /// `Unsupported` naming the first key that would change results and that nothing here reads.
+    fn refuse_unsupported(&self) -> Result<()> {
+        let stated = |value| match value {
+            Value::Bool(flag) => flag,
+            value => value.as_f32() != Some(0.0) && value.as_integer() != Some(0),
+        };
+        for name in UNSUPPORTED_KEYS {
+            let key = self.key(name);
+            if self.gguf.get(&key).is_some_and(stated) {
+                return Err(Error::unsupported(format!("{key} is not supported")).with("key", key));
+            }
+        }
+        Ok(())
     }
 
     fn required(&self, name: &str, most: usize) -> Result<usize> {
@@ -154,6 +226,23 @@ impl Keys<'_> {
     }
 }
 
+/// Keys of other architectures' features, after the architecture's name: a file that states one, and not as 0 or false,
+/// describes another model than the one that would be run.
+const UNSUPPORTED_KEYS: [&str; 12] = [
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attention.relative_buckets_count",
+    "attention.temperature_length",
+    "attention.temperature_scale",
+    "attention.output_scale",
+    "attention.block_count",
+    "attention.shared_kv_layers",
+    "decoder_block_count",
+    "moe_every_n_layers",
+    "ssm.inner_size",
+    "wkv.head_size",
+];
+
 /// More of anything than a model of today has by orders of magnitude; products of two still fit 64 bits.
 const MANY: usize = 1 << 28;
 
@@ -163,6 +252,7 @@ impl Config {
         let name = architecture_name(gguf)?;
         let architecture = Architecture::find(name)?;
         let keys = Keys { gguf, prefix: name };
+        keys.refuse_unsupported()?;
         let layer_count = keys.required("block_count", MANY)?;
         let embedding_length = keys.required("embedding_length", MANY)?;
         let feed_forward_length = keys
@@ -188,6 +278,7 @@ impl Config {
         };
         if let Some(n) = keys.count("attention.value_length", MANY)?
             && n != head_length
+            && !architecture.latent
         {
             let key = keys.key("attention.value_length");
             let message = format!("{key} is {n}, but the keys have {head_length}; different lengths are not supported");
@@ -205,17 +296,25 @@ impl Config {
             }
             None => return Err(keys.missing(eps_key)),
         };
+        let rope = match architecture.positions {
+            Positions::Learned => Rope { dims: 0, ..rope(&keys, architecture, head_length)? },
+            Positions::RotaryInterleaved | Positions::RotaryHalves => rope(&keys, architecture, head_length)?,
+        };
+        let latent = if architecture.latent { Some(latent(&keys, head_length, rope.dims)?) } else { None };
         let window_key = keys.key("attention.sliding_window");
         let window = match gguf.u64(&window_key)? {
             None | Some(0) => None,
             Some(n) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
         };
         // The 27B sizes of Gemma scale by the width of a head as D / H, which is not their head length.
-        let scale_length =
-            if name == "gemma3" && layer_count == 62 { embedding_length / head_count } else { head_length };
+        let scale_length = match (name, layer_count, &latent) {
+            ("gemma2", 46, _) | ("gemma3", 62, _) => embedding_length / head_count,
+            (_, _, Some(latent)) => latent.plain + rope.dims,
+            _ => head_length,
+        };
         let attention_scale = match keys.positive_or_none("attention.scale")? {
             Some(scale) => scale,
-            None => (1.0 / (scale_length as f64).sqrt()) as f32,
+            None => (rope.score_factor / (scale_length as f64).sqrt()) as f32,
         };
         let embedding_scale = if architecture.embedding_scaled { (embedding_length as f32).sqrt() } else { 1.0 };
         Ok(Config {
@@ -224,8 +323,9 @@ impl Config {
             embedding_length,
             feed_forward_length,
             head_count,
-            head_count_kv,
-            head_length,
+            head_count_kv: if latent.is_some() { 1 } else { head_count_kv },
+            head_length: latent.as_ref().map_or(head_length, |latent| latent.rank + rope.dims),
+            value_length: latent.as_ref().map_or(head_length, |latent| latent.rank),
             context_length: keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX),
             vocab_size,
             pooling: pooling(&keys)?,
@@ -237,10 +337,10 @@ impl Config {
             attention_softcap: keys.positive_or_none("attn_logit_softcapping")?,
             logit_softcap: keys.positive_or_none("final_logit_softcapping")?,
             window,
-            rope: match architecture.positions {
-                Positions::Learned => Rope { dims: 0, ..rope(&keys, head_length)? },
-                Positions::RotaryInterleaved | Positions::RotaryHalves => rope(&keys, head_length)?,
-            },
+            windowed: windowed(&keys, architecture, layer_count)?,
+            experts: experts(&keys, architecture, feed_forward_length)?,
+            latent,
+            rope,
         })
     }
 
@@ -251,15 +351,20 @@ impl Config {
 
     /// The window of layer `l`.
     pub(crate) fn window(&self, l: usize) -> Option<usize> {
-        match self.architecture.global_every {
-            Some(n) if !(l + 1).is_multiple_of(n) => self.window,
-            _ => None,
-        }
+        let has_window = match &self.windowed {
+            Windowed::GlobalEvery(n) => n.is_some_and(|n| !(l + 1).is_multiple_of(n)),
+            Windowed::Listed(layers) => layers.get(l).copied().unwrap_or(false),
+        };
+        if has_window { self.window } else { None }
     }
 
-    /// True if layer `l` turns positions by the local base.
-    pub(crate) fn is_local(&self, l: usize) -> bool {
-        self.architecture.local_rope && self.window(l).is_some()
+    /// How layer `l` turns positions.
+    pub(crate) fn rotation(&self, l: usize) -> Rotation {
+        match self.architecture.unrotated_every {
+            Some(n) if (l + 1).is_multiple_of(n) => Rotation::None,
+            _ if self.architecture.local_rope != LocalRope::Same && self.window(l).is_some() => Rotation::Local,
+            _ => Rotation::Global,
+        }
     }
 }
 
@@ -280,7 +385,83 @@ fn pooling(keys: &Keys<'_>) -> Result<Option<Pooling>> {
     })
 }
 
-fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {
+fn windowed(keys: &Keys<'_>, architecture: &Architecture, layers: usize) -> Result<Windowed> {
+    let key = keys.key("attention.sliding_window_pattern");
+    match keys.gguf.get(&key) {
+        None => Ok(Windowed::GlobalEvery(architecture.global_every)),
+        Some(Value::Array(array)) => {
+            if array.len() != layers {
+                let found = array.len();
+                return Err(bad(&key, format!("{key} holds {found} values for {layers} layers")).with("found", found));
+            }
+            let flag = |value| match value {
+                Value::Bool(flag) => Some(flag),
+                value => value.as_integer().map(|n| n != 0),
+            };
+            let listed: Option<Vec<bool>> = array.iter().map(flag).collect();
+            listed
+                .map(Windowed::Listed)
+                .ok_or_else(|| bad(&key, format!("{key} must hold a truth value for each layer")))
+        }
+        // 0: all layers have the window.
+        Some(_) => Ok(Windowed::GlobalEvery(Some(
+            keys.count_or_zero("attention.sliding_window_pattern")?.unwrap_or(usize::MAX),
+        ))),
+    }
+}
+
+fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: usize) -> Result<Option<Experts>> {
+    let Some(count) = keys.count_or_zero("expert_count")? else { return Ok(None) };
+    let used = keys.required("expert_used_count", count)?;
+    let gating_key = keys.key("expert_gating_func");
+    let gating = match keys.gguf.u64(&gating_key)? {
+        None | Some(0) => architecture.gating,
+        Some(1) => Gating::Softmax,
+        Some(2) => Gating::Sigmoid,
+        Some(3) => Gating::SoftmaxOfChosen,
+        Some(other) => {
+            let message = format!("{gating_key} is {other}, which is not supported; 1, 2 and 3 are");
+            return Err(Error::unsupported(message).with("key", gating_key).with("found", other));
+        }
+    };
+    let groups = match keys.count_or_zero("expert_group_count")? {
+        None | Some(1) => None,
+        Some(n) => {
+            let used_groups = keys.required("expert_group_used_count", n)?;
+            if !count.is_multiple_of(n) || used > count / n * used_groups {
+                let key = keys.key("expert_group_count");
+                let message = format!("{key}: {used} of {count} experts from {used_groups} of {n} groups");
+                return Err(bad(&key, message).with("found", n));
+            }
+            Some((n, used_groups))
+        }
+    };
+    let normalized = keys.gguf.bool(&keys.key("expert_weights_norm"))?.unwrap_or(architecture.normalized_experts);
+    let scale = keys.positive_or_none("expert_weights_scale")?.unwrap_or(1.0);
+    Ok(Some(Experts {
+        count,
+        feed_forward_length: keys.count_or_zero("expert_feed_forward_length")?.unwrap_or(feed_forward_length),
+        routing: Routing { used, gating, normalized, scale, groups },
+    }))
+}
+
+/// Files state the lengths of a head twice: as they are computed (`*_mla`) and as they are cached. Older ones state the
+/// former under the names of the latter.
+fn latent(keys: &Keys<'_>, key_length: usize, rotated: usize) -> Result<Latent> {
+    let rank = keys.required("attention.kv_lora_rank", MANY)?;
+    let key = keys.count("attention.key_length_mla", MANY)?.unwrap_or(key_length);
+    let value = match keys.count("attention.value_length_mla", MANY)? {
+        Some(n) => n,
+        None => keys.required("attention.value_length", MANY)?,
+    };
+    let plain = key.checked_sub(rotated).filter(|plain| *plain > 0).ok_or_else(|| {
+        let key_name = keys.key("rope.dimension_count");
+        bad(&key_name, format!("{key_name} is {rotated}, of {key} elements of a key")).with("found", rotated)
+    })?;
+    Ok(Latent { rank, query_rank: keys.count_or_zero("attention.q_lora_rank")?, plain, value })
+}
+
+fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Result<Rope> {
     let dims = keys.count("rope.dimension_count", MANY)?.unwrap_or(head_length);
     if dims > head_length || !dims.is_multiple_of(2) {
         let key = keys.key("rope.dimension_count");
@@ -289,6 +470,7 @@ fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {
     }
     let scaling_key = keys.key("rope.scaling.type");
     let factor = f64::from(keys.positive_or_none("rope.scaling.factor")?.unwrap_or(1.0));
+    let score_slope = keys.positive_or_none("rope.scaling.yarn_log_multiplier")?.map(f64::from);
     let scaling = match keys.gguf.str(&scaling_key)? {
         // Files older than the key state a linear factor by `rope.scale_linear` alone; that of longrope is in tensors.
         None => Scaling::Linear(keys.positive_or_none("rope.scale_linear")?.map_or(1.0, f64::from)),
@@ -298,6 +480,7 @@ fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {
             factor,
             beta_fast: f64::from(keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)),
             beta_slow: f64::from(keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0)),
+            on_scores: score_slope.is_some(),
         },
         Some(other) => {
             let message =
@@ -306,11 +489,18 @@ fn rope(keys: &Keys<'_>, head_length: usize) -> Result<Rope> {
         }
     };
     let context = keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX);
+    let base = f64::from(keys.positive("rope.freq_base")?.unwrap_or(10_000.0));
+    let local_base = keys.positive("rope.freq_base_swa")?.map(f64::from);
+    let score_factor = match (scaling, score_slope) {
+        (Scaling::Yarn { factor, .. }, Some(slope)) => (slope * wide::ln(factor) + 1.0).powi(2),
+        _ => 1.0,
+    };
     Ok(Rope {
         dims,
-        base: f64::from(keys.positive("rope.freq_base")?.unwrap_or(10_000.0)),
-        local_base: f64::from(keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0)),
+        base,
+        local_base: local_base.unwrap_or(if architecture.local_rope == LocalRope::Own { 10_000.0 } else { base }),
         scaling,
+        score_factor,
         original_context: keys.count("rope.scaling.original_context_length", usize::MAX)?.unwrap_or(context),
         attention_factor: keys.positive_or_none("rope.scaling.attn_factor")?.map(f64::from),
     })

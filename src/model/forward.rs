@@ -2,34 +2,39 @@
 //!
 //! Products with quantised weights take their activations in 8 bits, but in 16 where an error stays: keys and values,
 //! which every later token reads, and the logits. These are few of a model's products (6 % in SmolLM2), and with them
-//! the distance from exact arithmetic is two thirds of what it is without.
+//! the distance from exact arithmetic is two thirds of what it is without. So does a router, whose choice is not gradual.
 
 use std::ops::Range;
 
 use super::adapters::{Adapters, Output};
+use super::arch::Norms;
 use super::config::Config;
-use super::weights::{Layer, NormWeights, Projection};
+use super::latent::LatentScratch;
+use super::mixture::MixtureScratch;
+use super::weights::{FeedForward, Layer, Mlp, NormWeights, Projection, QueriesKeysValues};
 use super::{Cancel, Model};
 use crate::cache::Contiguous;
 use crate::device::{Act, Attention, Buffer, Delta, Device, Norm, Precision, RopeTable, Weight};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The intermediate results of a pass, kept from call to call so that steady state allocates nothing large.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// (T, D): the residual stream.
-    x: Buffer,
+    pub(super) x: Buffer,
     /// (T, D): what the last feed-forward half adds to it.
-    delta: Buffer,
+    pub(super) delta: Buffer,
     /// (T, D): what the last attention half adds to it.
     attended: Buffer,
     /// Input of the next product.
     pub act: Act,
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
-    gate: Buffer,
-    up: Buffer,
+    pub(super) q: Buffer,
+    pub(super) k: Buffer,
+    pub(super) v: Buffer,
+    pub(super) gate: Buffer,
+    pub(super) up: Buffer,
+    pub(super) mixture: MixtureScratch,
+    pub(super) latent: LatentScratch,
     /// (rows asked, V)
     pub logits: Buffer,
     /// What is added to the products.
@@ -45,7 +50,7 @@ pub(crate) trait Observer: std::fmt::Debug + Send {
 }
 
 /// Shows the inputs of matrices to the observer, if there is one.
-fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, names: &[&str], act: &Act) {
+pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, names: &[&str], act: &Act) {
     if let Some(observer) = observer {
         observer.see(layer, names, (0, 1), act.width(), &act.values()[..act.rows() * act.width()]);
     }
@@ -57,27 +62,32 @@ impl Scratch {
         let (d, e) = (config.embedding_length, config.head_length);
         let (q, kv) = (config.head_count * e, config.head_count_kv * e);
         // `act` holds 4 bytes a value and 1.5 quantised; attention holds its sums once more.
-        let widest = config.feed_forward_length.max(q).max(d);
-        let row = 3 * d + 2 * q + 2 * kv + 2 * config.feed_forward_length + widest * 11 / 8;
+        let mut f = config.feed_forward_length;
+        if let Some(experts) = &config.experts {
+            // A row for each expert of a token: its input, both products and the result.
+            f = f.max(experts.routing.used.saturating_mul(2 * experts.feed_forward_length + 3 * d) / 2);
+        }
+        let widest = f.max(q).max(d);
+        let row = 3 * d + 2 * q + 2 * kv + 2 * f + widest * 11 / 8;
         tokens.saturating_mul(row).saturating_add(logit_rows.saturating_mul(config.vocab_size)).saturating_mul(4)
     }
 }
 
 impl Projection {
     /// The product with 8-bit activations.
-    fn to<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
+    pub(super) fn to<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
         Output { projection: self, fine: false, out }
     }
 
     /// The product with 16-bit activations.
-    fn fine<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
+    pub(super) fn fine<'a>(&'a self, out: &'a mut Buffer) -> Output<'a> {
         Output { projection: self, fine: true, out }
     }
 }
 
 /// What products with these weights take.
-fn precision<const N: usize>(weights: [&Weight; N], quantised: Precision) -> Precision {
-    if weights.iter().any(|weight| weight.takes_blocks()) { quantised } else { Precision::Float }
+pub(super) fn precision<'a>(weights: impl IntoIterator<Item = &'a Weight>, quantised: Precision) -> Precision {
+    if weights.into_iter().any(|weight| weight.takes_blocks()) { quantised } else { Precision::Float }
 }
 
 impl Model {
@@ -93,18 +103,23 @@ impl Model {
         scratch: &mut Scratch,
         cancel: &Cancel,
     ) -> Result<()> {
+        let Some(output) = &self.weights.output else {
+            let message = "the model is an encoder: it gives embeddings and no logits";
+            return Err(Error::failed_precondition(message).with("architecture", self.architecture()));
+        };
         let Range { start, end } = rows;
         self.hidden(device, tokens, rows, cache, scratch, cancel)?;
         if start == end {
             return Ok(());
         }
         let Scratch { act, logits, adapters, .. } = scratch;
-        adapters.linear(device, act, [self.weights.output.fine(logits)])?;
+        adapters.linear(device, act, [output.fine(logits)])?;
         device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
         Ok(())
     }
 
     /// As `forward`, but leaves the hidden states of the tokens `rows`, which the logits are made of, in `scratch.act`.
+    /// To an encoder the tokens must be the whole text.
     pub(crate) fn hidden(
         &self,
         device: &Device,
@@ -118,21 +133,24 @@ impl Model {
         let tables = self.frequencies.tables(cache.length(), tokens.len(), cache.capacity())?;
         let Scratch { x, adapters, .. } = scratch;
         adapters.embed(device, tokens, &weights.embedding, config.embedding_scale, x)?;
+        if let Some(token_type) = &weights.token_type {
+            device.add_row_to_each(token_type, x);
+        }
         if let Some(positions) = &weights.positions {
-            device.add_positions(positions, cache.length(), &mut scratch.x)?;
+            device.add_positions(positions, cache.length(), x)?;
         }
         let mut post = None;
         for (l, layer) in weights.layers.iter().enumerate() {
             cancel.check("the forward pass")?;
-            self.block(device, l, layer, post, tables.of(config.is_local(l)), cache, scratch)?;
+            self.block(device, l, layer, post, tables.of(config.rotation(l)), cache, scratch)?;
             post = layer.ffn_post_norm.as_ref();
         }
         if rows.is_empty() {
             return Ok(());
         }
         let Scratch { x, delta, act, .. } = scratch;
-        let taken = precision([&weights.output.weight], Precision::Sixteen);
-        device.add_norm(x, Some(self.delta(delta, post)), rows, self.norm(&weights.output_norm), act, taken)
+        let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
+        device.add_norm(x, Some(self.delta(delta, post)), rows, Some(self.norm(&weights.output_norm)), act, taken)
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result
@@ -149,52 +167,86 @@ impl Model {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
-        let Scratch { x, delta, attended, act, q, k, v, gate, up, adapters, observer, .. } = scratch;
-        let rows = 0..x.rows();
+        let Scratch { x, delta, attended, act, q, k, v, adapters, observer, latent: room, .. } = &mut *scratch;
         let before = (l > 0).then(|| self.delta(delta, post));
-        let taken = precision([&layer.q.weight, &layer.k.weight, &layer.v.weight], Precision::Sixteen);
-        device.add_norm(x, before, rows.clone(), self.norm(&layer.attn_norm), act, taken)?;
-        observe(observer, l, &["attn_q", "attn_k", "attn_v", "attn_qkv"], act);
-        adapters.linear(device, act, [layer.q.to(q), layer.k.fine(k), layer.v.fine(v)])?;
-        let head_norms = [&layer.q_norm, &layer.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
-        device.head_norm_rope((q, k), head_norms.into(), config.head_length, rope);
+        let taken = layer.queries_keys_values.precision();
+        self.add_norm(device, x, before, layer.attn_norm.as_ref(), act, taken)?;
+        match &layer.queries_keys_values {
+            QueriesKeysValues::Direct(direct) => {
+                observe(observer, l, &["attn_q", "attn_k", "attn_v", "attn_qkv"], act);
+                adapters.linear(device, act, [direct.q.to(q), direct.k.fine(k), direct.v.fine(v)])?;
+                let norms = [&direct.q_norm, &direct.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
+                device.head_norm_rope((q, k), norms.into(), config.head_length, rope);
+            }
+            QueriesKeysValues::Latent(latent) => {
+                self.latent_in(device, l, latent, rope, (act, q, k, v), room, adapters, observer)?;
+            }
+        }
         cache.append(device, l, k, v);
         let attention = Attention {
             heads: config.head_count,
             scale: config.attention_scale,
             cap: config.attention_softcap,
             window: config.window(l),
+            causal: !config.architecture.encoder,
+            sinks: layer.sinks.as_deref(),
             precision: precision([&layer.o.weight], Precision::Eight),
         };
         device.attention(q, cache.view(l), &attention, cache.length(), act)?;
+        if let QueriesKeysValues::Latent(latent) = &layer.queries_keys_values {
+            self.latent_out(device, latent, act, attention.precision, room)?;
+        }
         observe(observer, l, &["attn_output"], act);
         adapters.linear(device, act, [layer.o.to(attended)])?;
 
         let added = self.delta(attended, layer.attn_post_norm.as_ref());
-        let taken = precision([&layer.gate.as_ref().unwrap_or(&layer.up).weight, &layer.up.weight], Precision::Eight);
         // In a parallel block this norm reads what the first one read.
         let before = (!layer.parallel).then_some(added);
-        device.add_norm(x, before, rows, self.norm(&layer.ffn_norm), act, taken)?;
-        observe(observer, l, &["ffn_gate", "ffn_up"], act);
-        let taken = precision([&layer.down.weight], Precision::Eight);
-        match &layer.gate {
-            Some(projection) => {
-                adapters.linear(device, act, [projection.to(gate), layer.up.to(up)])?;
-                device.glu(config.architecture.activation, gate, Some(up), act, taken)?;
-            }
-            None => {
-                adapters.linear(device, act, [layer.up.to(up)])?;
-                device.glu(config.architecture.activation, up, None, act, taken)?;
-            }
-        }
+        self.add_norm(device, x, before, layer.ffn_norm.as_ref(), act, layer.feed_forward.precision())?;
         if layer.parallel {
             device.add(x, added);
         }
-        observe(observer, l, &["ffn_down"], act);
-        adapters.linear(device, act, [layer.down.to(delta)])
+        match &layer.feed_forward {
+            FeedForward::Dense(mlp) => self.mlp(device, l, mlp, scratch),
+            FeedForward::Experts(experts) => self.mixture(device, l, experts, scratch),
+        }
     }
 
-    fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
+    /// x += delta and act = norm(x), which also becomes x where sums are normed.
+    fn add_norm(
+        &self,
+        device: &Device,
+        x: &mut Buffer,
+        delta: Option<Delta<'_>>,
+        norm: Option<&NormWeights>,
+        act: &mut Act,
+        taken: Precision,
+    ) -> Result<()> {
+        device.add_norm(x, delta, 0..x.rows(), norm.map(|norm| self.norm(norm)), act, taken)?;
+        if self.config.architecture.norms == Norms::OfSum { device.replace(act, x) } else { Ok(()) }
+    }
+
+    /// delta = the network of act.
+    pub(super) fn mlp(&self, device: &Device, l: usize, mlp: &Mlp, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { delta, act, gate, up, adapters, observer, .. } = scratch;
+        let Mlp { names, gate: gate_projection, up: up_projection, down } = mlp;
+        observe(observer, l, &names[..2], act);
+        let (activation, taken) = (self.config.architecture.activation, precision([&down.weight], Precision::Eight));
+        match gate_projection {
+            Some(projection) => {
+                adapters.linear(device, act, [projection.to(gate), up_projection.to(up)])?;
+                device.glu(activation, gate, Some(up), act, taken)?;
+            }
+            None => {
+                adapters.linear(device, act, [up_projection.to(up)])?;
+                device.glu(activation, up, None, act, taken)?;
+            }
+        }
+        observe(observer, l, &names[2..], act);
+        adapters.linear(device, act, [down.to(delta)])
+    }
+
+    pub(super) fn norm<'a>(&self, weights: &'a NormWeights) -> Norm<'a> {
         let kind = self.config.architecture.norm;
         Norm { kind, weight: &weights.weight, bias: weights.bias.as_deref(), eps: self.config.norm_eps }
     }

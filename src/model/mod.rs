@@ -4,7 +4,9 @@ mod adapters;
 mod arch;
 mod config;
 mod forward;
+mod latent;
 mod lora;
+mod mixture;
 mod plan;
 mod rope;
 mod weights;
@@ -114,6 +116,11 @@ impl Model {
         self.config.architecture.name
     }
 
+    /// True if it gives embeddings of whole texts and no logits.
+    pub fn is_encoder(&self) -> bool {
+        self.config.architecture.encoder
+    }
+
     /// `general.name`, or nothing.
     pub fn name(&self) -> &str {
         &self.name
@@ -156,6 +163,12 @@ impl Config {
 
     /// The shape of a layer's cache, without its capacity.
     pub(crate) fn kv_shape(&self, kv_type: KvType) -> KvShape {
-        KvShape { heads: self.head_count_kv, width: self.head_length, tiles: 0, kv_type }
+        KvShape {
+            heads: self.head_count_kv,
+            width: self.head_length,
+            value_width: self.value_length,
+            tiles: 0,
+            kv_type,
+        }
     }
 }

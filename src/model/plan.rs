@@ -1,19 +1,23 @@
 //! Where a model's tensors go in memory, and their packing.
 
+use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::weights::Projection;
 use crate::cancel::Cancel;
-use crate::device::{Arena, PANEL_ROWS, Shape, Threads, Weight};
-use crate::error::{Error, Result};
+use crate::device::{Arena, Matrix, PANEL_ROWS, Shape, Threads, Weight};
+use crate::error::{Error, Result, try_vec};
 use crate::gguf::{Gguf, TensorInfo};
+use crate::quant::Format;
 
 /// A matrix in the order of the arena: rows of a tensor of the file.
 struct Placement<'a> {
     tensor: &'a TensorInfo,
     first_row: usize,
     shape: Shape,
+    /// The matrix is the transpose of that many rows, as F32.
+    transposed: bool,
 }
 
 /// What a projection is in its file: rows of a tensor.
@@ -36,12 +40,15 @@ pub(crate) struct Plan<'a> {
     slots: Vec<Slot>,
     bytes: usize,
     parameters: u64,
+    /// The names of the tensors that were laid out.
+    taken: HashSet<&'a str>,
 }
 
 impl<'a> Plan<'a> {
     /// An empty plan.
     pub(crate) fn new(gguf: &'a Gguf) -> Self {
-        Plan { gguf, arena: Arc::default(), matrices: Vec::new(), slots: Vec::new(), bytes: 0, parameters: 0 }
+        let (arena, matrices, slots) = (Arc::default(), Vec::new(), Vec::new());
+        Plan { gguf, arena, matrices, slots, bytes: 0, parameters: 0, taken: HashSet::new() }
     }
 
     /// Bytes of the packed weights.
@@ -73,8 +80,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Counts the tensor's parameters and checks its shape: (rows, columns), or (columns) with `rows` 1.
-    fn check(&mut self, tensor: &TensorInfo, rows: usize, columns: usize) -> Result<()> {
-        self.parameters += tensor.elements() as u64;
+    fn check(&mut self, tensor: &'a TensorInfo, rows: usize, columns: usize) -> Result<()> {
+        if self.taken.insert(&tensor.name) {
+            self.parameters += tensor.elements() as u64;
+        }
         if tensor.row_len() == columns && tensor.rows() == rows {
             return Ok(());
         }
@@ -95,23 +104,126 @@ impl<'a> Plan<'a> {
     /// The matrices of a tensor that holds several, one below the other; `rows` are those of each.
     fn matrices<const N: usize>(&mut self, name: &str, rows: [usize; N], columns: usize) -> Result<[Weight; N]> {
         let tensor = self.find(name)?;
-        let too_large = || {
-            let message = format!("the tensor {name} is too large for this machine's addresses");
-            Error::out_of_memory(message).with("tensor", name)
-        };
-        let total = rows.iter().try_fold(0usize, |sum, n| sum.checked_add(*n)).ok_or_else(too_large)?;
+        let total = rows.iter().try_fold(0usize, |sum, n| sum.checked_add(*n)).ok_or_else(|| too_large(name))?;
         self.check(tensor, total, columns)?;
         let format = tensor.format()?;
         let mut first_row = 0;
         let mut weights = Vec::with_capacity(N);
         for rows in rows {
-            let shape = Shape { format, rows, columns };
-            weights.push(Weight::new(shape, Arc::clone(&self.arena), self.bytes));
-            self.matrices.push(Placement { tensor, first_row, shape });
-            self.bytes = shape.packed_bytes().and_then(|n| self.bytes.checked_add(n)).ok_or_else(too_large)?;
+            weights.push(self.place(tensor, first_row, Shape { format, rows, columns }, false)?);
             first_row += rows;
         }
         weights.try_into().map_err(|_| Error::internal("a matrix was lost"))
+    }
+
+    /// A place for the matrix.
+    fn place(&mut self, tensor: &'a TensorInfo, first_row: usize, shape: Shape, transposed: bool) -> Result<Weight> {
+        let weight = Weight::new(shape, Arc::clone(&self.arena), self.bytes);
+        self.matrices.push(Placement { tensor, first_row, shape, transposed });
+        let bytes = shape.packed_bytes().and_then(|n| self.bytes.checked_add(n));
+        self.bytes = bytes.ok_or_else(|| too_large(&tensor.name))?;
+        Ok(weight)
+    }
+
+    /// `<name>.weight` (count, rows, columns) and, if there is one, `<name>.bias` (count, rows): `count` times the
+    /// matrices of `rows` that lie one below the other.
+    pub(crate) fn stacked<const N: usize>(
+        &mut self,
+        name: &str,
+        count: usize,
+        rows: [usize; N],
+        columns: usize,
+    ) -> Result<[Vec<Matrix>; N]> {
+        let tensor_name = format!("{name}.weight");
+        let tensor = self.find(&tensor_name)?;
+        let each: usize = rows.iter().try_fold(0usize, |sum, n| sum.checked_add(*n)).ok_or_else(|| too_large(name))?;
+        let total = each.checked_mul(count).ok_or_else(|| too_large(name))?;
+        self.check(tensor, total, columns)?;
+        if tensor.dims.get(1).is_some_and(|n| *n != each as u64) {
+            let message = format!(
+                "the tensor {tensor_name} has the shape {}, but must have {columns} x {each} x {count}",
+                tensor.dims
+            );
+            return Err(Error::corrupt_file(message).with("tensor", tensor_name).with("found", tensor.dims));
+        }
+        let bias_name = format!("{name}.bias");
+        let bias = match self.gguf.tensor(&bias_name) {
+            Some(tensor) => {
+                self.check(tensor, count, each)?;
+                Some(self.gguf.decode(tensor)?)
+            }
+            None => None,
+        };
+        let format = tensor.format()?;
+        let mut all: [Vec<Matrix>; N] = std::array::from_fn(|_| Vec::new());
+        let mut first_row = 0;
+        for _ in 0..count {
+            for (matrices, &rows) in all.iter_mut().zip(&rows) {
+                let weight = self.place(tensor, first_row, Shape { format, rows, columns }, false)?;
+                let bias = bias.as_ref().map(|bias| bias[first_row..first_row + rows].to_vec());
+                matrices.push(Matrix { weight, bias });
+                first_row += rows;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The tensor `name`, (count, rows, columns), as `count` transposed matrices (columns, rows) of F32 of the first
+    /// `first` rows of each, and `count` matrices of the others.
+    pub(crate) fn halves_of_heads(
+        &mut self,
+        name: &str,
+        count: usize,
+        (first, second): (usize, usize),
+        columns: usize,
+    ) -> Result<[Vec<Matrix>; 2]> {
+        let tensor = self.find(name)?;
+        let each = first.checked_add(second).ok_or_else(|| too_large(name))?;
+        self.check(tensor, each.checked_mul(count).ok_or_else(|| too_large(name))?, columns)?;
+        let (mut transposed, mut others) = (Vec::new(), Vec::new());
+        let format = tensor.format()?;
+        for i in 0..count {
+            let shape = Shape { format: Format::F32, rows: columns, columns: first };
+            let weight = self.place(tensor, i * each, shape, true)?;
+            transposed.push(Matrix { weight, bias: None });
+            let shape = Shape { format, rows: second, columns };
+            let weight = self.place(tensor, i * each + first, shape, false)?;
+            others.push(Matrix { weight, bias: None });
+        }
+        Ok([transposed, others])
+    }
+
+    /// The first row of a matrix with rows of `columns`, if the file has it.
+    pub(crate) fn first_row_if_there(&mut self, name: &str, columns: usize) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        self.check(tensor, tensor.rows(), columns)?;
+        let mut values = self.gguf.decode(tensor)?;
+        values.truncate(columns);
+        Ok(Some(values))
+    }
+
+    /// The rows of a tensor.
+    pub(crate) fn rows(&self, name: &str) -> Result<usize> {
+        self.find(name).map(TensorInfo::rows)
+    }
+
+    /// `Unsupported` naming the first tensor of the file that nothing asked for: a model that has it computes something
+    /// else than what would be run.
+    pub(crate) fn refuse_others(&self, layers: usize) -> Result<()> {
+        let of_layer = |name: &str| -> Option<usize> { name.strip_prefix("blk.")?.split('.').next()?.parse().ok() };
+        let strange = |name: &str| {
+            // Layers beyond the last predict further tokens; frequencies were once stored in every layer.
+            !self.taken.contains(name)
+                && of_layer(name).is_none_or(|l| l < layers)
+                && !["rope_freqs", "rot_embd", "rope_factors", "rope.freqs"].iter().any(|part| name.contains(part))
+        };
+        match self.gguf.tensors().iter().find(|tensor| strange(&tensor.name)) {
+            None => Ok(()),
+            Some(tensor) => {
+                let message = format!("the tensor {} is none of the architecture's", tensor.name);
+                Err(Error::unsupported(message).with("tensor", &tensor.name).with("path", self.gguf.name()))
+            }
+        }
     }
 
     /// `<name>.weight` (rows, columns) and, if there is one, `<name>.bias` (rows).
@@ -208,19 +320,27 @@ impl<'a> Plan<'a> {
             if whole == 0 {
                 continue;
             }
+            // A transpose reads all of its rows for any of its own.
             let panels = (STRIPE / (PANEL_ROWS * shape.row_bytes()).max(1)).max(1);
+            let panels = if placement.transposed { shape.panels() } else { panels };
             for (i, out) in own[..whole].chunks_mut(panels * shape.panel_bytes()).enumerate() {
                 all.push(Stripe {
                     tensor: placement.tensor,
                     shape,
                     first_row: i * panels * PANEL_ROWS,
                     offset_rows: placement.first_row,
+                    transposed: placement.transposed,
                     out,
                 });
             }
         }
         all
     }
+}
+
+fn too_large(name: &str) -> Error {
+    let message = format!("the tensor {name} is too large for this machine's addresses");
+    Error::out_of_memory(message).with("tensor", name)
 }
 
 /// Bytes of the file that a thread packs at a time.
@@ -235,6 +355,7 @@ struct Stripe<'m> {
     /// Of the matrix, and of the matrix in the tensor.
     first_row: usize,
     offset_rows: usize,
+    transposed: bool,
     out: &'m mut [u8],
 }
 
@@ -254,6 +375,9 @@ impl Stripe<'_> {
     }
 
     fn pack(self, gguf: &Gguf) -> Result<()> {
+        if self.transposed {
+            return self.pack_transposed(gguf);
+        }
         BYTES.with_borrow_mut(|bytes| {
             let n = self.file_bytes();
             bytes.clear();
@@ -268,5 +392,24 @@ impl Stripe<'_> {
             }
             Ok(())
         })
+    }
+
+    fn pack_transposed(self, gguf: &Gguf) -> Result<()> {
+        let (rows, columns) = (self.shape.columns, self.shape.rows);
+        let numbers = || try_vec(rows * columns, 0.0f32, "a transposed matrix");
+        let (mut values, mut transpose) = (numbers()?, numbers()?);
+        let format = self.tensor.format()?;
+        let row_bytes = columns / format.block_len() * format.block_bytes();
+        let mut bytes = try_vec(rows * row_bytes, 0, "a transposed matrix")?;
+        gguf.read(self.tensor, (self.offset_rows * row_bytes) as u64, &mut bytes)?;
+        format.decode(&bytes, &mut values)?;
+        for (i, row) in values.chunks_exact(columns).enumerate() {
+            row.iter().zip(transpose[i..].iter_mut().step_by(rows)).for_each(|(x, out)| *out = *x);
+        }
+        let rows = bytemuck::cast_slice::<f32, u8>(&transpose).chunks(PANEL_ROWS * self.shape.row_bytes());
+        for (rows, panel) in rows.zip(self.out.chunks_exact_mut(self.shape.panel_bytes())) {
+            self.shape.pack(rows, panel);
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Rotary frequencies and the tables of a call.
 
+use super::arch::LocalRope;
 use super::arch::Positions;
-use super::config::{Config, Rope, Scaling};
+use super::config::{Config, Rope, Rotation, Scaling};
 use crate::device::RopeTable;
 use crate::error::Result;
 use crate::numeric::wide;
@@ -48,7 +49,7 @@ fn scaled(rope: &Rope) -> Table {
             angles.iter_mut().for_each(|angle| *angle /= factor);
             1.0
         }
-        Scaling::Yarn { factor, beta_fast, beta_slow } => {
+        Scaling::Yarn { factor, beta_fast, beta_slow, on_scores } => {
             // The pair that turns `turns` times within the original context.
             let (n, context) = (rope.dims as f64, rope.original_context as f64);
             let pair =
@@ -59,7 +60,7 @@ fn scaled(rope: &Rope) -> Table {
                 let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 *angle = *angle / factor * ramp + *angle * (1.0 - ramp);
             }
-            0.1 * wide::ln(factor) + 1.0
+            if on_scores { 1.0 } else { 0.1 * wide::ln(factor) + 1.0 }
         }
     };
     Table { angles, factor: rope.attention_factor.unwrap_or(1.0) * factor }
@@ -98,7 +99,7 @@ impl Frequencies {
             short,
             long,
             original_context: rope.original_context,
-            local: config.architecture.local_rope.then_some(local),
+            local: (config.architecture.local_rope != LocalRope::Same).then_some(local),
         }
     }
 
@@ -123,21 +124,24 @@ impl Frequencies {
             Some(long) if context > self.original_context => long,
             _ => &self.short,
         };
-        Ok(Tables { global: table(global)?, local: self.local.as_ref().map(table).transpose()? })
+        let none = RopeTable { interleaved: self.interleaved, pairs: 0, cos: Vec::new(), sin: Vec::new() };
+        Ok(Tables { none, global: table(global)?, local: self.local.as_ref().map(table).transpose()? })
     }
 }
 
 /// The angles of one call.
 pub(crate) struct Tables {
+    none: RopeTable,
     global: RopeTable,
     local: Option<RopeTable>,
 }
 
 impl Tables {
     /// The table of a layer.
-    pub(crate) fn of(&self, local: bool) -> &RopeTable {
-        match &self.local {
-            Some(table) if local => table,
+    pub(crate) fn of(&self, rotation: Rotation) -> &RopeTable {
+        match (rotation, &self.local) {
+            (Rotation::None, _) => &self.none,
+            (Rotation::Local, Some(table)) => table,
             _ => &self.global,
         }
     }

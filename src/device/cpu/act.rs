@@ -9,7 +9,8 @@
 //! integers twice, and its weights' codes once.
 //!
 //! Columns (tokens) are grouped in tiles; within a tile the words of a block lie column beside column, so that a
-//! kernel broadcasts them from one stretch of memory: `[block][word][column]`, words 0..8 the q (four k values each),
+//! kernel broadcasts them from one stretch of memory (no tile spans two groups of rows, where these meet different
+//! matrices): `[block][word][column]`, words 0..8 the q (four k values each),
 //! then sum of q, sum of the second half, d, d * sum; then the same of 256 q + r with the r in place of the q.
 
 use crate::error::{Result, try_vec};
@@ -60,7 +61,8 @@ impl Precision {
 /// (T,n) activations.
 #[derive(Debug, Default)]
 pub(crate) struct Act {
-    rows: usize,
+    /// Where each group of rows begins, and the number of rows.
+    starts: Vec<usize>,
     width: usize,
     widest: usize,
     precision: Precision,
@@ -81,7 +83,32 @@ pub(super) struct ActTile<'a> {
 impl Act {
     /// Makes room for (rows, width) values in up to `precision`. Tiles hold at most `widest` columns.
     pub(super) fn reset(&mut self, rows: usize, width: usize, precision: Precision, widest: usize) -> Result<()> {
-        (self.rows, self.width, self.widest, self.precision) = (rows, width, widest, precision);
+        self.reset_groups([rows], width, precision, widest)
+    }
+
+    /// As `reset`, for groups of so many rows each.
+    pub(super) fn reset_groups(
+        &mut self,
+        groups: impl IntoIterator<Item = usize>,
+        width: usize,
+        precision: Precision,
+        widest: usize,
+    ) -> Result<()> {
+        self.starts.clear();
+        let mut rows = 0;
+        for n in groups {
+            self.starts.push(rows);
+            rows += n;
+        }
+        self.starts.push(rows);
+        self.widest = widest;
+        self.refit(width, precision)
+    }
+
+    /// Makes the rows that there are `width` wide.
+    pub(super) fn refit(&mut self, width: usize, precision: Precision) -> Result<()> {
+        (self.width, self.precision) = (width, precision);
+        let rows = self.rows();
         grow(&mut self.values, rows * width, 0.0)?;
         let words = rows * self.column_words();
         grow(&mut self.blocks, words, 0)
@@ -99,7 +126,12 @@ impl Act {
 
     /// T.
     pub(crate) fn rows(&self) -> usize {
-        self.rows
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// The groups of rows.
+    pub(crate) fn groups(&self) -> usize {
+        self.starts.len().saturating_sub(1)
     }
 
     /// n.
@@ -123,17 +155,20 @@ impl Act {
         &self.blocks[start * column..(start + width) * column]
     }
 
-    /// The tiles in order.
-    pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        tiles(self.rows, self.widest)
+    /// The tiles of a group in order.
+    pub(super) fn tiles(&self, group: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (start, end) = (self.starts[group], self.starts[group + 1]);
+        tiles(end - start, self.widest).map(move |(first, width)| (start + first, width))
     }
 
     /// The tiles in order, to be filled, each by its own job.
     pub(super) fn tiles_mut(&mut self) -> Vec<ActTile<'_>> {
         let (column, precision) = (self.column_words(), self.precision);
         let (mut values, mut blocks) = (&mut self.values[..], &mut self.blocks[..]);
-        let mut all = Vec::with_capacity(self.rows.div_ceil(self.widest) + WIDTHS.len());
-        for (start, width) in tiles(self.rows, self.widest) {
+        let mut all = Vec::new();
+        let (groups, widest) = (self.starts.array_windows::<2>(), self.widest);
+        let in_order = groups.flat_map(|[start, end]| tiles(end - start, widest).map(move |(t, n)| (start + t, n)));
+        for (start, width) in in_order {
             let (own_values, other_values) = values.split_at_mut(width * self.width);
             let (own_blocks, other_blocks) = blocks.split_at_mut(width * column);
             (values, blocks) = (other_values, other_blocks);

@@ -79,6 +79,16 @@ impl Partial {
         &mut self.o[r * self.stride..(r + 1) * self.stride]
     }
 
+    /// What row r's o is multiplied by in the end: 1 / l. With a sink, M' = max(m, sink), a = exp(m - M'):
+    /// a / fma(l, a, exp(sink - M')).
+    fn factor(&self, r: usize, sink: Option<f32>) -> f32 {
+        use crate::numeric::{Real, exp, fma};
+        let Some(sink) = sink else { return 1.0 / self.l[r] };
+        let m = Real::max(self.m[r], sink);
+        let a = exp(self.m[r] - m);
+        a / fma(self.l[r], a, exp(sink - m))
+    }
+
     /// Merges row r's m and l with those of `from`, and gives the factors for both o. `None` if there is nothing to
     /// merge: `from` has no live position, or is the first that has.
     #[inline(always)]
@@ -111,7 +121,7 @@ struct Unit {
 impl Device {
     /// Stores k and v, (T, K * E), as positions `position`.. of a layer.
     pub(crate) fn kv_append(&self, shape: KvShape, layer: &mut [u8], position: usize, k: &Buffer, v: &Buffer) {
-        let row = shape.heads * shape.width;
+        let (k_row, v_row) = (shape.heads * shape.width, shape.heads * shape.value_width);
         let mut parts = Vec::new();
         let mut t = 0;
         for (i, tile) in layer.chunks_exact_mut(shape.tile_bytes()).enumerate().skip(position / TILE) {
@@ -120,22 +130,23 @@ impl Device {
             }
             let lane = position + t - i * TILE;
             let count = (TILE - lane).min(k.rows() - t);
-            parts.push((tile, lane, t * row..(t + count) * row));
+            parts.push((tile, lane, t..t + count));
             t += count;
         }
         debug_assert_eq!(t, k.rows(), "the cache has room");
         self.threads.each(parts, |(tile, lane, own)| {
-            append(shape, tile, lane, &k.data()[own.clone()], &v.data()[own]);
+            let (k, v) = (&k.data()[own.start * k_row..own.end * k_row], &v.data()[own.start * v_row..own.end * v_row]);
+            append(shape, tile, lane, k, v);
         });
     }
 
     /// out = softmax(q k^T * scale) v for the queries at positions `start`.., each over the positions up to its own
-    /// within the window. q is (T, H * E), out (T, H * E).
+    /// within the window. q is (T, H * E), out (T, H * E), with the E of keys and of values.
     pub(crate) fn attention(
         &self,
         q: &Buffer,
         kv: KvView<'_>,
-        op: &Attention,
+        op: &Attention<'_>,
         start: usize,
         out: &mut Act,
     ) -> Result<()> {
@@ -143,10 +154,11 @@ impl Device {
         let rows = t * group;
         let tiles = rows.div_ceil(ROWS);
         let low = |position: usize| op.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let high = |position: usize| if op.causal { position + 1 } else { start + t };
         let segments = |first_row: usize| {
             let last_row = rows.min(first_row + ROWS) - 1;
             let (first, last) = (start + first_row / group, start + last_row / group);
-            low(first) / SEGMENT..last / SEGMENT + 1
+            low(first) / SEGMENT..(high(last) - 1) / SEGMENT + 1
         };
         // Few rows: a unit a segment, so that every thread has some; else a unit a tile.
         let split = kv.shape.heads * tiles < 4 * self.threads.count();
@@ -177,7 +189,7 @@ impl Device {
                 for (out, x) in scaled[r..].iter_mut().step_by(stride).zip(query) {
                     *out = x * op.scale;
                 }
-                (live_low[r], live_high[r]) = (low(start + token), start + token + 1);
+                (live_low[r], live_high[r]) = (low(start + token), high(start + token));
             }
             let (head, q, cap) = (unit.head, &scaled[..], op.cap);
             let tile = Tile { kv, head, rows: n, q, stride, low: live_low, high: live_high, cap };
@@ -197,6 +209,7 @@ impl Device {
                 _ => whole.push(unit),
             }
         }
+        let e = kv.shape.value_width;
         out.reset(t, op.heads * e, op.precision, self.kernels.widest)?;
         self.each_tile(out, |tile| {
             let width = tile.values.len() / tile.width;
@@ -204,9 +217,9 @@ impl Device {
                 for (head, out) in row.chunks_exact_mut(e).enumerate() {
                     let index = token * group + head % group;
                     let partial = &whole[head / group * tiles + index / ROWS].partial;
-                    let inverse = 1.0 / partial.l[index % ROWS];
+                    let factor = partial.factor(index % ROWS, op.sinks.map(|sinks| sinks[head]));
                     for (out, o) in out.iter_mut().zip(partial.o(index % ROWS)) {
-                        *out = o * inverse;
+                        *out = o * factor;
                     }
                 }
             }

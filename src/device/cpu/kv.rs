@@ -34,8 +34,10 @@ impl KvType {
 pub(crate) struct KvShape {
     /// K.
     pub heads: usize,
-    /// E.
+    /// E of the keys.
     pub width: usize,
+    /// E of the values.
+    pub value_width: usize,
     /// Tiles: capacity in positions / 16.
     pub tiles: usize,
     /// Number type.
@@ -45,7 +47,7 @@ pub(crate) struct KvShape {
 impl KvShape {
     /// Elements between the values of two positions.
     pub(super) fn value_stride(self) -> usize {
-        self.width.next_multiple_of(16)
+        self.value_width.next_multiple_of(16)
     }
 
     /// Elements of a head in a tile: keys, then values.
@@ -118,7 +120,8 @@ impl<'a> KvView<'a> {
     }
 }
 
-/// Writes the keys and values of consecutive positions of one tile, the first at `lane`. k and v are (T, K * E).
+/// Writes the keys and values of consecutive positions of one tile, the first at `lane`. k and v are (T, K * E), each
+/// with its own E.
 pub(super) fn append(shape: KvShape, tile: &mut [u8], lane: usize, k: &[f32], v: &[f32]) {
     match shape.kv_type {
         KvType::F16 => append_as(shape, bytemuck::cast_slice_mut::<u8, u16>(tile), lane, k, v, round_to_f16),
@@ -136,13 +139,13 @@ fn append_as<X: Copy + Default>(
     v: &[f32],
     convert: impl Fn(&mut [X], &[f32]),
 ) {
-    let (e, stride) = (shape.width, shape.value_stride());
+    let (e, ve, stride) = (shape.width, shape.value_width, shape.value_stride());
     // Keys are converted a part at a time and then spread over the columns.
     let mut part = [X::default(); 64];
-    let rows = k.chunks_exact(shape.heads * e).zip(v.chunks_exact(shape.heads * e));
+    let rows = k.chunks_exact(shape.heads * e).zip(v.chunks_exact(shape.heads * ve));
     for (lane, (k, v)) in (lane..).zip(rows) {
         let heads = tile.chunks_exact_mut(shape.head_elements());
-        for ((tile, k), v) in heads.zip(k.chunks_exact(e)).zip(v.chunks_exact(e)) {
+        for ((tile, k), v) in heads.zip(k.chunks_exact(e)).zip(v.chunks_exact(ve)) {
             let (keys, values) = tile.split_at_mut(TILE * e);
             for (keys, k) in keys.chunks_mut(TILE * part.len()).zip(k.chunks(part.len())) {
                 let part = &mut part[..k.len()];
@@ -151,7 +154,7 @@ fn append_as<X: Copy + Default>(
                     column[lane] = x;
                 }
             }
-            convert(&mut values[lane * stride..lane * stride + e], v);
+            convert(&mut values[lane * stride..lane * stride + ve], v);
         }
     }
 }

@@ -13,12 +13,19 @@ pub(super) struct Job<'a> {
     pub bias: Option<&'a [f32]>,
     pub panels: Range<usize>,
     pub act: &'a Act,
+    /// The rows of act that the matrix is for.
+    pub group: usize,
     /// Take the activations in 16 bits.
     pub fine: bool,
     out: &'a Columns<'a>,
 }
 
 impl Job<'_> {
+    /// The tiles of the columns: (first, width).
+    pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        self.act.tiles(self.group)
+    }
+
     /// Stores the rows of panel `p` for the columns (tokens) from `start` on, the bias added.
     #[allow(unsafe_code)]
     #[inline(always)]
@@ -34,7 +41,7 @@ impl Job<'_> {
                 }
             }
             // SAFETY: panel `p` is one of this job's, as checked above; other jobs of the matrix have other panels, and
-            // those of other matrices other outputs.
+            // those of other matrices other outputs or, for other groups, other columns.
             unsafe { self.out.write(start + c, first, &values[..rows]) };
         }
     }
@@ -48,6 +55,23 @@ pub(crate) struct Product<'a> {
     pub bias: Option<&'a [f32]>,
     /// Take the activations in 16 bits, which `act` must have, instead of 8. Nothing to float weights.
     pub fine: bool,
+    /// (T, n) result; resized.
+    pub out: &'a mut Buffer,
+}
+
+/// One of several matrices that a tensor holds, with its bias: an expert's, or a head's.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    /// (n, D)
+    pub weight: Weight,
+    /// (n)
+    pub bias: Option<Vec<f32>>,
+}
+
+/// As [`Product`], in 8 bits, with a matrix of its own for each group of rows of act.
+pub(crate) struct GroupProduct<'a> {
+    /// One for each group, all of the same n.
+    pub matrices: &'a [Matrix],
     /// (T, n) result; resized.
     pub out: &'a mut Buffer,
 }
@@ -78,7 +102,40 @@ impl Device {
             let panels = weight.shape().panels();
             for start in (0..panels).step_by(size) {
                 let panels = start..panels.min(start + size);
-                jobs.push(Job { weight, bias: *bias, panels, act, fine: *fine, out });
+                jobs.push(Job { weight, bias: *bias, panels, act, group: 0, fine: *fine, out });
+            }
+        }
+        self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));
+        Ok(())
+    }
+
+    /// Each product's out = W act + b, where W and b are those of the row's group. act is (T, D), out (T, n). Matrices of
+    /// groups without rows are not touched.
+    pub(crate) fn linear_groups<const N: usize>(
+        &self,
+        act: &Act,
+        products: [GroupProduct<'_>; N],
+    ) -> crate::Result<()> {
+        let groups: Vec<usize> = (0..act.groups()).filter(|&group| act.tiles(group).next().is_some()).collect();
+        let mut outs = Vec::with_capacity(N);
+        let mut total = 0;
+        for product in products {
+            let n = product.matrices.first().map_or(0, |matrix| matrix.weight.shape().rows);
+            product.out.reset(act.rows(), n)?;
+            total += groups.len() * n.div_ceil(ROWS);
+            outs.push((product.matrices, Columns::new(product.out.data_mut(), n)));
+        }
+        let size = total.div_ceil(self.threads.count() * 8).max(1);
+        let mut jobs = Vec::new();
+        for &group in &groups {
+            for (matrices, out) in &outs {
+                let Matrix { weight, bias } = &matrices[group];
+                debug_assert_eq!(weight.shape().columns, act.width());
+                let panels = weight.shape().panels();
+                for start in (0..panels).step_by(size) {
+                    let (bias, panels) = (bias.as_deref(), start..panels.min(start + size));
+                    jobs.push(Job { weight, bias, panels, act, group, fine: false, out });
+                }
             }
         }
         self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));

@@ -2,6 +2,7 @@
 
 mod act;
 mod attention;
+mod experts;
 mod kernels;
 mod kv;
 mod linear;
@@ -13,10 +14,11 @@ mod threads;
 mod vector;
 
 pub(crate) use act::{Act, Precision};
+pub(crate) use experts::Routes;
 pub use kernels::Isa;
 pub use kv::KvType;
 pub(crate) use kv::{KvShape, KvView, TILE};
-pub(crate) use linear::Product;
+pub(crate) use linear::{GroupProduct, Matrix, Product};
 pub(crate) use packed::{Arena, ROWS as PANEL_ROWS, Shape, Weight};
 pub use threads::{Threads, physical_cores};
 

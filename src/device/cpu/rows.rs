@@ -44,6 +44,28 @@ impl Device {
         Ok(())
     }
 
+    /// x += row, for each row of x. x is (T,D), row (D).
+    pub(crate) fn add_row_to_each(&self, row: &[f32], x: &mut Buffer) {
+        for x in x.data_mut().chunks_exact_mut(row.len()) {
+            x.iter_mut().zip(row).for_each(|(x, add)| *x += add);
+        }
+    }
+
+    /// out = norm(x[part]), for each row of x. x is (T,n), out (T,part).
+    pub(crate) fn norm_parts(
+        &self,
+        x: &Buffer,
+        part: std::ops::Range<usize>,
+        norm: Norm<'_>,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        out.reset(x.rows(), part.len())?;
+        for (t, out) in out.data_mut().chunks_exact_mut(part.len()).enumerate() {
+            self.norm_row(&x.row(t)[part.clone()], norm, out);
+        }
+        Ok(())
+    }
+
     /// x += delta.
     pub(crate) fn add(&self, x: &mut Buffer, delta: Delta<'_>) {
         let (width, small) = (x.width, x.data().len() <= SMALL);
@@ -71,14 +93,14 @@ impl Device {
         Ok(())
     }
 
-    /// x += delta, then act = norm(x). For the rows `rows` of x and delta; act has rows.len() rows. `precision`: what
-    /// act is wanted in.
+    /// x += delta, then act = norm(x), or x itself without a norm. For the rows `rows` of x and delta; act has rows.len()
+    /// rows. `precision`: what act is wanted in.
     pub(crate) fn add_norm(
         &self,
         x: &mut Buffer,
         delta: Option<Delta<'_>>,
         rows: std::ops::Range<usize>,
-        norm: Norm<'_>,
+        norm: Option<Norm<'_>>,
         act: &mut Act,
         precision: Precision,
     ) -> Result<()> {
@@ -98,7 +120,10 @@ impl Device {
                 if let Some(delta) = delta {
                     self.add_row(x, delta, t, out);
                 }
-                self.norm_row(x, norm, out);
+                match norm {
+                    Some(norm) => self.norm_row(x, norm, out),
+                    None => out.copy_from_slice(x),
+                }
             }
             (self.kernels.quantise)(&mut tile);
         };
@@ -141,7 +166,15 @@ impl Device {
         1.0 / ((self.kernels.sum_of_squares)(x) / x.len() as f32 + eps).sqrt()
     }
 
-    /// Norms each head of q and k where a norm is given, then rotates it. `e` is the head width.
+    /// x = the values of act, (T,n).
+    pub(crate) fn replace(&self, act: &Act, x: &mut Buffer) -> Result<()> {
+        x.reset(act.rows(), act.width())?;
+        x.data_mut().copy_from_slice(act.values());
+        Ok(())
+    }
+
+    /// Norms q and k where a norm is given, head by head or, with a norm as wide as they are, all heads at once; then
+    /// rotates each head. `e` is the head width.
     pub(crate) fn head_norm_rope(
         &self,
         (q, k): (&mut Buffer, &mut Buffer),
@@ -156,11 +189,13 @@ impl Device {
             let own = t * rope.pairs..(t + 1) * rope.pairs;
             let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
             for (row, norm) in [(q, q_norm), (k, k_norm)] {
-                for head in row.chunks_exact_mut(e) {
-                    if let Some(norm) = norm {
-                        let r = self.norm_factor(head, norm.eps);
-                        head.iter_mut().zip(norm.weight).for_each(|(x, w)| *x = (*x * r) * w);
+                if let Some(norm) = norm {
+                    for part in row.chunks_exact_mut(norm.weight.len()) {
+                        let r = self.norm_factor(part, norm.eps);
+                        part.iter_mut().zip(norm.weight).for_each(|(x, w)| *x = (*x * r) * w);
                     }
+                }
+                for head in row.chunks_exact_mut(e) {
                     rotate(head, cos, sin, rope.interleaved);
                 }
             }
@@ -172,7 +207,7 @@ impl Device {
         }
     }
 
-    /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F).
+    /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F). The rows of act stay in their groups.
     pub(crate) fn glu(
         &self,
         activation: Activation,
@@ -182,7 +217,8 @@ impl Device {
         precision: Precision,
     ) -> Result<()> {
         let width = gate.width;
-        act.reset(gate.rows(), width, precision, self.kernels.widest)?;
+        debug_assert_eq!(act.rows(), gate.rows());
+        act.refit(width, precision)?;
         self.each_tile(act, |tile| {
             let own = tile.start * width..(tile.start + tile.width) * width;
             let up = up.map(|up| &up.data()[own.clone()]);

@@ -42,8 +42,7 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
 /// out = activation(gate) * up, or activation(gate) alone.
 pub(super) fn gated(activation: Activation, gate: &[f32], up: Option<&[f32]>, out: &mut [f32]) {
     for (i, (out, gate)) in out.iter_mut().zip(gate).enumerate() {
-        let y = activation.apply(*gate);
-        *out = up.map_or(y, |up| y * up[i]);
+        *out = up.map_or_else(|| activation.apply(*gate), |up| activation.gate(*gate, up[i]));
     }
 }
 
@@ -135,7 +134,7 @@ pub(super) fn linear(job: &Job<'_>) {
     let shape = job.weight.shape();
     let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
     for (p, panel) in job.panels.clone().zip(panels) {
-        for (start, width) in job.act.tiles() {
+        for (start, width) in job.tiles() {
             let mut out = [[0.0; ROWS]; super::act::WIDTHS[0]];
             for r in 0..ROWS {
                 let row = row(job, panel, r, start, width);

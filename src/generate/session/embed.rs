@@ -52,7 +52,9 @@ impl Session {
 
     fn pooled(&mut self, tokens: &[u32], mut pool: Pool<'_>) -> Result<()> {
         let _environment = FloatEnvironment::enter();
-        for chunk in tokens.chunks(self.chunk) {
+        // An encoder's tokens see those that follow.
+        let together = if self.model.is_encoder() { tokens.len() } else { self.chunk };
+        for chunk in tokens.chunks(together) {
             let start = self.cache.length();
             let rows = pool.rows(start..start + chunk.len());
             let (cache, scratch) = (&mut self.cache, &mut self.scratch);

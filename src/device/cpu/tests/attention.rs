@@ -13,7 +13,7 @@ struct Cache {
 
 impl Cache {
     fn new(heads: usize, width: usize, positions: usize, kv_type: KvType) -> Cache {
-        let shape = KvShape { heads, width, tiles: positions.div_ceil(16), kv_type };
+        let shape = KvShape { heads, width, value_width: width, tiles: positions.div_ceil(16), kv_type };
         Cache { shape, memory: vec![u64::MAX; shape.bytes().unwrap() / 8] }
     }
 
@@ -40,6 +40,8 @@ struct Case {
     kv_type: KvType,
     cap: Option<f32>,
     window: Option<usize>,
+    causal: bool,
+    sinks: Option<Vec<f32>>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -51,16 +53,37 @@ impl Case {
         // Queries large enough that some positions weigh much more than others.
         let q = rng.floats(n * group).into_iter().map(|x| 6.0 * x).collect();
         let (k, v) = (rng.floats(n), rng.floats(n));
-        Case { kv_heads, group, width, positions, kv_type: KvType::F16, cap: None, window: None, q, k, v }
+        Case {
+            kv_heads,
+            group,
+            width,
+            positions,
+            kv_type: KvType::F16,
+            cap: None,
+            window: None,
+            causal: true,
+            sinks: None,
+            q,
+            k,
+            v,
+        }
     }
 
     fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
 
-    fn op(&self) -> Attention {
+    fn op(&self) -> Attention<'_> {
         let scale = 1.0 / (self.width as f32).sqrt();
-        Attention { heads: self.heads(), scale, cap: self.cap, window: self.window, precision: Precision::Float }
+        Attention {
+            heads: self.heads(),
+            scale,
+            cap: self.cap,
+            window: self.window,
+            causal: self.causal,
+            sinks: self.sinks.as_deref(),
+            precision: Precision::Float,
+        }
     }
 
     fn append(&self, device: &Device, cache: &mut Cache, positions: std::ops::Range<usize>) {
@@ -123,6 +146,7 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
                 case.kv_type = [KvType::F16, KvType::F32][i % 2];
                 case.cap = [None, Some(50.0), None][i % 3];
                 case.window = [None, Some(16), Some(300), None][i % 4];
+                case.sinks = (i % 5 < 2).then(|| rng.floats(kv_heads * group));
                 case.check_devices(&devices, start, start + t);
             }
         }

@@ -161,7 +161,7 @@ fn act(device: &Device, width: usize, values: &[f32], precision: Precision) -> A
 
 /// The values that stand in column `t` of quantised activations, in their precision; and the raw words `[block][word]`.
 fn quantised(act: &Act, t: usize) -> (Vec<f64>, Vec<Vec<i32>>) {
-    let (start, width) = act.tiles().find(|&(start, width)| (start..start + width).contains(&t)).unwrap();
+    let (start, width) = act.tiles(0).find(|&(start, width)| (start..start + width).contains(&t)).unwrap();
     let words = act.tile(start, width).chunks_exact(act.words() * width);
     let words: Vec<Vec<i32>> =
         words.map(|block| block.iter().skip(t - start).step_by(width).copied().collect()).collect();

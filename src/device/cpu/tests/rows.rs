@@ -53,7 +53,7 @@ fn layer_norm_and_the_scale_of_what_is_added_follow_the_formula() {
         let added = Delta { values: &values, post: None, scale: 0.375 };
         let run = |device: &Device| {
             let (mut x, mut act) = (buffer(width, &x), Act::default());
-            device.add_norm(&mut x, Some(added), 0..t, norm, &mut act, Precision::Float).unwrap();
+            device.add_norm(&mut x, Some(added), 0..t, Some(norm), &mut act, Precision::Float).unwrap();
             (x.data().to_vec(), act.values().to_vec())
         };
         let expected = run(&devices[0].1);
@@ -115,7 +115,7 @@ fn add_norm(
             &mut x,
             delta.as_ref().map(|values| Delta { values, post, scale: 1.0 }),
             rows.clone(),
-            norm,
+            Some(norm),
             &mut act,
             precision,
         )
@@ -268,22 +268,23 @@ fn heads_are_normed_and_rotated() {
 fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
     let devices = devices();
     let mut rng = Rng::new(34);
-    for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::SiluClamped] {
         for width in WIDTHS {
             for numbers in [Numbers::Ordinary, Numbers::NotFinite] {
                 let t = if width == 576 { MANY } else { 13 };
                 let gate: Vec<f32> = random_floats(&mut rng, t * width, numbers).into_iter().map(|x| 8.0 * x).collect();
                 let up = random_floats(&mut rng, t * width, numbers);
                 let run = |device: &Device| {
-                    let mut act = Act::default();
+                    let mut act = act(device, width, &gate, Precision::Float);
                     let (gate, up) = (buffer(width, &gate), buffer(width, &up));
                     device.glu(activation, &gate, Some(&up), &mut act, precision(width)).unwrap();
                     act
                 };
-                // Alone it is what it is with a gate of one.
+                // Alone it is what it is with a gate of one, or of zero where one is added.
+                let neutral = if activation == Activation::SiluClamped { 0.0 } else { 1.0 };
                 for (name, device) in &devices {
-                    let (mut alone, mut one) = (Act::default(), Act::default());
-                    let (gate, ones) = (buffer(width, &gate), buffer(width, &vec![1.0; t * width]));
+                    let [mut alone, mut one] = [0, 1].map(|_| act(device, width, &gate, Precision::Float));
+                    let (gate, ones) = (buffer(width, &gate), buffer(width, &vec![neutral; t * width]));
                     device.glu(activation, &gate, None, &mut alone, Precision::Float).unwrap();
                     device.glu(activation, &gate, Some(&ones), &mut one, Precision::Float).unwrap();
                     assert_same(alone.values(), one.values(), || format!("{name}: {activation:?} alone"));
@@ -299,6 +300,10 @@ fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
                 if numbers == Numbers::Ordinary {
                     let formula = gate.iter().zip(&up).map(|(&g, &u)| {
                         let (g, u) = (f64::from(g), f64::from(u));
+                        if activation == Activation::SiluClamped {
+                            let (g, u) = (g.min(7.0), u.clamp(-7.0, 7.0) + 1.0);
+                            return (g * u / (1.0 + wide::exp(-1.702 * g)), (g * u).abs());
+                        }
                         let share = match activation {
                             Activation::Silu => 1.0 / (1.0 + wide::exp(-g)),
                             Activation::GeluTanh => {
@@ -306,6 +311,7 @@ fn the_gate_is_the_same_everywhere_and_follows_the_formula() {
                                 1.0 / (1.0 + wide::exp(-inner))
                             }
                             Activation::GeluErf => 0.5 * (1.0 + erf(g * std::f64::consts::FRAC_1_SQRT_2)),
+                            Activation::SiluClamped => unreachable!("returned above"),
                         };
                         (g * share * u, (g * u).abs())
                     });

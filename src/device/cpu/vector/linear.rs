@@ -83,7 +83,7 @@ pub(super) struct Place {
 
 #[inline(always)]
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, job: &Job<'_>) {
-    for (start, width) in job.act.tiles() {
+    for (start, width) in job.tiles() {
         match (width, job.fine) {
             (12, false) => quantised_tile::<S, P, UNIT, 12, WORDS>(s, job, start),
             (8, false) => quantised_tile::<S, P, UNIT, 8, WORDS>(s, job, start),
@@ -280,7 +280,7 @@ impl FloatPanel<32> for BF16 {
 
 #[inline(always)]
 fn float<S: Simd, P: FloatPanel<BYTES>, const BYTES: usize>(s: S, job: &Job<'_>) {
-    for (start, width) in job.act.tiles() {
+    for (start, width) in job.tiles() {
         match width {
             12 => float_tile::<S, P, BYTES, 12>(s, job, start),
             8 => float_tile::<S, P, BYTES, 8>(s, job, start),

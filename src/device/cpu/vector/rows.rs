@@ -36,15 +36,15 @@ pub(in super::super) fn gated<S: Simd>(
     let n = out.len();
     let whole = n - n % S::LANES;
     for i in (0..whole).step_by(S::LANES) {
-        let y = activation.apply(s.load(&gate[i..]));
-        match up {
-            Some(up) => s.store(y.mul(s.load(&up[i..])), &mut out[i..]),
-            None => s.store(y, &mut out[i..]),
-        }
+        let gate = s.load(&gate[i..]);
+        let y = match up {
+            Some(up) => activation.gate(gate, s.load(&up[i..])),
+            None => activation.apply(gate),
+        };
+        s.store(y, &mut out[i..]);
     }
     for i in whole..n {
-        let y = activation.apply(gate[i]);
-        out[i] = up.map_or(y, |up| y * up[i]);
+        out[i] = up.map_or_else(|| activation.apply(gate[i]), |up| activation.gate(gate[i], up[i]));
     }
 }
 
