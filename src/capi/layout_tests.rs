@@ -42,8 +42,8 @@ fn structs_are_as_the_json_says() {
         }
         llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
-        llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
         llm_embed_params_t { struct_size pooling flags }
+        llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
         llm_generate_params_t { struct_size max_tokens flags }
         llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
     };
