@@ -8,6 +8,8 @@
 
 mod bits;
 mod float;
+mod grid;
+mod grids;
 mod k;
 mod legacy;
 mod search;
@@ -17,7 +19,8 @@ mod ternary;
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
 
-pub(crate) use table::{E2M1, IQ4, power_of_two};
+pub(crate) use grid::{IQ1, IQ2, IQ3_S, IQ3_XXS, Scales};
+pub(crate) use table::{E2M1, IQ4, e4m3, power_of_two};
 
 /// A block as it lies in a file: no padding, no alignment, little-endian.
 pub(crate) trait Block: bytemuck::Pod {
@@ -29,6 +32,12 @@ pub(crate) trait Block: bytemuck::Pod {
     fn codes(&self, _codes: &mut [u8]) {}
     /// The inverse of `codes`: everything else in the block stays.
     fn set_codes(&mut self, _codes: &[u8]) {}
+    /// What the codes are multiplied with, in formats that mix it with the bits of the codes.
+    fn scales(&self) -> Scales {
+        Scales::default()
+    }
+    /// The inverse of `scales`: the codes stay.
+    fn set_scales(&mut self, _scales: Scales) {}
 }
 
 /// A block that can be made from numbers.
@@ -52,11 +61,22 @@ struct Layout {
     encode: Option<EncodeBlocks>,
     codes: fn(&[u8], &mut [u8]),
     set_codes: fn(&mut [u8], &[u8]),
+    scales: fn(&[u8], &mut [Scales]),
+    set_scales: fn(&mut [u8], Scales),
 }
 
 /// A type that can be sized and listed, not decoded.
 const fn listed(block_len: usize, block_bytes: usize) -> Layout {
-    Layout { block_len, block_bytes, decode: None, encode: None, codes: |_, _| {}, set_codes: |_, _| {} }
+    Layout {
+        block_len,
+        block_bytes,
+        decode: None,
+        encode: None,
+        codes: |_, _| {},
+        set_codes: |_, _| {},
+        scales: |_, _| {},
+        set_scales: |_, _| {},
+    }
 }
 
 /// A format that can be decoded.
@@ -68,6 +88,8 @@ const fn decoded<B: Block>() -> Layout {
         encode: None,
         codes: codes_of_blocks::<B>,
         set_codes: |block, codes| bytemuck::from_bytes_mut::<B>(block).set_codes(codes),
+        scales: scales_of_blocks::<B>,
+        set_scales: |block, scales| bytemuck::from_bytes_mut::<B>(block).set_scales(scales),
     }
 }
 
@@ -85,6 +107,12 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
 fn codes_of_blocks<B: Block>(bytes: &[u8], codes: &mut [u8]) {
     for (block, codes) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(codes.chunks_exact_mut(B::LEN)) {
         block.codes(codes);
+    }
+}
+
+fn scales_of_blocks<B: Block>(bytes: &[u8], scales: &mut [Scales]) {
+    for (block, scales) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(scales) {
+        *scales = block.scales();
     }
 }
 
@@ -137,25 +165,25 @@ types! {
     13 "Q5_K" Q5K = both::<k::BlockQ5K>();
     14 "Q6_K" Q6K = both::<k::BlockQ6K>();
     15 "Q8_K" = listed(256, 292);
-    16 "IQ2_XXS" = listed(256, 66);
-    17 "IQ2_XS" = listed(256, 74);
-    18 "IQ3_XXS" = listed(256, 98);
-    19 "IQ1_S" = listed(256, 50);
+    16 "IQ2_XXS" IQ2XXS = decoded::<grid::BlockIQ2XXS>();
+    17 "IQ2_XS" IQ2XS = decoded::<grid::BlockIQ2XS>();
+    18 "IQ3_XXS" IQ3XXS = decoded::<grid::BlockIQ3XXS>();
+    19 "IQ1_S" IQ1S = decoded::<grid::BlockIQ1S>();
     20 "IQ4_NL" IQ4NL = both::<table::BlockIQ4NL>();
-    21 "IQ3_S" = listed(256, 110);
-    22 "IQ2_S" = listed(256, 82);
+    21 "IQ3_S" IQ3S = decoded::<grid::BlockIQ3S>();
+    22 "IQ2_S" IQ2S = decoded::<grid::BlockIQ2S>();
     23 "IQ4_XS" IQ4XS = both::<table::BlockIQ4XS>();
     24 "I8" = listed(1, 1);
     25 "I16" = listed(1, 2);
     26 "I32" = listed(1, 4);
     27 "I64" = listed(1, 8);
     28 "F64" = listed(1, 8);
-    29 "IQ1_M" = listed(256, 56);
+    29 "IQ1_M" IQ1M = decoded::<grid::BlockIQ1M>();
     30 "BF16" BF16 = both::<float::BlockBF16>();
     34 "TQ1_0" TQ1_0 = both::<ternary::BlockTQ1_0>();
     35 "TQ2_0" TQ2_0 = both::<ternary::BlockTQ2_0>();
     39 "MXFP4" MXFP4 = both::<table::BlockMXFP4>();
-    40 "NVFP4" = listed(64, 36);
+    40 "NVFP4" NVFP4 = decoded::<table::BlockNVFP4>();
     41 "Q1_0" = listed(128, 18);
     42 "Q2_0" = listed(64, 18);
 }
@@ -296,6 +324,16 @@ impl Format {
     /// Gives a block other codes.
     pub(crate) fn set_codes(self, block: &mut [u8], codes: &[u8]) {
         (self.info().layout.set_codes)(block, codes);
+    }
+
+    /// What the codes of whole blocks are multiplied with, in formats that mix it with the bits of the codes.
+    pub(crate) fn scales(self, bytes: &[u8], scales: &mut [Scales]) {
+        (self.info().layout.scales)(bytes, scales);
+    }
+
+    /// Gives a block other scales.
+    pub(crate) fn set_scales(self, block: &mut [u8], scales: Scales) {
+        (self.info().layout.set_scales)(block, scales);
     }
 
     fn check_sizes(self, elements: usize, bytes: usize) -> Result<()> {

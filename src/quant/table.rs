@@ -1,6 +1,6 @@
-//! The formats whose four-bit codes stand for the numbers of a table: IQ4_NL, IQ4_XS and MXFP4.
+//! The formats whose four-bit codes stand for the numbers of a table: IQ4_NL, IQ4_XS, MXFP4 and NVFP4.
 //!
-//! In each 32 elements byte j holds element j (low nibble) and element j + 16 (high nibble).
+//! In each 32 elements (NVFP4: 16) byte j holds element j (low nibble) and element j + 16 (8; high nibble).
 
 use super::bits::{gather, spread};
 use super::float::{f16_to_f32, f32_to_f16};
@@ -47,6 +47,25 @@ pub(crate) struct BlockMXFP4 {
     pub qs: [u8; 16],
 }
 const _: () = assert!(size_of::<BlockMXFP4>() == 17);
+
+/// y = s M[q] / 2, with 4 groups of 16 elements whose scales s are E4M3 floats (one sign, four exponent, three mantissa
+/// bits).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct BlockNVFP4 {
+    pub scales: [u8; 4],
+    pub qs: [u8; 32],
+}
+const _: () = assert!(size_of::<BlockNVFP4>() == 36);
+
+/// Half of the magnitude of an E4M3 float. The positive one that is no number is 0 here, as in ggml.
+pub(crate) fn e4m3(byte: u8) -> f32 {
+    if byte == 0x7F {
+        return 0.0;
+    }
+    // Moved into an f32, the exponent lacks the difference of the biases, 120; subnormals stay subnormals.
+    f32::from_bits(u32::from(byte & 0x7F) << 20) * f32::from_bits((127 + 120 - 1) << 23)
+}
 
 /// 2^(e - 128).
 pub(crate) fn power_of_two(e: u8) -> f32 {
@@ -118,6 +137,26 @@ impl Block for BlockMXFP4 {
         let d = power_of_two(self.e);
         for (y, q) in y.iter_mut().zip(codes) {
             *y = d * f32::from(E2M1[usize::from(q)]);
+        }
+    }
+}
+
+impl Block for BlockNVFP4 {
+    const LEN: usize = 64;
+    fn codes(&self, codes: &mut [u8]) {
+        spread::<8, 4>(&self.qs, 0, codes);
+    }
+    fn set_codes(&mut self, codes: &[u8]) {
+        gather::<8, 4>(codes, 0, &mut self.qs);
+    }
+    fn decode(&self, y: &mut [f32]) {
+        let mut codes = [0; Self::LEN];
+        self.codes(&mut codes);
+        for ((y, codes), scale) in y.chunks_exact_mut(16).zip(codes.chunks_exact(16)).zip(self.scales) {
+            let d = e4m3(scale);
+            for (y, &q) in y.iter_mut().zip(codes) {
+                *y = d * f32::from(E2M1[usize::from(q)]);
+            }
         }
     }
 }

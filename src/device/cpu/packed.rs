@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result, try_vec};
-use crate::quant::Format;
+use crate::quant::{Format, Scales};
 
 /// Values of the longest block.
 const LONGEST: usize = 256;
@@ -36,7 +36,7 @@ const STRETCH: usize = 4096;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = 16;
 
-/// Bytes of a GGUF block that lie in a panel as they are: `vectors` times `width` of them from `at` on, each `width` in
+/// Bytes of a GGUF block, or of its [`Scales`], that lie in a panel as they are: `vectors` times `width` of them from `at` on, each `width` in
 /// the row's lane of a vector of its own.
 #[derive(Debug, Clone, Copy)]
 struct Field {
@@ -66,6 +66,8 @@ const THIRD_BIT: Plane = Plane { bits: 1, at: 2 };
 /// How a format's panel is made of its blocks.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
+    /// Fields are those of the block's [`Scales`], not of the block itself.
+    apart: bool,
     /// Goes into the plane.
     scale: Option<Field>,
     /// The unit's head.
@@ -90,7 +92,14 @@ pub(super) const SCALES: usize = 192;
 impl Layout {
     /// THE table of layouts.
     fn of(format: Format) -> Layout {
-        let none = Layout { scale: None, head: &[], codes: &[], tail: None };
+        let none = Layout { apart: false, scale: None, head: &[], codes: &[], tail: None };
+        let grid = |codes| Layout {
+            apart: true,
+            scale: Some(field(0, 2, 1)),
+            head: const { &[field(2, 4, 2)] },
+            codes,
+            tail: None,
+        };
         match format {
             Format::F32 => Layout { head: const { &[field(0, 4, 1)] }, ..none },
             Format::F16 | Format::BF16 => Layout { head: const { &[field(0, 2, 1)] }, ..none },
@@ -128,6 +137,13 @@ impl Layout {
                 ..none
             },
             Format::MXFP4 => Layout { scale: Some(field(0, 1, 1)), codes: &[NIBBLE], ..none },
+            // Two scales for the two halves of 32 values.
+            Format::NVFP4 => Layout { codes: &[NIBBLE], tail: Some(field(0, 1, 2)), ..none },
+            // Not the indices of points are packed, but their coordinates and signs.
+            Format::IQ1S | Format::IQ1M | Format::IQ2XXS | Format::IQ2XS | Format::IQ2S => {
+                grid(&[PAIR_OF_BITS, THIRD_BIT])
+            }
+            Format::IQ3XXS | Format::IQ3S => grid(&[NIBBLE]),
             // Codes in base three are packed as two bits.
             Format::TQ1_0 => Layout { scale: Some(field(52, 2, 1)), codes: &[PAIR_OF_BITS], ..none },
             Format::TQ2_0 => Layout { scale: Some(field(64, 2, 1)), codes: &[PAIR_OF_BITS], ..none },
@@ -344,17 +360,25 @@ impl Shape {
         let (layout, n, block_bytes) = (Layout::of(self.format), self.format.block_len(), self.format.block_bytes());
         let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
         let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
-        let mut codes = [0; STRETCH];
+        let (mut codes, mut apart) = ([0; STRETCH], [Scales::default(); STRETCH / LONGEST]);
         for (r, row) in rows.chunks_exact(self.row_bytes()).enumerate() {
-            if let Some(scale) = layout.scale {
-                scale.put(row, block_bytes, r, scales, Places { first: 0, step: scale.bytes() });
-            }
             // In stretches of a row, so that codes need little memory, and each plane's loop is long.
             let stretches = row.chunks(STRETCH / n * block_bytes).zip(units.chunks_mut(STRETCH / n * step));
-            for (row, units) in stretches {
+            for (i, (row, units)) in stretches.enumerate() {
+                let (fields, bytes) = if layout.apart {
+                    let apart = &mut apart[..row.len() / block_bytes];
+                    self.format.scales(row, apart);
+                    (bytemuck::cast_slice(apart), size_of::<Scales>())
+                } else {
+                    (row, block_bytes)
+                };
+                if let Some(scale) = layout.scale {
+                    let scales = &mut scales[i * (STRETCH / n) * scale.bytes()..];
+                    scale.put(fields, bytes, r, scales, Places { first: 0, step: scale.bytes() });
+                }
                 let mut first = 0;
                 for field in layout.head {
-                    field.put(row, block_bytes, r, units, Places { first, step });
+                    field.put(fields, bytes, r, units, Places { first, step });
                     first += field.bytes();
                 }
                 if layout.codes.is_empty() {
@@ -369,7 +393,7 @@ impl Shape {
                 if let Some(tail) = layout.tail {
                     for b in 0..n / 32 {
                         let places = Places { first: first + b * part_bytes, step };
-                        tail.of_block(b).put(row, block_bytes, r, units, places);
+                        tail.of_block(b).put(fields, bytes, r, units, places);
                     }
                 }
             }
@@ -384,11 +408,13 @@ impl Shape {
         let codes = &mut codes[..self.format.block_len()];
         for (i, block) in row.chunks_exact_mut(self.format.block_bytes()).enumerate() {
             let (scale, mut head) = self.head(panel, i);
+            let mut apart = Scales::default();
+            let fields = if layout.apart { bytemuck::bytes_of_mut(&mut apart) } else { &mut *block };
             if let Some(field) = layout.scale {
-                field.get(scale, r, block);
+                field.get(scale, r, fields);
             }
             for field in layout.head {
-                field.get(head, r, block);
+                field.get(head, r, fields);
                 head = &head[field.bytes()..];
             }
             if layout.codes.is_empty() {
@@ -397,10 +423,11 @@ impl Shape {
             for (b, codes) in codes.chunks_exact_mut(32).enumerate() {
                 let tail = self.codes(panel, r, i * self.format.block_len() / 32 + b, codes);
                 if let Some(field) = layout.tail {
-                    field.of_block(b).get(tail, r, block);
+                    field.of_block(b).get(tail, r, fields);
                 }
             }
             self.format.set_codes(block, codes);
+            self.format.set_scales(block, apart);
         }
     }
 

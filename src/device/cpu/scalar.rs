@@ -9,7 +9,7 @@ use super::linear::Job;
 use super::packed::{ROWS, Shape, TWO};
 use crate::device::Activation;
 use crate::numeric::{self, fma};
-use crate::quant::{E2M1, Format, IQ4, power_of_two};
+use crate::quant::{E2M1, Format, IQ1, IQ2, IQ3_S, IQ3_XXS, IQ4, e4m3, power_of_two};
 
 /// Adds 16 partial sums in a fixed tree: p[i] += p[i + 8], then + 4, + 2, + 1.
 pub(super) fn tree_sum(lanes: [f32; 16]) -> f32 {
@@ -74,6 +74,13 @@ fn block(shape: Shape, panel: &[u8], r: usize, b: usize) -> Block {
     let minus = |zero: i32| codes.map(|q| i32::from(q) - zero);
     let looked_up = |table: &[i8; 16]| codes.map(|q| i32::from(table[usize::from(q)]));
     let of_halves = |number: &dyn Fn(usize) -> f32| [number(0), number(1)];
+    let grid = |table: &[i8; 16], factor: f32| {
+        let scale = |half: usize| {
+            let nibble = head[64 * (j / 4) + 4 * r + j % 4] >> (4 * half) & 15;
+            f16_at(scale, r) * factor * f32::from(2 * nibble + 1)
+        };
+        Block::Halves { scales: of_halves(&scale), mins: None, codes: looked_up(table) }
+    };
     match shape.format {
         Format::Q4_0 => Block::Symmetric { scale: f16_at(scale, r), codes: minus(8) },
         Format::Q5_0 => Block::Symmetric { scale: f16_at(scale, r), codes: minus(16) },
@@ -120,6 +127,14 @@ fn block(shape: Shape, panel: &[u8], r: usize, b: usize) -> Block {
             let min = |half: usize| f16_at(head, ROWS + r) * f32::from(tail[ROWS * half + r] >> 4);
             Block::Halves { scales: of_halves(&scale), mins: Some(of_halves(&min)), codes: minus(0) }
         }
+        Format::NVFP4 => {
+            let scale = |half: usize| e4m3(tail[ROWS * half + r]);
+            Block::Halves { scales: of_halves(&scale), mins: None, codes: looked_up(&E2M1) }
+        }
+        Format::IQ1S | Format::IQ1M => grid(&IQ1, 0.125),
+        Format::IQ2XXS | Format::IQ2XS | Format::IQ2S => grid(&IQ2, 0.125),
+        Format::IQ3XXS => grid(&IQ3_XXS, 0.5),
+        Format::IQ3S => grid(&IQ3_S, 0.5),
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("float formats have no integer codes"),
     }
 }

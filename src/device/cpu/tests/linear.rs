@@ -23,6 +23,7 @@ fn columns(format: Format) -> [usize; 3] {
     match format.block_len() {
         1 => [7, 33, 256],
         32 => [256, 288, 1024],
+        64 => [256, 320, 1024],
         _ => [256, 512, 1024],
     }
 }
@@ -157,7 +158,8 @@ fn goldens(folder: &std::path::Path, format: Format) -> Vec<Golden> {
 #[test]
 fn products_agree_with_the_goldens() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant");
-    let formats = Format::ALL.iter().copied().filter(|format| *format != Format::F32);
+    // ggml made products for the formats that it can encode.
+    let formats = Format::ALL.iter().copied().filter(|format| *format != Format::F32 && format.can_encode());
     for format in formats {
         let file = std::fs::read(folder.join(format!("{}.gguf.zst", format.name()))).unwrap();
         let gguf = Gguf::from_bytes(zstd::decode_all(&file[..]).unwrap()).unwrap();

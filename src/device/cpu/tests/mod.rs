@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::act::Act;
 use super::act::Precision;
 use super::{Arena, Buffer, Device, Isa, Shape, Threads, Weight};
-use crate::quant::Format;
+use crate::quant::{Format, Scales};
 use crate::rng::Rng;
 
 /// The instruction sets of this CPU, scalar first.
@@ -91,11 +91,12 @@ fn random_floats(rng: &mut Rng, n: usize, numbers: Numbers) -> Vec<f32> {
     (0..n).map(&mut one).collect()
 }
 
-/// Where a block of a format keeps its f16 numbers.
+/// Where a block of a format keeps its f16 numbers. (IQ1_M has one, in pieces.)
 fn halves_of_block(format: Format) -> &'static [usize] {
     match format {
-        Format::F32 | Format::BF16 | Format::MXFP4 => &[],
+        Format::F32 | Format::BF16 | Format::MXFP4 | Format::NVFP4 | Format::IQ1M => &[],
         Format::F16 | Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4NL | Format::IQ4XS => &[0],
+        Format::IQ1S | Format::IQ2XXS | Format::IQ2XS | Format::IQ2S | Format::IQ3XXS | Format::IQ3S => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
         Format::Q2K => &[80, 82],
         Format::Q3K => &[108],
@@ -117,6 +118,11 @@ fn random_matrix(rng: &mut Rng, shape: Shape, numbers: Numbers) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(shape.format.block_bytes()) {
         for &at in halves_of_block(shape.format) {
             block[at..at + 2].copy_from_slice(&random_half(rng, numbers).to_le_bytes());
+        }
+        if shape.format == Format::IQ1M {
+            let (half, mut scales) = (random_half(rng, numbers), [Scales::default()]);
+            shape.format.scales(block, &mut scales);
+            shape.format.set_scales(block, Scales { d: half.to_le_bytes(), ..scales[0] });
         }
         if shape.format == Format::MXFP4 && numbers == Numbers::Ordinary {
             // An exponent: 2^-8 to 2^7.

@@ -4,14 +4,14 @@
 
 use super::super::packed::{NIBBLES, PAIRS};
 use super::super::simd::Simd;
-use crate::quant::{E2M1, IQ4};
+use crate::quant::E2M1;
 
 /// How codes are packed, and what is to be taken off their products.
-pub(super) trait Codes {
+pub(super) trait Codes: Copy {
     /// Four k values of each row, in the form that `dot` wants.
     type Vector<S: Simd>: Copy;
     /// The four vectors of half `half` of the 32 values, for the rows from `lane` on.
-    fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [Self::Vector<S>; 4];
+    fn half<S: Simd>(self, s: S, codes: &[u8], half: usize, lane: usize) -> [Self::Vector<S>; 4];
     /// acc + codes . y, of codes as `half` gives them.
     fn dot<S: Simd>(s: S, acc: S::I, codes: [Self::Vector<S>; 4], y: [i32; 4]) -> S::I;
     /// What is to be added to products with activations of the sum `sum` to have those of the numbers meant.
@@ -22,13 +22,14 @@ pub(super) trait Codes {
 /// codes stand for themselves.)
 macro_rules! unsigned {
     ($name:ident, $bits:literal, $half:ident) => {
+        #[derive(Clone, Copy)]
         pub(super) struct $name<const ZERO: u32>;
 
         impl<const ZERO: u32> Codes for $name<ZERO> {
             type Vector<S: Simd> = S::I;
 
             #[inline(always)]
-            fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+            fn half<S: Simd>(self, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
                 $half(s, codes, half, lane)
             }
             #[inline(always)]
@@ -50,17 +51,15 @@ unsigned!(FiveBits, 5, nibbles_and_fifth);
 unsigned!(SixBits, 6, nibbles_and_upper);
 unsigned!(FloatsOfFourBits, 5, floats);
 
-/// A type of signed codes.
+/// Makes a type one of signed codes.
 macro_rules! signed {
     ($name:ident, $half:ident) => {
-        pub(super) struct $name;
-
         impl Codes for $name {
             type Vector<S: Simd> = S::Signed;
 
             #[inline(always)]
-            fn half<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::Signed; 4] {
-                let [a, b, c, d] = $half(s, codes, half, lane);
+            fn half<S: Simd>(self, s: S, codes: &[u8], half: usize, lane: usize) -> [S::Signed; 4] {
+                let [a, b, c, d] = $half(self, s, codes, half, lane);
                 [s.flip(a), s.flip(b), s.flip(c), s.flip(d)]
             }
             #[inline(always)]
@@ -75,11 +74,23 @@ macro_rules! signed {
     };
 }
 
+/// Signed bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes;
 signed!(Bytes, bytes);
-signed!(LookedUp, looked_up);
+
+/// Three bits, for a number of a table.
+#[derive(Clone, Copy)]
+pub(super) struct ThreeLookedUp(pub &'static [i8; 16]);
+signed!(ThreeLookedUp, three_looked_up);
+
+/// Four bits, for a number of a table.
+#[derive(Clone, Copy)]
+pub(super) struct FourLookedUp(pub &'static [i8; 16]);
+signed!(FourLookedUp, four_looked_up);
 
 #[inline(always)]
-fn bytes<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+fn bytes<S: Simd>(_: Bytes, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
     let at = 256 * half + 4 * lane;
     [
         s.load_bytes(&codes[at..]),
@@ -144,13 +155,17 @@ fn merge<S: Simd>(s: S, mut low: [S::I; 4], high: [S::I; 4], mask: i32) -> [S::I
     low
 }
 
-/// The numbers that nibbles stand for in IQ4_NL and IQ4_XS.
 #[inline(always)]
-fn looked_up<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
-    lookup(s, &IQ4, nibbles(s, codes, half, lane))
+fn three_looked_up<S: Simd>(table: ThreeLookedUp, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    lookup(s, table.0, pairs_and_third(s, codes, half, lane))
 }
 
-/// The numbers of MXFP4 and 16: five bits without sign.
+#[inline(always)]
+fn four_looked_up<S: Simd>(table: FourLookedUp, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    lookup(s, table.0, nibbles(s, codes, half, lane))
+}
+
+/// The numbers of MXFP4 and NVFP4, and 16: five bits without sign.
 #[inline(always)]
 fn floats<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
     const PLUS_16: [i8; 16] = {

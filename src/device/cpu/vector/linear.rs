@@ -19,7 +19,7 @@ use super::super::simd::Simd;
 use super::codes::Codes;
 use super::panels::*;
 use crate::numeric::Real;
-use crate::quant::Format;
+use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 
 /// How far ahead of the reading a line is asked for, in bytes: far enough for the memory's latency, near enough to
 /// stay in the first cache.
@@ -28,24 +28,34 @@ const AHEAD: usize = 2048;
 /// Computes the panels of `job` for all its columns.
 #[inline(always)]
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
-    match job.weight.shape().format {
+    let format = job.weight.shape().format;
+    match format {
         Format::F32 => float::<S, F32, 64>(s, job),
         Format::F16 => float::<S, F16, 32>(s, job),
         Format::BF16 => float::<S, BF16, 32>(s, job),
-        Format::Q4_0 => quantised::<S, Q4_0, NIBBLES>(s, job),
-        Format::Q4_1 => quantised::<S, Q4_1, { TWO + NIBBLES }>(s, job),
-        Format::Q5_0 => quantised::<S, Q5_0, { NIBBLES + BITS }>(s, job),
-        Format::Q5_1 => quantised::<S, Q5_1, { TWO + NIBBLES + BITS }>(s, job),
-        Format::Q8_0 => quantised::<S, Q8_0, 512>(s, job),
-        Format::Q2K => quantised::<S, Q2K, Q2K_UNIT>(s, job),
-        Format::Q3K => quantised::<S, Q3K, Q3K_UNIT>(s, job),
-        Format::Q4K => quantised::<S, Q4K, { TWO + SCALES + 8 * NIBBLES }>(s, job),
-        Format::Q5K => quantised::<S, Q5K, { TWO + SCALES + 8 * (NIBBLES + BITS) }>(s, job),
-        Format::Q6K => quantised::<S, Q6K, Q6K_UNIT>(s, job),
-        Format::IQ4NL => quantised::<S, IQ4NL, NIBBLES>(s, job),
-        Format::IQ4XS => quantised::<S, IQ4XS, IQ4XS_UNIT>(s, job),
-        Format::MXFP4 => quantised::<S, MXFP4, NIBBLES>(s, job),
-        Format::TQ1_0 | Format::TQ2_0 => quantised::<S, Ternary, { 8 * PAIRS }>(s, job),
+        Format::Q4_0 => quantised::<S, _, NIBBLES>(s, Q4_0, job),
+        Format::Q4_1 => quantised::<S, _, { TWO + NIBBLES }>(s, Q4_1, job),
+        Format::Q5_0 => quantised::<S, _, { NIBBLES + BITS }>(s, Q5_0, job),
+        Format::Q5_1 => quantised::<S, _, { TWO + NIBBLES + BITS }>(s, Q5_1, job),
+        Format::Q8_0 => quantised::<S, _, 512>(s, Q8_0, job),
+        Format::Q2K => quantised::<S, _, Q2K_UNIT>(s, Q2K, job),
+        Format::Q3K => quantised::<S, _, Q3K_UNIT>(s, Q3K, job),
+        Format::Q4K => quantised::<S, _, { TWO + SCALES + 8 * NIBBLES }>(s, Q4K, job),
+        Format::Q5K => quantised::<S, _, { TWO + SCALES + 8 * (NIBBLES + BITS) }>(s, Q5K, job),
+        Format::Q6K => quantised::<S, _, Q6K_UNIT>(s, Q6K, job),
+        Format::IQ4NL => quantised::<S, _, NIBBLES>(s, IQ4NL, job),
+        Format::IQ4XS => quantised::<S, _, IQ4XS_UNIT>(s, IQ4XS, job),
+        Format::MXFP4 => quantised::<S, _, NIBBLES>(s, MXFP4, job),
+        Format::NVFP4 => quantised::<S, _, NVFP4_UNIT>(s, NVFP4, job),
+        Format::IQ1S | Format::IQ1M | Format::IQ2XXS | Format::IQ2XS | Format::IQ2S => {
+            let numbers = if matches!(format, Format::IQ1S | Format::IQ1M) { &IQ1 } else { &IQ2 };
+            quantised::<S, _, GRID2_UNIT>(s, Grid2(numbers), job);
+        }
+        Format::IQ3XXS | Format::IQ3S => {
+            let numbers = if format == Format::IQ3XXS { &IQ3_XXS } else { &IQ3_S };
+            quantised::<S, _, GRID3_UNIT>(s, Grid3(numbers), job);
+        }
+        Format::TQ1_0 | Format::TQ2_0 => quantised::<S, _, { 8 * PAIRS }>(s, Ternary, job),
     }
 }
 
@@ -82,19 +92,19 @@ pub(super) struct Place {
 }
 
 #[inline(always)]
-fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, job: &Job<'_>) {
+fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     for (start, width) in job.tiles() {
         match (width, job.fine) {
-            (12, false) => quantised_tile::<S, P, UNIT, 12, WORDS>(s, job, start),
-            (8, false) => quantised_tile::<S, P, UNIT, 8, WORDS>(s, job, start),
-            (4, false) => quantised_tile::<S, P, UNIT, 4, WORDS>(s, job, start),
-            (2, false) => quantised_tile::<S, P, UNIT, 2, WORDS>(s, job, start),
-            (_, false) => quantised_tile::<S, P, UNIT, 1, WORDS>(s, job, start),
-            (12, true) => quantised_tile::<S, P, UNIT, 12, FINE_WORDS>(s, job, start),
-            (8, true) => quantised_tile::<S, P, UNIT, 8, FINE_WORDS>(s, job, start),
-            (4, true) => quantised_tile::<S, P, UNIT, 4, FINE_WORDS>(s, job, start),
-            (2, true) => quantised_tile::<S, P, UNIT, 2, FINE_WORDS>(s, job, start),
-            (_, true) => quantised_tile::<S, P, UNIT, 1, FINE_WORDS>(s, job, start),
+            (12, false) => quantised_tile::<S, P, UNIT, 12, WORDS>(s, how, job, start),
+            (8, false) => quantised_tile::<S, P, UNIT, 8, WORDS>(s, how, job, start),
+            (4, false) => quantised_tile::<S, P, UNIT, 4, WORDS>(s, how, job, start),
+            (2, false) => quantised_tile::<S, P, UNIT, 2, WORDS>(s, how, job, start),
+            (_, false) => quantised_tile::<S, P, UNIT, 1, WORDS>(s, how, job, start),
+            (12, true) => quantised_tile::<S, P, UNIT, 12, FINE_WORDS>(s, how, job, start),
+            (8, true) => quantised_tile::<S, P, UNIT, 8, FINE_WORDS>(s, how, job, start),
+            (4, true) => quantised_tile::<S, P, UNIT, 4, FINE_WORDS>(s, how, job, start),
+            (2, true) => quantised_tile::<S, P, UNIT, 2, FINE_WORDS>(s, how, job, start),
+            (_, true) => quantised_tile::<S, P, UNIT, 1, FINE_WORDS>(s, how, job, start),
         }
     }
 }
@@ -102,6 +112,7 @@ fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, job: &Job<'_>) {
 #[inline(always)]
 fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const W: usize>(
     s: S,
+    how: P,
     job: &Job<'_>,
     start: usize,
 ) {
@@ -125,7 +136,7 @@ fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, c
                 let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
                 for (b, y) in y.chunks_exact(stride).enumerate() {
                     if let Some(y) = y.first_chunk::<W>() {
-                        P::block(s, head, unit, Place { b, lane }, y, &mut f);
+                        how.block(s, head, unit, Place { b, lane }, y, &mut f);
                     }
                 }
             }
@@ -142,12 +153,12 @@ fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, c
 pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     scale: S::F,
-    codes: &[u8],
+    codes: (C, &[u8]),
     lane: usize,
     y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
-    let acc = product::<S, C, NY, W>(s, codes, lane, y);
+    let acc = product(s, codes, lane, y);
     for c in 0..NY {
         let a = s.add_i32(acc[c], C::excess(s, s.i32(sum(y, c))));
         f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
@@ -159,12 +170,12 @@ pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const W: usize>(
 pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     (scale, min): (S::F, S::F),
-    codes: &[u8],
+    codes: (C, &[u8]),
     lane: usize,
     y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
-    let acc = product::<S, C, NY, W>(s, codes, lane, y);
+    let acc = product(s, codes, lane, y);
     for c in 0..NY {
         f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
         f[c] = min.fma(s.f32(d_sum(y, c)), f[c]);
@@ -176,14 +187,14 @@ pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
 #[inline(always)]
 fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
-    codes: &[u8],
+    (how, codes): (C, &[u8]),
     lane: usize,
     y: &Block<NY, W>,
 ) -> [S::I; NY] {
     let mut acc = [s.i32(0); NY];
     for group in 0..W / WORDS {
         for half in 0..2 {
-            let codes = C::half(s, codes, half, lane);
+            let codes = how.half(s, codes, half, lane);
             for c in 0..NY {
                 acc[c] = C::dot(s, acc[c], codes, four(y, 3 * group + half, c));
             }
@@ -204,14 +215,14 @@ fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
 pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
     s: S,
     (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
-    codes: &[u8],
+    (how, codes): (C, &[u8]),
     lane: usize,
     y: &Block<NY, W>,
     f: &mut [S::F; NY],
 ) {
     let mut g = [s.f32(0.0); NY];
     for half in 0..2 {
-        let (scale, codes) = (scales[half], C::half(s, codes, half, lane));
+        let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
         for c in 0..NY {
             let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, half_sum(s, y, half, c)) };
             let a = if W == FINE_WORDS {

@@ -2,12 +2,15 @@
 
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO};
 use super::super::simd::Simd;
-use super::codes::{Bytes, FiveBits, FloatsOfFourBits, FourBits, LookedUp, SixBits, ThreeBits, TwoBits};
+use super::codes::{
+    Bytes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
+};
 use super::linear::{Block, Place, halves, row_numbers, symmetric, with_min};
 use crate::numeric::Real;
+use crate::quant::IQ4;
 
 /// The packed panel of a quantised format, whose unit is UNIT bytes.
-pub(super) trait Panel<const UNIT: usize> {
+pub(super) trait Panel<const UNIT: usize>: Copy {
     /// Blocks of 32 values in a unit.
     const BLOCKS: usize;
     /// Bytes of a unit's scales in the plane.
@@ -17,6 +20,7 @@ pub(super) trait Panel<const UNIT: usize> {
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
     /// Adds block `b` of the unit to the accumulators of NY columns.
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         head: Self::Head<S>,
         unit: &[u8; UNIT],
@@ -28,7 +32,8 @@ pub(super) trait Panel<const UNIT: usize> {
 
 /// A symmetric format whose unit has one scale, in the plane, and BLOCKS times CODES bytes of codes.
 macro_rules! symmetric_format {
-    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:ty) => {
+    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr) => {
+        #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ $blocks * ($bytes) }> for $name {
@@ -43,6 +48,7 @@ macro_rules! symmetric_format {
 
             #[inline(always)]
             fn block<S: Simd, const NY: usize, const W: usize>(
+                self,
                 s: S,
                 scale: S::F,
                 unit: &[u8; $blocks * ($bytes)],
@@ -51,18 +57,19 @@ macro_rules! symmetric_format {
                 f: &mut [S::F; NY],
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
-                symmetric::<S, $codes, NY, W>(s, scale, codes, place.lane, y, f);
+                symmetric(s, scale, ($codes, codes), place.lane, y, f);
             }
         }
     };
 }
 
-symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits<3>);
-symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits<4>);
+symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<3>);
+symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<4>);
 symmetric_format!(Q8_0, blocks 1, codes 512, Bytes);
-symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, LookedUp);
-symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits<0>);
+symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4));
+symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<0>);
 
+#[derive(Clone, Copy)]
 pub(super) struct MXFP4;
 
 impl Panel<NIBBLES> for MXFP4 {
@@ -82,6 +89,7 @@ impl Panel<NIBBLES> for MXFP4 {
 
     #[inline(always)]
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         scale: S::F,
         unit: &[u8; NIBBLES],
@@ -89,7 +97,7 @@ impl Panel<NIBBLES> for MXFP4 {
         y: &Block<NY, W>,
         f: &mut [S::F; NY],
     ) {
-        symmetric::<S, FloatsOfFourBits<4>, NY, W>(s, scale, unit, place.lane, y, f);
+        symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane, y, f);
     }
 }
 
@@ -104,6 +112,7 @@ pub(super) struct IQ4XSHead<S: Simd> {
     high: S::I,
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct IQ4XS;
 
 impl Panel<IQ4XS_UNIT> for IQ4XS {
@@ -122,6 +131,7 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
 
     #[inline(always)]
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         head: IQ4XSHead<S>,
         unit: &[u8; IQ4XS_UNIT],
@@ -133,13 +143,14 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
         let high = s.and(s.shr_by(head.high, 2 * place.b as u32), s.i32(3));
         let scale = s.to_f32(s.sub_i32(s.or(low, s.shl::<4>(high)), s.i32(32)));
         let codes = &unit[96..].as_chunks::<NIBBLES>().0[place.b];
-        symmetric::<S, LookedUp, NY, W>(s, head.d.mul(scale), codes, place.lane, y, f);
+        symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane, y, f);
     }
 }
 
 /// A format with a min, one block a unit.
 macro_rules! min_format {
-    ($name:ident, codes $bytes:expr, $codes:ty) => {
+    ($name:ident, codes $bytes:expr, $codes:expr) => {
+        #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ TWO + $bytes }> for $name {
@@ -154,6 +165,7 @@ macro_rules! min_format {
 
             #[inline(always)]
             fn block<S: Simd, const NY: usize, const W: usize>(
+                self,
                 s: S,
                 head: (S::F, S::F),
                 unit: &[u8; TWO + $bytes],
@@ -161,14 +173,14 @@ macro_rules! min_format {
                 y: &Block<NY, W>,
                 f: &mut [S::F; NY],
             ) {
-                with_min::<S, $codes, NY, W>(s, head, &unit[TWO..], place.lane, y, f);
+                with_min(s, head, ($codes, &unit[TWO..]), place.lane, y, f);
             }
         }
     };
 }
 
-min_format!(Q4_1, codes NIBBLES, FourBits<0>);
-min_format!(Q5_1, codes NIBBLES + BITS, FiveBits<0>);
+min_format!(Q4_1, codes NIBBLES, FourBits::<0>);
+min_format!(Q5_1, codes NIBBLES + BITS, FiveBits::<0>);
 
 /// D, Dmin and the 6-bit scales and mins of 8 blocks: four to a vector, a byte each.
 #[derive(Clone, Copy)]
@@ -206,7 +218,8 @@ impl<S: Simd> KHead<S> {
 
 /// A format of 256 values with 6-bit scales and mins.
 macro_rules! k_format {
-    ($name:ident, codes $size:expr, $codes:ty) => {
+    ($name:ident, codes $size:expr, $codes:expr) => {
+        #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ TWO + SCALES + 8 * ($size) }> for $name {
@@ -221,6 +234,7 @@ macro_rules! k_format {
 
             #[inline(always)]
             fn block<S: Simd, const NY: usize, const W: usize>(
+                self,
                 s: S,
                 head: KHead<S>,
                 unit: &[u8; TWO + SCALES + 8 * ($size)],
@@ -230,15 +244,16 @@ macro_rules! k_format {
             ) {
                 let codes = &unit[TWO + SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let numbers = head.scale_and_min(s, place.b);
-                with_min::<S, $codes, NY, W>(s, numbers, codes, place.lane, y, f);
+                with_min(s, numbers, ($codes, codes), place.lane, y, f);
             }
         }
     };
 }
 
-k_format!(Q4K, codes NIBBLES, FourBits<0>);
-k_format!(Q5K, codes NIBBLES + BITS, FiveBits<0>);
+k_format!(Q4K, codes NIBBLES, FourBits::<0>);
+k_format!(Q5K, codes NIBBLES + BITS, FiveBits::<0>);
 
+#[derive(Clone, Copy)]
 pub(super) struct Q6K;
 
 /// Bytes of a block of Q6_K: codes, then the scales of its two halves.
@@ -258,6 +273,7 @@ impl Panel<Q6K_UNIT> for Q6K {
 
     #[inline(always)]
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         d: S::F,
         unit: &[u8; Q6K_UNIT],
@@ -269,10 +285,11 @@ impl Panel<Q6K_UNIT> for Q6K {
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
         let second = d.mul(s.to_f32(s.load_i8(&tail[ROWS + place.lane..])));
-        halves::<S, SixBits<5>, NY, W>(s, ([first, second], None), part, place.lane, y, f);
+        halves(s, ([first, second], None), (SixBits::<5>, part), place.lane, y, f);
     }
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Q3K;
 
 /// Bytes of a unit of Q3_K: packed scales, then the codes.
@@ -307,6 +324,7 @@ impl Panel<Q3K_UNIT> for Q3K {
 
     #[inline(always)]
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         head: Q3KHead<S>,
         unit: &[u8; Q3K_UNIT],
@@ -321,10 +339,11 @@ impl Panel<Q3K_UNIT> for Q3K {
             let six_bits = s.and(s.shr_by(head.scales[g / 4], 8 * (g as u32 % 4)), s.i32(0xFF));
             *scale = head.d.mul(s.to_f32(s.sub_i32(six_bits, s.i32(32))));
         }
-        halves::<S, ThreeBits<2>, NY, W>(s, (scales, None), codes, place.lane, y, f);
+        halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane, y, f);
     }
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Q2K;
 
 /// Bytes of a block of Q2_K: codes, then scales and mins of its two halves, a nibble each.
@@ -344,6 +363,7 @@ impl Panel<Q2K_UNIT> for Q2K {
 
     #[inline(always)]
     fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
         s: S,
         (d, dmin): (S::F, S::F),
         unit: &[u8; Q2K_UNIT],
@@ -358,6 +378,102 @@ impl Panel<Q2K_UNIT> for Q2K {
             scales[half] = d.mul(s.to_f32(s.and(both, four)));
             mins[half] = dmin.mul(s.to_f32(s.and(s.shr::<4>(both), four)));
         }
-        halves::<S, TwoBits<0>, NY, W>(s, (scales, Some(mins)), part, place.lane, y, f);
+        halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane, y, f);
     }
 }
+
+#[derive(Clone, Copy)]
+pub(super) struct NVFP4;
+
+/// Bytes of a block of NVFP4: codes, then the scales of its two halves.
+const NVFP4_BLOCK: usize = NIBBLES + 2 * ROWS;
+/// Bytes of a unit of NVFP4.
+pub(super) const NVFP4_UNIT: usize = 2 * NVFP4_BLOCK;
+
+impl Panel<NVFP4_UNIT> for NVFP4 {
+    const BLOCKS: usize = 2;
+    const PLANE: usize = 0;
+    type Head<S: Simd> = ();
+
+    #[inline(always)]
+    fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; NVFP4_UNIT], _lane: usize) {}
+
+    #[inline(always)]
+    fn block<S: Simd, const NY: usize, const W: usize>(
+        self,
+        s: S,
+        _head: (),
+        unit: &[u8; NVFP4_UNIT],
+        place: Place,
+        y: &Block<NY, W>,
+        f: &mut [S::F; NY],
+    ) {
+        let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
+        let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
+        halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane, y, f);
+    }
+}
+
+/// Half of the magnitudes of E4M3 floats: their bits as those of an f32, whose exponent is then too low by 120. 0x7F is 0.
+#[inline(always)]
+fn e4m3<S: Simd>(s: S, bytes: &[u8]) -> S::F {
+    let byte = s.load_i8(bytes);
+    let number = s.bits_as_f32(s.shl::<20>(s.and(byte, s.i32(0x7F))));
+    let half = number.mul(s.f32(f32::from_bits((127 + 120 - 1) << 23)));
+    s.to_f32(byte).sub(s.f32(127.0)).abs().select_less(0.5, s.f32(0.0), half)
+}
+
+/// Bytes of the scales of a unit of a grid format: 16 rows of 16 nibbles.
+const GRID_SCALES: usize = 128;
+
+/// A grid format: numbers of a table, and two scales for the halves of 32 values: D * FACTOR * (2 * nibble + 1).
+macro_rules! grid_format {
+    ($name:ident, factor $factor:literal, codes $size:expr, $codes:ident) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name(pub &'static [i8; 16]);
+
+        impl Panel<{ GRID_SCALES + 8 * ($size) }> for $name {
+            const BLOCKS: usize = 8;
+            const PLANE: usize = 2 * ROWS;
+            type Head<S: Simd> = (S::F, [S::I; 2]);
+
+            #[inline(always)]
+            fn head<S: Simd>(
+                s: S,
+                plane: &[u8],
+                unit: &[u8; GRID_SCALES + 8 * ($size)],
+                lane: usize,
+            ) -> (S::F, [S::I; 2]) {
+                let d = row_numbers(s, plane, lane).mul(s.f32($factor));
+                (d, [s.load_bytes(&unit[4 * lane..]), s.load_bytes(&unit[64 + 4 * lane..])])
+            }
+
+            #[inline(always)]
+            fn block<S: Simd, const NY: usize, const W: usize>(
+                self,
+                s: S,
+                (d, nibbles): (S::F, [S::I; 2]),
+                unit: &[u8; GRID_SCALES + 8 * ($size)],
+                place: Place,
+                y: &Block<NY, W>,
+                f: &mut [S::F; NY],
+            ) {
+                let codes = &unit[GRID_SCALES..].as_chunks::<{ $size }>().0[place.b];
+                let mut scales = [d; 2];
+                for (half, scale) in scales.iter_mut().enumerate() {
+                    let shift = 8 * (place.b as u32 % 4) + 4 * half as u32;
+                    let nibble = s.and(s.shr_by(nibbles[place.b / 4], shift), s.i32(15));
+                    *scale = d.mul(s.to_f32(s.or(s.shl::<1>(nibble), s.i32(1))));
+                }
+                halves(s, (scales, None), ($codes(self.0), codes), place.lane, y, f);
+            }
+        }
+    };
+}
+
+grid_format!(Grid2, factor 0.125, codes PAIRS + BITS, ThreeLookedUp);
+grid_format!(Grid3, factor 0.5, codes NIBBLES, FourLookedUp);
+/// Bytes of a unit of IQ1 and IQ2.
+pub(super) const GRID2_UNIT: usize = GRID_SCALES + 8 * (PAIRS + BITS);
+/// Bytes of a unit of IQ3.
+pub(super) const GRID3_UNIT: usize = GRID_SCALES + 8 * NIBBLES;
