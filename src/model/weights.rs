@@ -84,8 +84,8 @@ pub(crate) struct Latent {
 /// The feed-forward half.
 #[derive(Debug)]
 pub(crate) enum FeedForward {
-    Dense(Mlp),
-    Experts(Experts),
+    Dense(Box<Mlp>),
+    Experts(Box<Experts>),
 }
 
 /// A feed-forward network.
@@ -268,13 +268,13 @@ impl Layer {
             ffn_norm,
             feed_forward: match &config.experts {
                 Some(experts) if names.has("ffn_gate_inp") => {
-                    FeedForward::Experts(Experts::new(&mut names, experts, d)?)
+                    FeedForward::Experts(Box::new(Experts::new(&mut names, experts, d)?))
                 }
-                _ => FeedForward::Dense(Mlp::new(
+                _ => FeedForward::Dense(Box::new(Mlp::new(
                     &mut names,
                     ["ffn_gate", "ffn_up", "ffn_down"],
                     config.feed_forward_length,
-                )?),
+                )?)),
             },
             ffn_post_norm: names.norm_if(post, "post_ffw_norm", d)?,
             parallel,
@@ -375,7 +375,8 @@ impl FeedForward {
     pub(crate) fn precision(&self) -> Precision {
         match self {
             FeedForward::Dense(mlp) => precision(mlp.inputs(), Precision::Eight),
-            FeedForward::Experts(Experts { router, shared, .. }) => {
+            FeedForward::Experts(experts) => {
+                let Experts { router, shared, .. } = &**experts;
                 let shared = shared.iter().flat_map(|(mlp, gate)| mlp.inputs().chain(gate.as_ref().map(|g| &g.weight)));
                 precision([&router.weight].into_iter().chain(shared), Precision::Sixteen)
             }
