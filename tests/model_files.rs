@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use llm::generate::{GenerateOptions, Session, SessionOptions};
-use llm::gguf::Gguf;
+use llm::gguf::{Builder, Gguf};
 use llm::model::{LoadOptions, Model};
+use llm::quant::Format;
 use llm::sample::{Params, Sampler};
 use llm::{Cancel, Error, KvType, Result};
 
@@ -79,6 +80,70 @@ fn every_verdict_on_models_holds() {
         }
     }
     assert_eq!((refused, loaded), (28, 3));
+}
+
+/// What loading the tiny model says when its file also has a tensor, and what `change` sets.
+fn load_changed(tensor: Option<&str>, change: impl Fn(&mut Builder)) -> Result<Model> {
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let mut builder = Builder::new();
+    builder.copy_keys(&gguf).unwrap();
+    change(&mut builder);
+    for tensor in gguf.tensors() {
+        builder.add_tensor_like(tensor).unwrap();
+    }
+    if let Some(name) = tensor {
+        builder.add_tensor(name, Format::F32.id(), &[1]).unwrap();
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed.gguf");
+    let mut writer = builder.create(&path).unwrap();
+    for tensor in gguf.tensors() {
+        let mut data = vec![0; tensor.bytes as usize];
+        gguf.read(tensor, 0, &mut data).unwrap();
+        writer.write(&tensor.name, &data).unwrap();
+    }
+    if let Some(name) = tensor {
+        writer.write(name, &1.0f32.to_le_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
+}
+
+/// Without what such a tensor or key stands for, another model would be run than the file describes.
+#[test]
+fn what_would_be_overlooked_is_refused() {
+    load_changed(None, |_| {}).unwrap();
+    for name in ["blk.0.ffn_up.scale", "blk.0.attn_q_norm.weight", "mystery.weight"] {
+        let error = load_changed(Some(name), |_| {}).err().unwrap_or_else(|| panic!("{name} was overlooked"));
+        assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+        assert_eq!(error.fact("tensor"), Some(name));
+    }
+    // Of a layer beyond the last, and what is no weight.
+    for name in ["blk.1.nextn.eh_proj.weight", "blk.0.attn_rot_embd.weight"] {
+        load_changed(Some(name), |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let key = "llama.attention.clamp_kqv";
+    load_changed(None, |builder| builder.set(key, 0.0f32).unwrap()).unwrap();
+    let error = load_changed(None, |builder| builder.set(key, 8.0f32).unwrap()).err().unwrap();
+    assert!(matches!(error, Error::Unsupported(_)) && error.fact("key") == Some(key), "{error:?}");
+    for (key, value) in [("llama.expert_count", 4u32), ("llama.expert_used_count", 0)] {
+        let error = load_changed(None, |builder| {
+            builder.set("llama.expert_count", 2u32).unwrap();
+            builder.set(key, value).unwrap();
+        });
+        assert_eq!(error.err().unwrap().fact("key"), Some("llama.expert_used_count"));
+    }
+    let key = "llama.expert_gating_func";
+    let error = load_changed(None, |builder| {
+        builder.set("llama.expert_count", 2u32).unwrap();
+        builder.set("llama.expert_used_count", 1u32).unwrap();
+        builder.set(key, 9u32).unwrap();
+    });
+    let error = error.err().unwrap();
+    assert!(matches!(error, Error::Unsupported(_)) && error.fact("key") == Some(key), "{error:?}");
+    let key = "llama.attention.sliding_window_pattern";
+    let error = load_changed(None, |builder| builder.set_array(key, &[true, false]).unwrap()).err().unwrap();
+    assert!(matches!(error, Error::CorruptFile(_)) && error.fact("key") == Some(key), "{error:?}");
 }
 
 #[test]
