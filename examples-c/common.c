@@ -74,12 +74,18 @@ static bool parse_integer(const char *text, uint64_t max, uint64_t *value) {
 static void set_option(const option_t *option, const char *text) {
     uint64_t integer = 0;
     char *end = NULL;
+    text_list_t *list = NULL;
     switch (option->kind) {
     case OPTION_FLAG:
         *(bool *)option->value = true;
         return;
     case OPTION_TEXT:
         *(const char **)option->value = text;
+        return;
+    case OPTION_TEXTS:
+        list = option->value;
+        list->items = must_realloc(list->items, list->count + 1, sizeof *list->items);
+        list->items[list->count++] = text;
         return;
     case OPTION_COUNT:
         if (!parse_integer(text, UINT32_MAX, &integer))

@@ -17,10 +17,17 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 typedef enum {
     OPTION_FLAG,  /* nothing; bool */
     OPTION_TEXT,  /* a text; const char * */
+    OPTION_TEXTS, /* a text, each time that it is given; text_list_t */
     OPTION_COUNT, /* an integer; uint32_t */
     OPTION_SEED,  /* an integer; uint64_t */
     OPTION_FLOAT  /* a number; float */
 } option_kind_t;
+
+/* Texts in the order in which they were given; `items` is to be freed. */
+typedef struct {
+    const char **items;
+    size_t count;
+} text_list_t;
 
 typedef struct {
     const char *name;     /* "--top-k" */

@@ -54,10 +54,31 @@ static const char *stream(llm_session_t *session, llm_sampler_t *sampler, uint32
     }
 }
 
+/* Adds the adapter FILE or FILE:SCALE to the session. */
+static void add_lora(llm_session_t *session, const llm_model_t *model, const char *text) {
+    const char *colon = strrchr(text, ':');
+    size_t size = strlen(text);
+    float scale = 1;
+    if (colon != NULL && colon[1] != '\0') {
+        char *end = NULL;
+        float value = strtof(colon + 1, &end);
+        if (*end == '\0') {
+            scale = value;
+            size = (size_t)(colon - text);
+        }
+    }
+    llm_error_t *error = NULL;
+    llm_lora_t *lora = NULL;
+    check(llm_lora_load(model, text, size, &lora, &error), &error);
+    check(llm_session_add_lora(session, lora, scale, &error), &error);
+    llm_lora_free(lora);
+}
+
 int main(int argc, char **argv) {
     const char *model_path = NULL, *prompt = NULL;
     uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO;
     bool ids = false;
+    text_list_t loras = {NULL, 0};
     llm_sampler_params_t sampling;
     llm_sampler_params_init(&sampling, sizeof sampling);
     sampling.temperature = 0.8f;
@@ -74,12 +95,13 @@ int main(int argc, char **argv) {
         {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
         {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
         {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same text; default 0"},
+        {"--lora", "FILE[:SCALE]", OPTION_TEXTS, &loras, "a LoRA adapter; may be given several times; default scale 1"},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
         {"--ids", NULL, OPTION_FLAG, &ids, "print the ids of the generated tokens instead of text"},
     };
     read_options(argc, argv,
-                 "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S] [-t THREADS]"
-                 " [--ids]",
+                 "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S]"
+                 " [--lora FILE[:SCALE] ...] [-t THREADS] [--ids]",
                  "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
                  sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
@@ -111,6 +133,7 @@ int main(int argc, char **argv) {
     params.context_length = (uint32_t)context;
     params.threads = threads;
     check(llm_session_new(model, &params, &session, &error), &error);
+    for (size_t i = 0; i < loras.count; i++) add_lora(session, model, loras.items[i]);
     check(llm_session_append_tokens(session, tokens, count, &error), &error);
     /* For the library 0 tokens means no limit. */
     const char *finish = max_tokens > 0 ? stream(session, sampler, max_tokens, ids) : "the asked number of tokens";
@@ -118,6 +141,7 @@ int main(int argc, char **argv) {
     finish_output();
     print_statistics(session, load_seconds, finish);
 
+    free(loras.items);
     free(tokens);
     llm_session_free(session);
     llm_tokenizer_free(tokenizer);

@@ -8,6 +8,7 @@ set -eu
 bin=$1
 target=$2
 model=tests/data/programs/tiny.gguf
+lora=tests/data/programs/lora.gguf
 triple=x86_64-unknown-linux-gnu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,6 +33,10 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --seed 3 -t 2
     run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --temp 0 --ids -t 1
     run 0 "$1/llm-generate" -m $model -p "Hello" -n 1000 --temp 0
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 8 --lora $lora --lora $lora:-0.5
+    run 1 "$1/llm-generate" -m $model -p "Hello" -n 8 --lora $model
+    run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text"
+    run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text" --similarity --pooling last
     run 1 "$1/llm-generate" -m $model -p "Hello" --temp nan
     run 1 "$1/llm-generate" -m "$work/cut.gguf" -p "Hello"
     run 1 "$1/llm-generate" -m "$work" -p "Hello"

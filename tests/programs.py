@@ -20,8 +20,8 @@ SHORT = "The capital of France is"
 # From exact arithmetic (float64, weights dequantised): ids of SHORT, the first greedy token, and the perplexity of
 # text.txt in one window.
 EXPECTED = {
-    "SmolLM2-135M-Instruct.Q4_1.gguf": (49152, [504, 3575, 282, 4649, 314], 7042, 703, 30.93613066159702),
-    "gemma-3-270m-q4_k_m.gguf": (262144, [2, 818, 5279, 529, 7001, 563], 506, 691, 27.613806169955595),
+    "SmolLM2-135M-Instruct.Q4_1.gguf": (49152, 576, [504, 3575, 282, 4649, 314], 7042, 703, 30.93613066159702),
+    "gemma-3-270m-q4_k_m.gguf": (262144, 640, [2, 818, 5279, 529, 7001, 563], 506, 691, 27.613806169955595),
 }
 
 checks = 0
@@ -44,7 +44,7 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check(programs == ["bench", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
+    check(programs == ["bench", "embed", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
@@ -60,6 +60,8 @@ def usage():
         ["logits", "-m", "x", "--tokens", "", "-o", "y"],
         ["perplexity", "-m", "x", "-f", "y", "-c", "1"],
         ["bench", "-m", "x", "-r", "0"],
+        ["embed", "-m", "x"],
+        ["embed", "-m", "x", "-p", "y", "--pooling", "most"],
         ["quantize", "x"],
         ["quantize", "x", "y"],
         ["quantize", "x", "y", "Q8_0", "z"],
@@ -76,6 +78,7 @@ def failures(model, folder):
         "logits": ["--tokens", "1", "-o", folder / "never"],
         "perplexity": ["-f", DATA / "text.txt"],
         "bench": [],
+        "embed": ["-p", "x"],
         "inspect": [],
     }.items():
         for path in (folder / "no-such-model", folder):
@@ -192,6 +195,39 @@ def inspect(model, vocab_size):
     check(f"{len(result['tensors'])} tensors" in text and f"{len(metadata)} keys" in text, text[:200])
 
 
+def lora():
+    def go(*adapters):
+        more = [argument for adapter in adapters for argument in ("--lora", adapter)]
+        return run("generate", "-m", DATA / "tiny.gguf", "-p", "Hello", "--temp", 0, "-n", 24, "--ids", *more)[0]
+
+    adapter = DATA / "lora.gguf"
+    base = go()
+    check(go(f"{adapter}:0") == base, "a scale of 0 changes something")
+    check(go(f"{adapter}:40") != base, "an adapter changes nothing")
+    check(go(f"{adapter}:40", f"{adapter}:-40") != go(f"{adapter}:40"), "the second adapter changes nothing")
+    run("generate", "-m", DATA / "tiny.gguf", "-p", "Hello", "--lora", DATA / "tiny.gguf", status=1)
+
+
+def embed(model, width):
+    texts = ["The cat sat on the mat.", "A cat was sitting on a mat.", "Stock prices fell sharply."]
+    more = [argument for text in texts for argument in ("-p", text)]
+
+    def go(*options):
+        return [json.loads(line) for line in run("embed", "-m", model, *more, *options)[0].splitlines()]
+
+    vectors = go()
+    check([len(vector) for vector in vectors] == [width] * 3, [len(vector) for vector in vectors])
+    check(all(abs(sum(x * x for x in vector) - 1) < 1e-5 for vector in vectors), "not normalised")
+    check(go("-t", 1) == vectors, "embeddings depend on the number of threads")
+    check(vectors == go("--pooling", "mean") and vectors != go("--pooling", "last"), "pooling")
+    lengths = [math.sqrt(sum(x * x for x in vector)) for vector in go("--raw")]
+    check(all(length > 2 for length in lengths), lengths)
+    table = go("--similarity")
+    check(all(abs(table[i][i] - 1) < 1e-6 for i in range(3)) and table[0][1] == table[1][0], table)
+    check(abs(table[0][1] - sum(a * b for a, b in zip(vectors[0], vectors[1]))) < 1e-5, table)
+    check(table[0][1] > table[0][2], "a paraphrase is less alike than another subject", table)
+
+
 def quantize(model, exact, folder):
     def perplexity_of(path):
         return json.loads(run("perplexity", "-m", path, "-f", DATA / "text.txt")[0])["ppl"]
@@ -241,7 +277,8 @@ def bench(model):
 
 
 usage()
-for name, (vocab_size, short, first, tokens, exact) in EXPECTED.items():
+lora()
+for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
     with tempfile.TemporaryDirectory() as temporary:
         model, folder = MODELS / name, pathlib.Path(temporary)
         failures(model, folder)
@@ -251,5 +288,6 @@ for name, (vocab_size, short, first, tokens, exact) in EXPECTED.items():
         perplexity(model, tokens, exact)
         inspect(model, vocab_size)
         quantize(model, exact, folder)
+        embed(model, width)
         bench(model)
 print(f"programs.py: {checks} checks ok")
