@@ -126,12 +126,19 @@ fn what_would_be_overlooked_is_refused() {
     load_changed(None, |builder| builder.set(key, 0.0f32).unwrap()).unwrap();
     let error = load_changed(None, |builder| builder.set(key, 8.0f32).unwrap()).err().unwrap();
     assert!(matches!(error, Error::Unsupported(_)) && error.fact("key") == Some(key), "{error:?}");
-    for (key, value) in [("llama.expert_count", 4u32), ("llama.expert_used_count", 0)] {
+    for (count, used, named) in [
+        (2u32, None, "llama.expert_used_count"),
+        (2, Some(0u32), "llama.expert_used_count"),
+        (2, Some(3), "llama.expert_used_count"),
+        (1_000_000, Some(1), "llama.expert_count"),
+    ] {
         let error = load_changed(None, |builder| {
-            builder.set("llama.expert_count", 2u32).unwrap();
-            builder.set(key, value).unwrap();
+            builder.set("llama.expert_count", count).unwrap();
+            if let Some(used) = used {
+                builder.set("llama.expert_used_count", used).unwrap();
+            }
         });
-        assert_eq!(error.err().unwrap().fact("key"), Some("llama.expert_used_count"));
+        assert_eq!(error.err().unwrap().fact("key"), Some(named), "{count} {used:?}");
     }
     let key = "llama.expert_gating_func";
     let error = load_changed(None, |builder| {

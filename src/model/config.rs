@@ -226,6 +226,9 @@ impl Keys<'_> {
     }
 }
 
+/// An expert takes memory beside its weights, so their number is bounded: a small file could state millions of tiny ones.
+const MANY_EXPERTS: usize = 8192;
+
 /// Keys of other architectures' features, after the architecture's name: a file that states one, and not as 0 or false,
 /// describes another model than the one that would be run.
 const UNSUPPORTED_KEYS: [&str; 12] = [
@@ -412,6 +415,10 @@ fn windowed(keys: &Keys<'_>, architecture: &Architecture, layers: usize) -> Resu
 
 fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: usize) -> Result<Option<Experts>> {
     let Some(count) = keys.count_or_zero("expert_count")? else { return Ok(None) };
+    if count > MANY_EXPERTS {
+        let key = keys.key("expert_count");
+        return Err(bad(&key, format!("{key} is {count}, but must be at most {MANY_EXPERTS}")).with("found", count));
+    }
     let used = keys.required("expert_used_count", count)?;
     let gating_key = keys.key("expert_gating_func");
     let gating = match keys.gguf.u64(&gating_key)? {
