@@ -23,7 +23,9 @@ fn run(source: &'static str, test: &str) {
     drop(programs);
     // In a folder of its own: some write files.
     let folder = c::folder(&format!("{source}-{test}"));
-    let output = c::run(Command::new(program).arg(common::data("gguf-bad")).arg(test).current_dir(folder));
+    let mut command = Command::new(program);
+    command.arg(common::data("gguf-bad")).arg(test).env("LLM_TEST_LORA", common::data("programs/lora.gguf"));
+    let output = c::run(command.current_dir(folder));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     // The library never prints.
@@ -53,5 +55,6 @@ tests! {
     writer: copying making splitting refusals;
     quantize: quantising finding_importances;
     models: models stopping_a_load tokenizers;
+    adapters: adapting embedding;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }
