@@ -300,6 +300,9 @@ typedef struct llm_sampler_t llm_sampler_t;
  * truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
  * llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
  *
+ * A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed), and
+ * appending to them is FAILED_PRECONDITION.
+ *
  * @code{.c}
  * llm_session_t *session;
  * if (llm_session_new(model, NULL, &session, &error) == LLM_STATUS_OK
