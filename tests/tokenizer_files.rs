@@ -335,6 +335,26 @@ fn unigrams_have_the_best_sum() {
     );
 }
 
+/// Whether the one odd letter is cut off comes out at the end of a text, where it is cut off at its start: nothing is
+/// certain before.
+#[test]
+fn unigrams_wait_until_a_cut_is_certain() {
+    let tokens = strings(&["<pad>", "</s>", "<unk>", "a", "aa", "b"]);
+    let changes = [("tokens", Some(tokens)), ("scores", Some(Key::F32s(vec![0.0, 0.0, 0.0, -9.0, -1.0, -1.0])))];
+    let t = load(&t5(), &changes).unwrap();
+    let encode = |text: &str| t.encode(text.as_bytes(), PLAIN).unwrap();
+    for pairs in [20_000, 100_000] {
+        let mut ids = vec![4; pairs];
+        assert_eq!(encode(&"a".repeat(2 * pairs)), ids);
+        ids.insert(0, 3);
+        assert_eq!(encode(&"a".repeat(2 * pairs + 1)), ids);
+    }
+    // What nobody knows is one token, however long it is.
+    assert_eq!(encode(&format!("b{}b", "x".repeat(100_000))), [5, 2, 5]);
+    let words = encode(&"baabxa".repeat(20_000));
+    assert_eq!(words, [5, 4, 5, 2, 3].repeat(20_000));
+}
+
 /// A map of characters with these nodes and replacements.
 fn charsmap(units: &[(usize, u32)], replacements: &[u8]) -> Vec<u8> {
     let mut trie = vec![0u32; 512];

@@ -8,6 +8,8 @@ use super::table::{Merge, MergeTable};
 use super::unicode::characters;
 use super::vocab::{TokenKind, Vocab};
 use crate::error::{Error, Result};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 /// What an unknown character costs more than the least likely token.
 const UNKNOWN_PENALTY: f64 = 10.0;
@@ -150,53 +152,116 @@ impl Unigram {
             ))
             .with("bytes", text.len()));
         }
-        let best = self.search(text)?;
+        let mut way = Way::new()?;
+        let mut after_unknown = false;
+        let mut commit = |way: &mut Way, place: usize| {
+            ids.try_reserve(place - way.first).map_err(out_of_memory)?;
+            way.take(place, |token, bytes| {
+                let by_bytes = || text[bytes.clone()].iter().map(|&b| vocab.byte(b));
+                match token {
+                    NONE if by_bytes().all(|id| id != NONE) => ids.extend(by_bytes()),
+                    NONE if std::mem::replace(&mut after_unknown, true) => return,
+                    NONE => return ids.extend(vocab.unk),
+                    token => ids.push(token),
+                }
+                after_unknown = false;
+            })
+        };
 
-        let first = ids.len();
-        let (mut end, mut after_unknown) = (text.len(), false);
-        while end > 0 {
-            let Best { token, start, .. } = best[end];
-            let bytes = &text[start as usize..end];
-            end = start as usize;
-            ids.try_reserve(bytes.len()).map_err(out_of_memory)?;
-            let by_bytes = bytes.iter().all(|&b| vocab.byte(b) != NONE);
-            match token {
-                NONE if by_bytes => ids.extend(bytes.iter().rev().map(|&b| vocab.byte(b))),
-                NONE if after_unknown => {}
-                NONE => ids.extend(vocab.unk),
-                token => ids.push(token),
+        let mut place = 0;
+        for character in characters(text) {
+            if way.is_due(place) {
+                let certain = way.certain(place);
+                commit(&mut way, certain)?;
             }
-            after_unknown = token == NONE && !by_bytes;
+            way.reach(place + LONGEST)?;
+            let mut known = false;
+            for (length, token, score) in self.starts.of(&text[place..]) {
+                known |= length == character.len();
+                way.offer(place, length, token, score);
+            }
+            if !known {
+                way.offer(place, character.len(), NONE, self.unknown_score);
+            }
+            place += character.len();
         }
-        ids[first..].reverse();
+        commit(&mut way, place)
+    }
+}
+
+/// The best ways to cut a text before each of its places (Viterbi, 1967); of equally good ones that with the longest last
+/// token. Kept are the places from which the ways still differ: soon after it is read the beginning of a text is certain.
+struct Way {
+    /// The place of the first.
+    first: usize,
+    best: VecDeque<Best>,
+    /// The number of kept places at which to look for what is certain.
+    due: usize,
+    /// Scratch: a part of the way, the last token first.
+    tokens: Vec<(u32, Range<usize>)>,
+}
+
+impl Way {
+    /// Places that are kept before it is asked what is certain.
+    const KEPT: usize = 16 << 10;
+
+    fn new() -> Result<Way> {
+        let mut way = Way { first: 0, best: VecDeque::new(), due: Way::KEPT, tokens: Vec::new() };
+        way.reach(0)?;
+        way.best[0].score = 0.0;
+        Ok(way)
+    }
+
+    /// Keeps the places up to this one.
+    fn reach(&mut self, place: usize) -> Result<()> {
+        let count = place + 1 - self.first;
+        if count > self.best.len() {
+            self.best.try_reserve(count - self.best.len()).map_err(out_of_memory)?;
+            self.best.resize(count, Best { score: f64::NEG_INFINITY, token: NONE, start: 0 });
+        }
         Ok(())
     }
 
-    /// The best way to cut the text before each place (Viterbi, 1967); of equally good ones that with the longest last token.
-    fn search(&self, text: &[u8]) -> Result<Vec<Best>> {
-        let mut best = Vec::new();
-        best.try_reserve_exact(text.len() + 1).map_err(out_of_memory)?;
-        best.resize(text.len() + 1, Best { score: f64::NEG_INFINITY, token: NONE, start: 0 });
-        best[0].score = 0.0;
-        let mut start = 0;
-        for character in characters(text) {
-            let before = best[start].score;
-            let mut offer = |length: usize, token: u32, score: f64| {
-                let there = &mut best[start + length];
-                if before + score > there.score {
-                    *there = Best { score: before + score, token, start: start as u32 };
-                }
-            };
-            let mut known = false;
-            for (length, token, score) in self.starts.of(&text[start..]) {
-                known |= length == character.len();
-                offer(length, token, score);
-            }
-            if !known {
-                offer(character.len(), NONE, self.unknown_score);
-            }
-            start += character.len();
+    /// A token of this length from a place on that has been reached.
+    fn offer(&mut self, place: usize, length: usize, token: u32, score: f64) {
+        let start = place - self.first;
+        let score = self.best[start].score + score;
+        let there = &mut self.best[start + length];
+        if score > there.score {
+            *there = Best { score, token, start: place as u32 };
         }
-        Ok(best)
+    }
+
+    fn is_due(&self, place: usize) -> bool {
+        place - self.first >= self.due
+    }
+
+    /// The last place that the best ways to `place` and to all known places behind it have in common.
+    fn certain(&self, place: usize) -> usize {
+        let known = |place: &usize| self.best[place - self.first].score > f64::NEG_INFINITY;
+        let mut ends: BTreeSet<usize> = (place..self.first + self.best.len()).filter(known).collect();
+        while ends.len() > 1
+            && let Some(last) = ends.pop_last()
+        {
+            ends.insert(self.best[last - self.first].start as usize);
+        }
+        ends.pop_last().unwrap_or(self.first)
+    }
+
+    /// Gives the tokens up to a place, in order, and forgets them.
+    fn take(&mut self, place: usize, mut give: impl FnMut(u32, Range<usize>)) -> Result<()> {
+        let mut end = place;
+        while end > self.first {
+            let Best { token, start, .. } = self.best[end - self.first];
+            self.tokens.try_reserve(1).map_err(out_of_memory)?;
+            self.tokens.push((token, start as usize..end));
+            end = start as usize;
+        }
+        self.tokens.drain(..).rev().for_each(|(token, bytes)| give(token, bytes));
+        self.best.drain(..place - self.first);
+        self.first = place;
+        // Ways that stay apart are not followed at every step.
+        self.due = Way::KEPT.max(2 * self.best.len());
+        Ok(())
     }
 }
