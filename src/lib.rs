@@ -13,7 +13,7 @@
 //! | 2 | [`gguf`]: the file format; `device`: the ops, and the CPU that runs them |
 //! | 3 | [`token`]: text to ids and back; `cache`: keys and values; [`sample`]: logits to a token |
 //! | 3 | [`mod@quantize`]: a model's file in smaller formats |
-//! | 4 | [`model`]: configuration, weights, the architectures, the forward pass |
+//! | 4 | [`chat`]: conversations to text and back; [`model`]: configuration, weights, the architectures, the forward pass |
 //! | 5 | [`generate`]: a conversation |
 //! | 6 | `capi`: the C functions |
 //!
@@ -39,6 +39,7 @@ pub mod quantize;
 pub mod sample;
 pub mod token;
 
+pub mod chat;
 pub mod model;
 
 pub mod generate;

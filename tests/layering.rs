@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["quant"],
     &["gguf", "device"],
     &["token", "cache", "sample", "quantize"],
-    &["model"],
+    &["chat", "model"],
     &["generate", "train"],
     &["capi"],
 ];

@@ -123,7 +123,7 @@ fn byte_pairs_merge_by_rank() {
     assert_eq!(ids("a b"), [0, 2, 1]);
     assert_eq!(ids("aéb"), [0, 6, 1], "user-defined");
     assert_eq!(ids("xÃ"), [7], "bytes without a token give nothing; Ã is byte C3 in the alphabet");
-    assert_eq!(ids("<|x|>"), []);
+    assert_eq!(ids("<|x|>"), Vec::<u32>::new());
     assert_eq!(t.encode(b"<|x|>a", SPECIAL).unwrap(), [5, 0]);
     assert_eq!(t.piece(4).unwrap(), b" ab");
     assert_eq!((t.bos(), t.eos(), t.adds_bos(), t.pre(), t.model_name()), (None, None, false, "gpt-2", "gpt2"));

@@ -1,0 +1,375 @@
+//! What is done to a template's text before the engine sees it.
+//!
+//! - `{% generation %}` and its end, which mark the model's own text for training, become a `with` block.
+//! - Lists, dicts, what is assigned, and products go through filters of ours (see `value`): `[a]` becomes
+//!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a * b` becomes `(a)|_times(b)`.
+//! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
+//!   `a + a + a` or `not not a`.
+
+use crate::error::{Error, Result};
+
+/// Tokens of an expression that can stand in each other: those since the last comma, at each bracket that is open.
+const MAX_CHAIN: usize = 1000;
+/// Blocks in blocks, counting each `elif`.
+const MAX_BLOCKS: usize = 300;
+
+/// Operators of two characters.
+const OPERATORS: [&str; 6] = ["==", "!=", "<=", ">=", "//", "**"];
+/// Words that are no operand, so that a bracket after one begins a list.
+const KEYWORDS: [&str; 8] = ["and", "else", "if", "in", "is", "not", "or", "recursive"];
+
+/// An open bracket.
+struct Level {
+    close: u8,
+    /// What is written after it closes.
+    after: &'static str,
+    /// Where a product at this level would begin.
+    product: usize,
+    /// Whether the second factor of a product is being read.
+    in_times: bool,
+    /// Tokens since the last separator.
+    chain: usize,
+}
+
+impl Level {
+    fn new(close: u8, after: &'static str, start: usize) -> Level {
+        Level { close, after, product: start, in_times: false, chain: 0 }
+    }
+}
+
+struct Rewriter<'a> {
+    source: &'a str,
+    at: usize,
+    /// What is put in where, in the order in which it was decided.
+    insertions: Vec<(usize, &'static str)>,
+    /// Words that are replaced.
+    replacements: Vec<(std::ops::Range<usize>, &'static str)>,
+    /// The brackets that are open, the tag itself first.
+    levels: Vec<Level>,
+    /// The sum of the levels' chains.
+    chain: usize,
+    /// The blocks that are open: 1, and 1 more for each `elif`.
+    blocks: Vec<usize>,
+    /// Whether the name of a test comes next.
+    in_test: bool,
+}
+
+fn invalid(source: &str, at: usize, what: &str) -> Error {
+    let line = source.as_bytes()[..at.min(source.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+    Error::invalid_argument(format!("the chat template is not valid: {what} in line {line}")).with("line", line)
+}
+
+/// Rewrites a template.
+pub(super) fn rewrite(source: &str) -> Result<String> {
+    let mut rewriter = Rewriter {
+        source,
+        at: 0,
+        insertions: Vec::new(),
+        replacements: Vec::new(),
+        levels: Vec::new(),
+        chain: 0,
+        blocks: Vec::new(),
+        in_test: false,
+    };
+    rewriter.template()?;
+    Ok(rewriter.finish())
+}
+
+impl<'a> Rewriter<'a> {
+    fn finish(mut self) -> String {
+        // Stable: what was decided first is inside.
+        self.insertions.sort_by_key(|(at, _)| *at);
+        let mut out = String::with_capacity(self.source.len() + self.source.len() / 4);
+        let mut copied = 0;
+        let mut replacements = self.replacements.into_iter().peekable();
+        for (at, text) in self.insertions.into_iter().chain([(self.source.len(), "")]) {
+            while let Some((range, word)) = replacements.next_if(|(range, _)| range.start < at) {
+                out.push_str(&self.source[copied..range.start]);
+                out.push_str(word);
+                copied = range.end;
+            }
+            out.push_str(&self.source[copied..at]);
+            out.push_str(text);
+            copied = at;
+        }
+        out
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.source[self.at..]
+    }
+
+    fn invalid(&self, what: &str) -> Error {
+        invalid(self.source, self.at, what)
+    }
+
+    fn template(&mut self) -> Result<()> {
+        while let Some(open) = self.rest().find('{') {
+            self.at += open;
+            match self.rest().as_bytes().get(1) {
+                Some(b'#') => self.at += self.rest().find("#}").map_or(self.rest().len(), |end| end + 2),
+                Some(b'{') => self.tag(2 + usize::from(self.rest()[2..].starts_with(['-', '+'])), "}}")?,
+                Some(b'%') => self.statement()?,
+                _ => self.at += 1,
+            }
+        }
+        self.at = self.source.len();
+        Ok(())
+    }
+
+    /// Passes over `{%` with its sign, and white space; gives the word there.
+    fn statement_word(&self, from: usize) -> (usize, &'a str) {
+        let inner = &self.source[from + 2..];
+        let trimmed = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start();
+        let end = trimmed.find(|c: char| !is_word(c)).unwrap_or(trimmed.len());
+        (self.source.len() - trimmed.len(), &trimmed[..end])
+    }
+
+    fn statement(&mut self) -> Result<()> {
+        let (start, word) = self.statement_word(self.at);
+        let end = start + word.len();
+        match word {
+            "raw" => return self.raw(end),
+            "generation" => self.replacements.push((start..end, "with")),
+            "endgeneration" => self.replacements.push((start..end, "endwith")),
+            _ => {}
+        }
+        match word {
+            "elif" => *self.blocks.last_mut().unwrap_or(&mut 0) += 1,
+            "if" | "for" | "with" | "macro" | "call" | "filter" | "generation" | "autoescape" | "set" => {
+                self.blocks.push(1)
+            }
+            _ if word.starts_with("end") => drop(self.blocks.pop()),
+            _ => {}
+        }
+        if self.blocks.iter().sum::<usize>() > MAX_BLOCKS {
+            return Err(self.invalid(&format!("more than {MAX_BLOCKS} blocks in each other")));
+        }
+        if word == "set" { self.set(end) } else { self.tag(end - self.at, "%}") }
+    }
+
+    /// Text up to `{% endraw %}`, which is no template.
+    fn raw(&mut self, from: usize) -> Result<()> {
+        self.at = from;
+        while let Some(open) = self.rest().find("{%") {
+            self.at += open;
+            let (start, word) = self.statement_word(self.at);
+            self.at += 2;
+            if word == "endraw" {
+                self.at = start + word.len();
+                return self.tag(0, "%}");
+            }
+        }
+        self.at = self.source.len();
+        Ok(())
+    }
+
+    /// `set x = e`, where what is assigned is kept; or a `set` block.
+    fn set(&mut self, end: usize) -> Result<()> {
+        let target = &self.source[end..];
+        let length = target.find(['=', '%', '|']).unwrap_or(target.len());
+        if !target[length..].starts_with('=') {
+            return self.tag(end - self.at, "%}");
+        }
+        // An assignment has no end of its own.
+        self.blocks.pop();
+        self.insertions.push((end + length + 1, "("));
+        let keep = if target[..length].contains('.') { ")|_keep " } else { ")|_own " };
+        self.tag_with(end + length + 1 - self.at, "%}", keep)
+    }
+
+    fn tag(&mut self, skip: usize, close: &str) -> Result<()> {
+        self.tag_with(skip, close, "")
+    }
+
+    /// Reads the tokens of a tag up to its end, before which `after` is put.
+    fn tag_with(&mut self, skip: usize, close: &str, after: &'static str) -> Result<()> {
+        self.at += skip;
+        self.levels.clear();
+        self.levels.push(Level::new(0, "", self.at));
+        self.chain = 0;
+        // Whether what stands before is an operand: an operator or a subscript may follow.
+        let mut operand = false;
+        loop {
+            let rest = self.rest();
+            let trimmed = rest.trim_start();
+            self.at = self.source.len() - trimmed.len();
+            let Some(c) = trimmed.chars().next() else { return Ok(()) };
+            if self.levels.len() == 1 {
+                let body = trimmed.strip_prefix(['-', '+']).unwrap_or(trimmed);
+                if body.starts_with(close) {
+                    self.end_times();
+                    self.insertions.push((self.at, after));
+                    self.at = self.source.len() - body.len() + close.len();
+                    return Ok(());
+                }
+            }
+            self.count()?;
+            operand = match c {
+                '\'' | '"' => {
+                    self.at += string_length(trimmed);
+                    true
+                }
+                '(' | '[' | '{' => {
+                    self.open(c, operand);
+                    false
+                }
+                ')' | ']' | '}' => {
+                    self.close(c as u8)?;
+                    true
+                }
+                c if is_word(c) => self.word(trimmed),
+                _ => {
+                    self.operator(trimmed, c, operand);
+                    false
+                }
+            };
+        }
+    }
+
+    /// One token more in this expression.
+    fn count(&mut self) -> Result<()> {
+        self.chain += 1;
+        if let Some(level) = self.levels.last_mut() {
+            level.chain += 1;
+        }
+        if self.chain > MAX_CHAIN {
+            return Err(self.invalid(&format!("an expression of more than {MAX_CHAIN} parts")));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, c: char, operand: bool) {
+        let (close, after) = match (c, operand) {
+            ('(', _) => (b')', ""),
+            ('[', true) => (b']', ""),
+            ('[', false) => (b']', "|_own)"),
+            _ => (b'}', "|_own_map)"),
+        };
+        if !after.is_empty() {
+            self.insertions.push((self.at, "("));
+        }
+        self.at += 1;
+        self.levels.push(Level::new(close, after, self.at));
+    }
+
+    fn close(&mut self, c: u8) -> Result<()> {
+        self.end_times();
+        match self.levels.pop() {
+            Some(level) if level.close == c && !self.levels.is_empty() => {
+                self.at += 1;
+                self.insertions.push((self.at, level.after));
+                self.chain -= level.chain;
+                Ok(())
+            }
+            _ => Err(self.invalid(&format!("a {:?} that nothing opened", char::from(c)))),
+        }
+    }
+
+    /// A name, number or keyword; whether it is an operand.
+    fn word(&mut self, text: &str) -> bool {
+        let word = &text[..word_length(text)];
+        let is_attribute = self.source[..self.at].ends_with('.');
+        if is_attribute || !KEYWORDS.contains(&word) {
+            self.in_test = false;
+            self.at += word.len();
+            return true;
+        }
+        // A test binds more closely than a product: `is`, `is not` and `is in` go on with it.
+        let goes_on = word == "is" || self.in_test;
+        self.in_test = word == "is" || self.in_test && word == "not";
+        if goes_on {
+            self.at += word.len();
+        } else {
+            self.end_times();
+            self.at += word.len();
+            self.begin_product();
+        }
+        false
+    }
+
+    fn operator(&mut self, text: &str, c: char, operand: bool) {
+        let token = OPERATORS.iter().find(|operator| text.starts_with(**operator)).copied();
+        let token = token.unwrap_or(&text[..c.len_utf8()]);
+        match token {
+            "*" if operand => {
+                self.end_times();
+                if let Some(level) = self.levels.last_mut() {
+                    self.insertions.push((level.product, "("));
+                    // Opened last, so outside of what begins at the same place.
+                    self.insertions.push((self.at, ")|_times("));
+                    level.in_times = true;
+                }
+                self.replacements.push((self.at..self.at + 1, ""));
+                self.at += 1;
+            }
+            "/" | "//" | "%" => {
+                self.end_times();
+                self.at += token.len();
+            }
+            "." | "|" | "**" => self.at += token.len(),
+            // A sign is part of its operand.
+            "+" | "-" if !operand => self.at += 1,
+            "," | ":" => {
+                self.end_times();
+                self.at += 1;
+                self.begin_product();
+                if let Some(level) = self.levels.last_mut() {
+                    self.chain -= level.chain;
+                    level.chain = 0;
+                }
+            }
+            _ => {
+                self.end_times();
+                self.at += token.len();
+                self.begin_product();
+            }
+        }
+    }
+
+    fn begin_product(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.product = self.at;
+        }
+    }
+
+    /// Ends the second factor of a product, if one is open here.
+    fn end_times(&mut self) {
+        if let Some(level) = self.levels.last_mut()
+            && std::mem::take(&mut level.in_times)
+        {
+            self.insertions.push((self.at, ")"));
+        }
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The length of the name or number that the text begins with.
+fn word_length(text: &str) -> usize {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+    let mut before = ' ';
+    let goes_on = |c: char| {
+        let goes_on = is_word(c) || is_number && (matches!(c, '+' | '-') && matches!(before, 'e' | 'E'));
+        before = c;
+        !goes_on
+    };
+    text.find(goes_on).unwrap_or(text.len())
+}
+
+/// The length of the string that the text begins with, quotes included.
+fn string_length(text: &str) -> usize {
+    let quote = text.as_bytes()[0];
+    let mut escaped = false;
+    for (i, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            byte if byte == quote => return i + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}

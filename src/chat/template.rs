@@ -1,0 +1,184 @@
+//! Templates: what they are given, and how they are run.
+
+use super::builtins::{self, NOW, Raised};
+use super::fuel;
+use super::rewrite::rewrite;
+use super::value::from_json;
+use crate::error::{Error, Result};
+use crate::log::Contained;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value};
+use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::panic::resume_unwind;
+use std::thread;
+
+/// How much of the machine a template may use. Each limit gives `InvalidArgument` when it is reached, at the same place
+/// on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a template.
+    pub template_bytes: usize,
+    /// Steps of a render: instructions, visited items, and a share of each byte.
+    pub steps: u64,
+    /// Bytes of a rendered text.
+    pub output_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Some hundred times what long conversations with tools need.
+    fn default() -> Limits {
+        Limits { template_bytes: 256 << 10, steps: 2_000_000, output_bytes: 32 << 20 }
+    }
+}
+
+/// What the engine's parser, interpreter and our recursive values need at the deepest that the limits allow, several
+/// times over. Address space; only what is touched becomes memory.
+const STACK: usize = 16 << 20;
+/// Calls of macros in macros, times 4.
+const RECURSION: usize = 400;
+
+/// A chat template, compiled.
+pub struct Template {
+    environment: Environment<'static>,
+    limits: Limits,
+    takes_parts: bool,
+}
+
+impl Template {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the `line` if it is no template, and if it is larger or more deeply nested than the
+    /// limits allow; `OutOfMemory` if no thread can be had to compile it on.
+    pub fn new(source: &str, limits: Limits) -> Result<Template> {
+        if source.len() > limits.template_bytes {
+            let message = format!("a chat template of {} bytes; the limit is {}", source.len(), limits.template_bytes);
+            return Err(Error::invalid_argument(message).with("bytes", source.len()));
+        }
+        let rewritten = rewrite(&source.replace("\r\n", "\n").replace('\r', "\n"))?;
+        let environment = on_own_stack(|| {
+            let mut environment = Environment::new();
+            let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+            environment.set_syntax(syntax.map_err(|e| Error::internal(e.to_string()))?);
+            environment.set_recursion_limit(RECURSION);
+            environment.set_fuel(Some(limits.steps));
+            builtins::install(&mut environment);
+            let compiled = environment.add_template_owned("chat", rewritten);
+            compiled.map_err(|e| failure(&e, "the chat template is not valid"))?;
+            Ok(environment)
+        })?;
+        Ok(Template { environment, limits, takes_parts: takes_parts(source) })
+    }
+
+    /// Whether the template looks at the parts of a message's content, if it has parts.
+    pub fn takes_parts(&self) -> bool {
+        self.takes_parts
+    }
+
+    /// The text that the template makes of the variables at a time, in seconds since 1970 (UTC).
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the template raised an exception (fact `exception`), failed, or reached a limit.
+    pub fn render(&self, variables: &Map<String, Json>, now: i64) -> Result<String> {
+        on_own_stack(|| {
+            fuel::fill(self.limits.steps.saturating_mul(8));
+            self.run(variables, now)
+        })
+    }
+
+    fn run(&self, variables: &Map<String, Json>, now: i64) -> Result<String> {
+        let failed = |e: minijinja::Error| failure(&e, "the chat template failed");
+        let mut context = BTreeMap::from([(NOW.to_owned(), Value::from(now))]);
+        for (name, value) in variables {
+            context.insert(name.clone(), from_json(value).map_err(failed)?);
+        }
+        let template = self.environment.get_template("chat").map_err(failed)?;
+        let mut out = Limited { bytes: Vec::new(), limit: self.limits.output_bytes, is_full: false };
+        let rendered = template.render_captured_to(Value::from(context), &mut out).map(drop);
+        if fuel::spent() || rendered.as_ref().is_err_and(is_out_of_fuel) {
+            let message = format!("the chat template needs more than {} steps", self.limits.steps);
+            return Err(Error::invalid_argument(message).with("steps", self.limits.steps));
+        }
+        if out.is_full {
+            let message = format!("the chat template writes more than {} bytes", out.limit);
+            return Err(Error::invalid_argument(message).with("bytes", out.limit));
+        }
+        rendered.map_err(failed)?;
+        String::from_utf8(out.bytes).map_err(|e| Error::internal(e.to_string()))
+    }
+}
+
+/// Whether some `for` goes over a message's content.
+fn takes_parts(source: &str) -> bool {
+    let loops = source.split("{%").filter_map(|tag| tag.split("%}").next());
+    let mut loops = loops.filter(|tag| tag.trim_start_matches(['-', '+']).trim_start().starts_with("for "));
+    loops.any(|tag| tag.split_once(" in ").is_some_and(|(_, over)| over.contains("content")))
+}
+
+/// Runs on a thread of its own: what templates need of the stack is known, what the caller has left is not.
+fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let contained = || {
+            let _contained = Contained::new();
+            work()
+        };
+        let thread = thread::Builder::new().name("llm-chat".into()).stack_size(STACK).spawn_scoped(scope, contained);
+        let thread = thread.map_err(|e| Error::out_of_memory(format!("no thread for a chat template: {e}")))?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// The text of a render, up to a limit.
+struct Limited {
+    bytes: Vec<u8>,
+    limit: usize,
+    is_full: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fits = bytes.len() <= self.limit - self.bytes.len() && self.bytes.try_reserve(bytes.len()).is_ok();
+        if !fits {
+            self.is_full = true;
+            return Err(io::Error::other("the text is too long"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error and those that led to it.
+fn causes(error: &minijinja::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+fn is_out_of_fuel(error: &minijinja::Error) -> bool {
+    let mut engine = causes(error).filter_map(|e| e.downcast_ref::<minijinja::Error>());
+    engine.any(|e| e.kind() == ErrorKind::OutOfFuel)
+}
+
+/// An error of the engine as one of ours.
+fn failure(error: &minijinja::Error, what: &str) -> Error {
+    if let Some(Raised(message)) = causes(error).find_map(|e| e.downcast_ref()) {
+        return Error::invalid_argument(format!("the chat template refuses the conversation: {message}"))
+            .with("exception", message);
+    }
+    let engine = causes(error).filter_map(|e| e.downcast_ref::<minijinja::Error>());
+    let innermost = engine.last().unwrap_or(error);
+    let detail = innermost.detail().map_or_else(|| innermost.kind().to_string(), str::to_owned);
+    match error.line() {
+        Some(line) => Error::invalid_argument(format!("{what}: {detail} in line {line}")).with("line", line),
+        None => Error::invalid_argument(format!("{what}: {detail}")),
+    }
+}

@@ -1,0 +1,326 @@
+//! The lists and dicts of templates: Python's behaviour, and sizes that are known and limited.
+//!
+//! The engine's own containers can be nested without end by a loop, and may stand for more items than memory holds.
+//! So every container that a template can keep is one of these: `rewrite` passes what is written or assigned in the
+//! template through [`own`] and [`own_map`], and filters and methods return nothing else. A container knows how deep it
+//! is and how many values it holds, those inside of others counted each time.
+
+use super::{fuel, methods, text};
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
+use minijinja::{Error, ErrorKind, State};
+use std::collections::HashMap;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// Containers in containers: more than JSON may have, as little as dropping and comparing recursively needs.
+const MAX_DEPTH: u32 = 160;
+/// Values in a container; a text counts as one for each [`TEXT`] bytes.
+const MAX_VALUES: u64 = 1 << 20;
+const TEXT: usize = 64;
+
+pub(super) fn error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    depth: u32,
+    values: u64,
+}
+
+impl Size {
+    /// The size of a container of these values. Errors: too deep, too large, or a value that cannot be inside.
+    fn of<'a>(items: impl Iterator<Item = &'a Value>) -> Result<Size, Error> {
+        let mut size = Size { depth: 0, values: 0 };
+        for item in items {
+            let inner = match (item.downcast_object_ref::<List>(), item.downcast_object_ref::<Dict>()) {
+                (Some(list), _) => list.size,
+                (_, Some(dict)) => dict.size,
+                _ if is_plain(item) => Size { depth: 0, values: 1 + (item.as_str().map_or(0, str::len) / TEXT) as u64 },
+                _ => return Err(error(format!("a list or dict cannot hold a value of type {}", item.kind()))),
+            };
+            size.depth = size.depth.max(inner.depth);
+            size.values = size.values.saturating_add(inner.values);
+        }
+        size.depth += 1;
+        size.values += 1;
+        if size.depth > MAX_DEPTH {
+            return Err(error(format!("lists and dicts more than {MAX_DEPTH} deep")));
+        }
+        if size.values > MAX_VALUES {
+            return Err(error(format!("a list or dict of more than {MAX_VALUES} values")));
+        }
+        Ok(size)
+    }
+}
+
+fn is_plain(value: &Value) -> bool {
+    !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::Plain)
+}
+
+/// Whether a namespace may keep it: none that could hold the namespace again.
+pub(super) fn is_keepable(value: &Value) -> bool {
+    is_plain(value) || value.downcast_object_ref::<List>().is_some() || value.downcast_object_ref::<Dict>().is_some()
+}
+
+/// What kind of sequence a [`List`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    List,
+    Tuple,
+    /// An item of `groupby`: a tuple whose fields have names.
+    Group,
+}
+
+/// A list or tuple.
+pub(super) struct List {
+    pub(super) items: Vec<Value>,
+    pub(super) shape: Shape,
+    size: Size,
+}
+
+impl List {
+    pub(super) fn make(items: Vec<Value>, shape: Shape) -> Result<Value, Error> {
+        fuel::pay(items.len())?;
+        let size = Size::of(items.iter())?;
+        Ok(Value::from_object(List { items, shape, size }))
+    }
+
+    pub(super) fn of(items: Vec<Value>) -> Result<Value, Error> {
+        List::make(items, Shape::List)
+    }
+}
+
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("List")
+    }
+}
+
+impl Object for List {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.items.get(key.as_usize()?).cloned()
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        match (self.shape, key) {
+            (Shape::Group, "grouper") => self.items.first().cloned(),
+            (Shape::Group, "list") => self.items.get(1).cloned(),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        if fuel::visit(self.items.len()) { Enumerator::Seq(self.items.len()) } else { Enumerator::Empty }
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.items.len())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.shape == Shape::List { ("[", "]") } else { ("(", ")") };
+        f.write_str(open)?;
+        for (i, item) in self.items.iter().enumerate() {
+            f.write_str(if i > 0 { ", " } else { "" })?;
+            write_repr(f, item)?;
+        }
+        f.write_str(if self.shape != Shape::List && self.items.len() == 1 { "," } else { "" })?;
+        f.write_str(close)
+    }
+}
+
+/// A dict: keys in the order in which they came.
+pub(super) struct Dict {
+    pub(super) entries: Vec<(Value, Value)>,
+    index: HashMap<Value, usize>,
+    size: Size,
+}
+
+impl Dict {
+    /// Of equal keys the last value counts, in the place of the first.
+    pub(super) fn make(pairs: impl Iterator<Item = (Value, Value)>) -> Result<Value, Error> {
+        let mut entries: Vec<(Value, Value)> = Vec::new();
+        let mut index = HashMap::new();
+        for (key, value) in pairs {
+            fuel::pay(2)?;
+            if !is_key(&key) {
+                return Err(error(format!("unhashable type: {}", key.kind())));
+            }
+            match index.get(&key) {
+                Some(&at) => {
+                    let entry: &mut (Value, Value) = &mut entries[at];
+                    entry.1 = value;
+                }
+                None => {
+                    index.insert(key.clone(), entries.len());
+                    entries.push((key, value));
+                }
+            }
+        }
+        let size = Size::of(entries.iter().flat_map(|(key, value)| [key, value]))?;
+        Ok(Value::from_object(Dict { entries, index, size }))
+    }
+
+    pub(super) fn get(&self, key: &Value) -> Option<&Value> {
+        // Only what is hashed at once: a key cannot make the lookup long.
+        let at = *self.index.get(is_key(key).then_some(key)?)?;
+        self.entries.get(at).map(|(_, value)| value)
+    }
+}
+
+fn is_key(key: &Value) -> bool {
+    matches!(key.kind(), ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::None)
+}
+
+impl fmt::Debug for Dict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dict")
+    }
+}
+
+impl Object for Dict {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get(key).cloned()
+    }
+
+    /// `dict.items` is Python's method, even if there is a key of that name; `dict["items"]` is the key's value.
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        match methods::DICT.iter().find(|name| **name == key) {
+            Some(name) => Some(Value::from_object(Method { of: Value::from_dyn_object(Arc::clone(self)), name })),
+            None => self.get(&Value::from(key)).cloned(),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        if !fuel::visit(self.entries.len()) {
+            return Enumerator::Empty;
+        }
+        let this = Arc::clone(self);
+        let entry = move |i: usize| this.entries.get(i).cloned().unwrap_or_default();
+        Enumerator::KeyValueIter(Box::new((0..self.entries.len()).map(entry)))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.entries.len())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('{')?;
+        for (i, (key, value)) in self.entries.iter().enumerate() {
+            f.write_str(if i > 0 { ", " } else { "" })?;
+            write_repr(f, key)?;
+            f.write_str(": ")?;
+            write_repr(f, value)?;
+        }
+        f.write_char('}')
+    }
+}
+
+/// A method that was named and not called.
+struct Method {
+    of: Value,
+    name: &'static str,
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<built-in method {} of dict object>", self.name)
+    }
+}
+
+impl Object for Method {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        methods::call(state, &self.of, self.name, args)
+    }
+
+    fn custom_cmp(self: &Arc<Self>, _: &DynObject) -> Option<std::cmp::Ordering> {
+        None
+    }
+}
+
+/// Python's `repr`. Writes nothing once the budget is spent: this is called where nothing may fail.
+pub(super) fn write_repr(out: &mut impl Write, value: &Value) -> fmt::Result {
+    match value.as_str() {
+        Some(text) if fuel::bytes(text.len()) => text::write_quoted(out, text),
+        None if fuel::visit(1) => write_str(out, value),
+        _ => Ok(()),
+    }
+}
+
+/// Python's `str`, of what is no string.
+pub(super) fn write_str(out: &mut impl Write, value: &Value) -> fmt::Result {
+    match as_float(value) {
+        Some(x) => text::write_float(out, x),
+        None => write!(out, "{value}"),
+    }
+}
+
+/// The number, if it is a float.
+pub(super) fn as_float(value: &Value) -> Option<f64> {
+    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
+    is_float.then(|| f64::try_from(value.clone()).ok()).flatten()
+}
+
+/// A sequence as one of ours, with the sequences in it; other values as they are.
+pub(super) fn own(value: Value) -> Result<Value, Error> {
+    fuel::check()?;
+    let is_sequence = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    if !is_sequence || value.downcast_object_ref::<List>().is_some() {
+        return Ok(value);
+    }
+    let shape = if value.is_tuple() { Shape::Tuple } else { Shape::List };
+    let mut items = Vec::new();
+    for item in value.try_iter()?.checked() {
+        fuel::pay(1)?;
+        items.push(own(item?)?);
+    }
+    List::make(items, shape)
+}
+
+/// A mapping as one of ours.
+pub(super) fn own_map(value: Value) -> Result<Value, Error> {
+    fuel::check()?;
+    if value.downcast_object_ref::<Dict>().is_some() {
+        return Ok(value);
+    }
+    let map = value.as_object().ok_or_else(|| error("expected a mapping"))?;
+    let mut pairs = Vec::new();
+    for (key, value) in map.try_iter_pairs().ok_or_else(|| error("expected a mapping"))? {
+        pairs.push((key, own(value)?));
+    }
+    Dict::make(pairs.into_iter())
+}
+
+/// A JSON value.
+pub(super) fn from_json(json: &serde_json::Value) -> Result<Value, Error> {
+    use serde_json::Value as Json;
+    Ok(match json {
+        Json::Null => Value::from(()),
+        Json::Bool(b) => Value::from(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(n), _) => Value::from(n),
+            (_, Some(n)) => Value::from(n),
+            _ => Value::from(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::from(s.as_str()),
+        Json::Array(items) => List::of(items.iter().map(from_json).collect::<Result<_, _>>()?)?,
+        Json::Object(map) => {
+            let pairs: Result<Vec<_>, Error> =
+                map.iter().map(|(key, value)| Ok((Value::from(key.as_str()), from_json(value)?))).collect();
+            Dict::make(pairs?.into_iter())?
+        }
+    })
+}

@@ -1,0 +1,163 @@
+//! Templates come from strangers: whatever they ask for, a render ends soon, in little memory, and crashes nothing.
+
+use llm::Error;
+use llm::chat::{Limits, Template};
+use serde_json::Map;
+
+/// Templates that ask for more time, memory or depth than there is.
+fn hostile() -> Vec<String> {
+    let loops = |body: &str| {
+        format!(
+            "{{% set ns = namespace(x='ab', l=[1], d={{}}) %}}{{% for i in range(100000) %}}{body}{{% endfor %}}{{{{ ns.x }}}}"
+        )
+    };
+    let deep = |open: &str, middle: &str, close: &str| {
+        format!("{{{{ {}{middle}{} }}}}", open.repeat(20_000), close.repeat(20_000))
+    };
+    let mut all: Vec<String> = [
+        "{% set ns.x = ns.x ~ ns.x %}",
+        "{% set ns.x = ns.x + ns.x %}",
+        "{% set ns.x = ns.x * 1000 %}",
+        "{% set ns.x = ns.x|replace('', ns.x) %}",
+        "{% set ns.x = ns.x.replace('b', ns.x) %}",
+        "{% set ns.x = [ns.x, ns.x]|join %}",
+        "{% set ns.x = ns.x.join([ns.x, ns.x]) %}",
+        "{% set ns.x = '%s%s'|format(ns.x, ns.x) %}",
+        "{% set ns.x = '{0}{0}'.format(ns.x) %}",
+        "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}",
+        "{% set ns.x = ns.x|tojson %}",
+        "{% set ns.x = ns.x|center(i * i) %}",
+        "{% set ns.x = ns.x|indent(100000, true) %}",
+        "{% set ns.x = (ns.x ~ '\\n')|indent(99999, true) %}",
+        "{% set ns.x = ns.x.ljust(1000 * i) %}",
+        "{% set ns.x = ns.x|e ~ '<>' ~ ns.x %}",
+        "{% set ns.l = ns.l + ns.l %}",
+        "{% set ns.l = ns.l * 1000 %}",
+        "{% set ns.l = [ns.l, ns.l] %}",
+        "{% set ns.l = (ns.l, ns.l) %}",
+        "{% set ns.l = {'a': ns.l, 'b': ns.l} %}",
+        "{% set ns.l = dict(a=ns.l, b=ns.l) %}",
+        "{% set ns.l = [ns.l]|list %}",
+        "{% set ns.l = [ns.l]|map('list')|list %}",
+        "{% set ns.l = ns.l|batch(100000, 1)|list %}",
+        "{% set ns.l = ns.l|slice(100000)|list %}",
+        "{% set ns.l = namespace(l=ns.l) %}",
+        "{% set ns.l = ns %}",
+        "{% set ns.l = [ns] %}",
+        "{% set ns.l = ns.l|zip(ns.l)|list %}",
+        "{% set ns.l = (ns.l|items) %}",
+        "{% set ns.l = [1]|groupby(attribute='x')|list + ns.l %}",
+        "{% for j in range(100000) %}{% endfor %}",
+        "{% for j in range(100000) %}x{% endfor %}",
+        "{{ range(100000)|join }}",
+        "{{ range(100000)|sort|unique|list|length }}",
+        "{{ 'x' * 100000 in 'y' * 100000 }}",
+        "{{ ('x' * 100000).count('x') }}",
+        "{{ 'a' ~ 'x' * 100000 == 'a' ~ 'x' * 100000 }}",
+    ]
+    .map(loops)
+    .to_vec();
+    all.extend([
+        deep("(", "1", ")"),
+        deep("[", "1", "]"),
+        deep("{'a': ", "1", "}"),
+        deep("-", "1", ""),
+        deep("not ", "1", ""),
+        deep("1 + ", "1", ""),
+        deep("1 ~ ", "1", ""),
+        deep("1 * ", "1", ""),
+        deep("1 ** ", "1", ""),
+        deep("1 if 1 else ", "1", ""),
+        deep("x[", "1", "]"),
+        deep("x(", "1", ")"),
+        deep("", "1", ".x"),
+        deep("", "1", "|string"),
+        deep("", "1", "()"),
+        deep("", "1", " is odd"),
+        deep("", "1", " < 2"),
+        deep("", "1", " in x"),
+        deep("x or ", "1", ""),
+        deep("x and ", "1", ""),
+        format!("{}{}", "{% if 1 %}".repeat(9_000), "{% endif %}".repeat(9_000)),
+        format!("{}{}", "{% for x in [1] %}".repeat(7_000), "{% endfor %}".repeat(7_000)),
+        format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)),
+        "{% macro f(s) %}{{ f(s ~ s) }}{% endmacro %}{{ f('ab') }}".to_owned(),
+        "{% macro f(s) %}{{ f([s, s]) }}{% endmacro %}{{ f('ab') }}".to_owned(),
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}".to_owned(),
+        "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}".to_owned(),
+        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
+        "{{ 'x' * 10 ** 12 }}".to_owned(),
+        "{{ ('x' * 10 ** 12)|length }}".to_owned(),
+        "{{ [1] * 10 ** 12 }}".to_owned(),
+        "{{ [[1] * 10 ** 9] * 10 ** 9 }}".to_owned(),
+        "{{ ([1] * 10 ** 7) == ([1] * 10 ** 7) }}".to_owned(),
+        "{{ range(10 ** 12) }}".to_owned(),
+        "{{ 'x'|center(10 ** 12) }}".to_owned(),
+        "{{ 'x'|indent(10 ** 12) }}".to_owned(),
+        "{{ 'x'.zfill(10 ** 12) }}".to_owned(),
+        "{{ '%99999999999d'|format(1) }}".to_owned(),
+        "{{ '%*d'|format(999999999, 1) }}".to_owned(),
+        "{{ '{:999999999}'.format(1) }}".to_owned(),
+        "{{ '{:{}}'.format(1, 999999999) }}".to_owned(),
+        "{{ [1]|batch(10 ** 12, 1)|list }}".to_owned(),
+        "{{ [1]|slice(10 ** 12)|list }}".to_owned(),
+        "x".repeat(300 << 10),
+    ]);
+    all
+}
+
+fn render(source: &str) -> llm::Result<String> {
+    Template::new(source, Limits::default())?.render(&Map::new(), 0)
+}
+
+/// On a thread with a small stack.
+fn on_small_stack(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
+}
+
+/// The most memory that this process has had, in MiB.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() >> 10
+}
+
+#[test]
+fn hostile_templates_are_refused() {
+    on_small_stack(|| {
+        for source in hostile() {
+            let name = &source[..source.len().min(150)];
+            let error = render(&source).expect_err(name);
+            assert!(matches!(error, Error::InvalidArgument(_)), "{name}: {error}");
+            assert!(peak() < 400, "{name}: {} MiB", peak());
+        }
+    });
+}
+
+/// What the limits allow needs no more stack than there is.
+#[test]
+fn what_is_just_allowed_works() {
+    let chains = ["(", "[", "-", "not ", "1 + ", "1 ~ ", "1 * ", "x or ", "1 if 0 else ", "{'a': "];
+    on_small_stack(move || {
+        for open in chains {
+            let tokens = open.split_whitespace().count().max(if open == "{'a': " { 3 } else { 1 });
+            let close = match open {
+                "(" => ")",
+                "[" => "]",
+                "{'a': " => "}",
+                _ => "",
+            };
+            for count in [100, (1000 - 1) / (tokens + close.len())] {
+                // The engine has limits of its own for some of them.
+                match render(&format!("{{{{ {}1{} }}}}", open.repeat(count), close.repeat(count))) {
+                    Ok(text) => assert!(!text.is_empty()),
+                    Err(error) => assert!(matches!(error, Error::InvalidArgument(_)), "{open}: {error}"),
+                }
+            }
+        }
+        let blocks = format!("{}x{}", "{% if 1 %}".repeat(100), "{% endif %}".repeat(100));
+        assert_eq!(render(&blocks).unwrap(), "x");
+        let nested = "{% set ns = namespace(l=[]) %}{% for i in range(150) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}{{ ns.l == ns.l }}{{ ns.l|tojson|length }}";
+        assert_eq!(render(nested).unwrap(), format!("{}{}True302", "[".repeat(151), "]".repeat(151)));
+    });
+}
