@@ -15,7 +15,7 @@
  *
  * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_cancel_t) do not change, are reference
  * counted (_retain, _free) and may be used from any number of threads at once. Exclusive objects (llm_session_t,
- * llm_sampler_t, llm_decoder_t, llm_gguf_writer_t) belong to one call at a time: entered twice they return BUSY, from another thread and
+ * llm_sampler_t, llm_decoder_t, llm_gguf_writer_t, llm_messages_t) belong to one call at a time: entered twice they return BUSY, from another thread and
  * from their own callbacks alike. Objects keep alive what they need, so the order of frees does not matter; a free
  * while a call is running takes effect when that call ends; freeing NULL does nothing. Handles that a function returns
  * are the caller's to free, unless it says otherwise. A handle of another kind is refused in every build. Using one
@@ -144,6 +144,12 @@
 #define LLM_GENERATE_IGNORE_EOG 1
 
 /**
+ * For llm_messages_render and llm_session_append_messages: with the beginning of the assistant's next message, so that
+ * the model goes on with it (add_generation_prompt).
+ */
+#define LLM_MESSAGES_ANSWER 1
+
+/**
  * Bytes made by the library and owned by the caller. They do not change.
  *
  * @code{.c}
@@ -258,6 +264,34 @@ typedef struct llm_gguf_writer_t llm_gguf_writer_t;
  * @endcode
  */
 typedef struct llm_lora_t llm_lora_t;
+
+/**
+ * A conversation: messages, tools, and variables of the model's chat template. Exclusive.
+ *
+ * A message is a JSON object in the form of the common chat APIs: "role" ("system", "user", "assistant", "tool"),
+ * "content" (a text, or parts like {"type": "text", "text": "..."}), and where they apply "reasoning_content",
+ * "tool_calls" ([{"id": "...", "type": "function", "function": {"name": "...", "arguments": {...}}}]),
+ * "tool_call_id", "name".
+ *
+ * The model's chat template, a program in jinja2's language inside its file, makes text of it. Templates are not
+ * trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps,
+ * 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
+ * of strangers.
+ *
+ * @code{.c}
+ * llm_messages_t *messages;
+ * if (llm_messages_new(&messages, &error) == LLM_STATUS_OK
+ *     && llm_messages_add(messages, "user", LLM_NUL_TERMINATED, "Hello!", LLM_NUL_TERMINATED, &error)
+ *         == LLM_STATUS_OK
+ *     && llm_session_append_messages(session, messages, LLM_MESSAGES_ANSWER, NULL, &error) == LLM_STATUS_OK
+ *     && llm_session_generate(session, print_token, NULL, &finish, &error) == LLM_STATUS_OK
+ *     && llm_session_answer(session, messages, &error) == LLM_STATUS_OK) {
+ *     // messages now ends with the assistant's; add the user's next, and append again: only what is new is processed
+ * }
+ * llm_messages_free(messages);
+ * @endcode
+ */
+typedef struct llm_messages_t llm_messages_t;
 
 /**
  * A model: weights, configuration, tokenizer. Shared, reference counted: load it once and give every conversation a
@@ -3557,6 +3591,313 @@ LLM_API
 LLM_NODISCARD
 llm_status_t llm_session_clear_loras(llm_session_t *LLM_NONNULL session,
                                      llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes a conversation without messages.
+ *
+ * @param[out] messages The conversation, to be freed with llm_messages_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_new(llm_messages_t **LLM_NONNULL messages,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a conversation.
+ *
+ * @param[in] messages @nullable A conversation; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_messages_free(llm_messages_t *LLM_NULLABLE messages);
+
+/**
+ * Adds a message of text.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] role Who says it, UTF-8: "system", "user", "assistant", "tool", or what the template knows.
+ * @param[in] role_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] content The text, UTF-8.
+ * @param[in] content_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if a text is not UTF-8
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_add(llm_messages_t *LLM_NONNULL messages,
+                              const char *LLM_NULLABLE role,
+                              size_t role_size,
+                              const char *LLM_NULLABLE content,
+                              size_t content_size,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a message that is written as JSON, or a list of messages. On failure nothing is added.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] json The message: see llm_messages_t.
+ * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
+                                   const char *LLM_NULLABLE json,
+                                   size_t json_size,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds the assistant's message that a text of a model is, taken apart: thoughts into "reasoning_content", calls of
+ * tools into "tool_calls", the rest into "content". Calls without an id get one. Known are the styles of Hermes and Qwen
+ * (<tool_call>), Qwen Coder (<function=), GLM 4.5, Phi 4 mini, Granite 3, Mistral ([TOOL_CALLS]), DeepSeek, Llama 3.1,
+ * Command R and A, and gpt-oss (channels); what is none of them stays content. See also llm_session_answer.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_add_answer(llm_messages_t *LLM_NONNULL messages,
+                                     const char *LLM_NULLABLE text,
+                                     size_t text_size,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The number of messages.
+ *
+ * @param[in] messages A conversation.
+ * @param[out] count The number.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_count(llm_messages_t *LLM_NONNULL messages,
+                                size_t *LLM_NONNULL count,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * A message as JSON.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] index From 0.
+ * @param[out] json The message, in one line, to be freed with llm_bytes_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; NOT_FOUND if there are fewer
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_get(llm_messages_t *LLM_NONNULL messages,
+                              size_t index,
+                              llm_bytes_t **LLM_NONNULL json,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Keeps the first messages and removes the others.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] count How many are kept.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if there are fewer
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_truncate(llm_messages_t *LLM_NULLABLE messages,
+                                   size_t count,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the tools that the model may call.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] json A JSON list: [{"type": "function", "function": {"name": "...", "description": "...",
+ *     "parameters": JSON schema}}]; [] for none.
+ * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is something else
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_set_tools(llm_messages_t *LLM_NONNULL messages,
+                                    const char *LLM_NULLABLE json,
+                                    size_t json_size,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets a variable of the template: for example "enable_thinking" to false, or "documents" to a list. "bos_token",
+ * "eos_token" and "documents" are there if they are not set.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] name The variable's name, UTF-8.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] json Its value as JSON.
+ * @param[in] json_size The length of that, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_set_variable(llm_messages_t *LLM_NONNULL messages,
+                                       const char *LLM_NULLABLE name,
+                                       size_t name_size,
+                                       const char *LLM_NULLABLE json,
+                                       size_t json_size,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the chat template, in place of the model's own.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] text @nullable A template in jinja2's language, UTF-8; NULL: the model's own. It is read when it is used.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_set_template(llm_messages_t *LLM_NONNULL messages,
+                                       const char *LLM_NULLABLE text,
+                                       size_t text_size,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the time that templates see: some write the date, and with it the text changes from day to day.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] seconds Since 1970, UTC; INT64_MIN: the system's time at each use.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_set_time(llm_messages_t *LLM_NONNULL messages,
+                                   int64_t seconds,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The text of the conversation, as the model's chat template has it. To be encoded with LLM_ENCODE_PARSE_SPECIAL and
+ * without LLM_ENCODE_ADD_SPECIAL: the template writes all special tokens.
+ *
+ * Where a template cannot take some form, another is given: parts as their texts, a line each, the arguments of calls as
+ * JSON text. Of a file's several templates that of the name "tool_use" is taken if there are tools.
+ *
+ * @param[in] messages A conversation.
+ * @param[in] tokenizer The model's tokenizer, which has its template.
+ * @param[in] flags 0 or LLM_MESSAGES_ANSWER.
+ * @param[out] text The text, UTF-8, to be freed with llm_bytes_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; NOT_FOUND if the model has no template; UNSUPPORTED for unknown flags, or for parts that
+ *     are no text if the template takes none; INVALID_ARGUMENT if the template refuses the conversation (fact
+ *     "exception": its message), fails or reaches a limit
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_messages_render(llm_messages_t *LLM_NONNULL messages,
+                                 const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                 uint32_t flags,
+                                 llm_bytes_t **LLM_NONNULL text,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * A chat template of the model's file, in jinja2's language.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] name @nullable One of the file's other templates, as "tool_use"; NULL or empty: the template.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] text The template, borrowed from the tokenizer.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND if there is none
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_chat_template(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                         const char *LLM_NULLABLE name,
+                                         size_t name_size,
+                                         llm_view_t *LLM_NONNULL text,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * A fill-in-the-middle prompt for models of code: tokens after which the model writes what belongs between two texts.
+ * They are prefix, suffix and middle, each after its special token, and the beginning token if the model wants it.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] prefix The text before the gap, any bytes.
+ * @param[in] prefix_size Their number, or LLM_NUL_TERMINATED.
+ * @param[in] suffix The text after the gap, any bytes.
+ * @param[in] suffix_size Their number, or LLM_NUL_TERMINATED.
+ * @param[out] tokens The tokens; may be NULL if `capacity` is 0.
+ * @param[in] capacity Of `tokens`.
+ * @param[out] count The number of tokens of the prompt, also with BUFFER_TOO_SMALL.
+ * @param[out] error @nullable Why it failed.
+ * @status BUFFER_TOO_SMALL, OUT_OF_MEMORY; UNSUPPORTED if the vocabulary lacks one of the three (fact "token")
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_fill_in(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                   const char *LLM_NULLABLE prefix,
+                                   size_t prefix_size,
+                                   const char *LLM_NULLABLE suffix,
+                                   size_t suffix_size,
+                                   llm_token_t *LLM_NULLABLE tokens,
+                                   size_t capacity,
+                                   size_t *LLM_NONNULL count,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the
+ * others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it.
+ *
+ * @param[in] session A session.
+ * @param[in] messages A conversation.
+ * @param[in] flags 0 or LLM_MESSAGES_ANSWER.
+ * @param[out] count @nullable How many tokens were processed.
+ * @param[out] error @nullable Why it failed; then the session is as it was, or, if processing failed or was cancelled,
+ *     holds what was in common.
+ * @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY; those of llm_messages_render
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_append_messages(llm_session_t *LLM_NONNULL session,
+                                         llm_messages_t *LLM_NONNULL messages,
+                                         uint32_t flags,
+                                         size_t *LLM_NULLABLE count,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds what the generation has given so far to a conversation, as the assistant's message: see llm_messages_add_answer.
+ *
+ * @param[in] session A session that has generated.
+ * @param[in] messages A conversation.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_answer(llm_session_t *LLM_NONNULL session,
+                                llm_messages_t *LLM_NONNULL messages,
+                                llm_error_t **LLM_NULLABLE error);
 
 #ifdef __cplusplus
 }  // extern "C"

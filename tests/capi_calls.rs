@@ -86,6 +86,7 @@ static void make_objects(const char *path, const char *lora)
     must(llm_sampler_new(NULL, &the_sampler, NULL));
     must(llm_cancel_new(&the_cancel, NULL));
     must(llm_gguf_writer_new(&the_gguf_writer, NULL));
+    must(llm_messages_new(&the_messages, NULL));
     must(llm_tokenizer_decode(the_tokenizer, NULL, 0, 0, &the_bytes, NULL));
     if (llm_gguf_open("", 0, NULL, &the_error) == LLM_STATUS_OK)
         exit(1);
@@ -102,6 +103,7 @@ static void free_objects(void)
     llm_lora_free(the_lora);
     llm_cancel_free(the_cancel);
     llm_gguf_writer_free(the_gguf_writer);
+    llm_messages_free(the_messages);
     llm_bytes_free(the_bytes);
     llm_error_free(the_error);
 }

@@ -56,5 +56,6 @@ tests! {
     quantize: quantising finding_importances;
     models: models stopping_a_load tokenizers;
     adapters: adapting embedding;
+    chat: messages conversing;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }

@@ -40,6 +40,7 @@ run_all() { # BIN: what each program does, and how it fails
     run 1 "$1/llm-generate" -m $model -p "Hello" --temp nan
     run 1 "$1/llm-generate" -m "$work/cut.gguf" -p "Hello"
     run 1 "$1/llm-generate" -m "$work" -p "Hello"
+    run 1 "$1/llm-chat" -m $model -n 8 < "$work/text"
     run 0 "$1/llm-tokenize" -m $model -f "$work/text"
     run 0 "$1/llm-tokenize" -m $model --decode "1, 70, 71, 72"
     run 1 "$1/llm-tokenize" -m $model --decode "4000000000"

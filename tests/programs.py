@@ -9,6 +9,7 @@ import array
 import json
 import math
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check(programs == ["bench", "embed", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
+    check(programs == ["bench", "chat", "embed", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
@@ -228,6 +229,47 @@ def embed(model, width):
     check(table[0][1] > table[0][2], "a paraphrase is less alike than another subject", table)
 
 
+def chat(model, folder):
+    def talk(*lines, status=0, **more):
+        options = [str(item) for pair in more.items() for item in (f"--{pair[0]}", pair[1])]
+        text = "".join(line + "\n" for line in lines).encode()
+        out, error = run("chat", "-m", model, "-n", 12, "-t", 2, *options, stdin=text, status=status)
+        return out.decode(), error
+
+    if "gemma" in model.name:
+        # A base model: it has no template.
+        check("chat template" in talk("Hi", status=1)[1], "no template")
+        return
+    once, _ = talk("The capital of France?", temp=0)
+    check(len(once) > 5, once)
+    both, _ = talk("The capital of France?", "And of Spain?", temp=0)
+    check(both.startswith(once) and len(both) > len(once), once, both)
+    # After a reset nothing is remembered; a file has what was said; a file that cannot be written ends nothing.
+    saved = folder / "saved.json"
+    again, error = talk("And of Spain?", "/reset", "The capital of France?", "/save /no/such/folder/x", f"/save {saved}", "/exit", "never", temp=0)
+    check(again.endswith(once) and "/no/such/folder/x" in error, again, error)
+    said = json.loads(saved.read_text())
+    check([m["role"] for m in said] == ["user", "assistant"] and said[0]["content"] == "The capital of France?", said)
+    check(said[1]["content"] == once[:-1], said)
+    check("/reset" in talk("/help")[1], "help")
+    # Ctrl-C stops an answer and not the program, while it answers and while it waits.
+    command = [BIN / "llm-chat", "-m", model, "-t", "2", "--temp", "1.5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        program.stdin.write(b"Tell me a very long story about the sea.\n")
+        program.stdin.flush()
+        check(program.stdout.read(20), "no answer")
+        program.send_signal(signal.SIGINT)
+        program.stdin.write(f"/save {saved}\n".encode())
+        program.stdin.flush()
+        while b"messages are in" not in (line := program.stderr.readline()):
+            check(line, "it ended")
+        program.send_signal(signal.SIGINT)
+        program.stdin.write(b"/help\n")
+        program.stdin.close()
+        check(program.wait(60) == 0, "it exits", program.returncode)
+    check(len(json.loads(saved.read_text())) == 2, "what there is of an answer stays")
+
+
 def quantize(model, exact, folder):
     def perplexity_of(path):
         return json.loads(run("perplexity", "-m", path, "-f", DATA / "text.txt")[0])["ppl"]
@@ -289,5 +331,6 @@ for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
         inspect(model, vocab_size)
         quantize(model, exact, folder)
         embed(model, width)
+        chat(model, folder)
         bench(model)
 print(f"programs.py: {checks} checks ok")

@@ -39,9 +39,10 @@ pub(super) enum Kind {
     Session,
     GgufWriter,
     Lora,
+    Messages,
 }
 
-const KINDS: [(Kind, &str); 11] = [
+const KINDS: [(Kind, &str); 12] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -53,6 +54,7 @@ const KINDS: [(Kind, &str); 11] = [
     (Kind::Session, "llm_session_t"),
     (Kind::GgufWriter, "llm_gguf_writer_t"),
     (Kind::Lora, "llm_lora_t"),
+    (Kind::Messages, "llm_messages_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

@@ -59,3 +59,4 @@ mod session_generate;
 mod session_params;
 
 mod lora;
+mod messages;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use super::stop::Stops;
 use crate::cache::Contiguous;
 use crate::cancel::Cancel;
+use crate::chat::Messages;
 use crate::device::{Device, Isa, KvType, Threads};
 use crate::error::{Error, Result, try_vec};
 use crate::model::{Model, Observer, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
-use crate::token::{Decoder, EncodeOptions};
+use crate::token::{DecodeOptions, Decoder, EncodeOptions};
 
 pub use embed::EmbedOptions;
 
@@ -215,6 +216,41 @@ impl Session {
         let tokens = self.model.tokenizer().encode(text, options)?;
         self.append(&tokens)?;
         Ok(tokens.len())
+    }
+
+    /// Makes the session hold a conversation, ready for the assistant's answer if `answer` is set: keeps the tokens that
+    /// it has in common with the conversation's, and appends the others. Gives how many were appended. The template says
+    /// which special tokens there are, also at the start; those that are written in a message count as such too.
+    ///
+    /// # Errors
+    /// Those of [`Messages::render`] and [`append`](Session::append); the session then keeps its tokens, or the first of
+    /// them if the processing of the new ones fails.
+    pub fn append_messages(&mut self, messages: &Messages, answer: bool) -> Result<usize> {
+        let tokenizer = self.model.tokenizer();
+        let text = messages.render(tokenizer, answer)?;
+        let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true })?;
+        let (count, capacity) = (tokens.len(), self.cache.capacity());
+        if count > capacity {
+            let message = format!("a conversation of {count} tokens does not fit in the context of {capacity}");
+            return Err(Error::cache_full(message).with("tokens", count).with("context_length", capacity));
+        }
+        let common = self.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        self.truncate(common)?;
+        self.append(&tokens[common..])?;
+        Ok(tokens.len() - common)
+    }
+
+    /// Adds what was generated since [`start`](Session::start) to a conversation, as the assistant's message; see
+    /// [`Messages::add_answer`].
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn answer(&self, messages: &mut Messages) -> Result<()> {
+        let tokens = &self.tokens[self.tokens.len().saturating_sub(self.generated)..];
+        let shown = DecodeOptions { show_special: true, ..DecodeOptions::default() };
+        let text = self.model.tokenizer().decode(tokens, shown)?;
+        messages.add_answer(&String::from_utf8_lossy(&text));
+        Ok(())
     }
 
     fn process(&mut self, tokens: &[u32], logits: Option<&mut [f32]>) -> Result<()> {

@@ -82,6 +82,8 @@ pub struct Tokenizer {
     habits: Habits,
     model: Box<str>,
     pre: Box<str>,
+    /// By name; that without a name has "".
+    chat_templates: Vec<(String, String)>,
 }
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -125,6 +127,7 @@ impl Tokenizer {
             habits,
             model: model.into(),
             pre: pre.into(),
+            chat_templates: chat_templates(gguf)?,
         })
     }
 
@@ -292,6 +295,32 @@ impl Tokenizer {
         self.habits.cleans_up_spaces
     }
 
+    /// The chat template of the file, in jinja2's language; with a name one of its other templates, as `tool_use`.
+    pub fn chat_template(&self, name: Option<&str>) -> Option<&str> {
+        let name = name.unwrap_or_default();
+        self.chat_templates.iter().find(|(known, _)| known == name).map(|(_, template)| &**template)
+    }
+
+    /// A fill-in-the-middle prompt for models of code: tokens after which the model writes what belongs between the
+    /// texts. The order is prefix, suffix, middle (Bavarian et al., 2022).
+    ///
+    /// Errors: `Unsupported` naming the token that the vocabulary lacks; those of [`Tokenizer::encode`].
+    pub fn fill_in_prompt(&self, prefix: &[u8], suffix: &[u8]) -> Result<Vec<u32>> {
+        let FillIn { prefix: before, suffix: after, middle, .. } = self.fill_in();
+        let needed = |token: Option<u32>, name: &'static str| {
+            let missing = || Error::unsupported(format!("the vocabulary has no {name} token")).with("token", name);
+            token.ok_or_else(missing)
+        };
+        let mut tokens = Vec::new();
+        tokens.extend(self.first);
+        for (token, name, text) in [(before, "fill-prefix", prefix), (after, "fill-suffix", suffix)] {
+            tokens.push(needed(token, name)?);
+            tokens.extend(self.encode(text, EncodeOptions::default())?);
+        }
+        tokens.push(needed(middle, "fill-middle")?);
+        Ok(tokens)
+    }
+
     /// `tokenizer.ggml.model`: `gpt2` is byte-level BPE, `llama` and `t5` are SentencePiece, `bert` is WordPiece.
     pub fn model_name(&self) -> &str {
         &self.model
@@ -301,6 +330,22 @@ impl Tokenizer {
     pub fn pre(&self) -> &str {
         &self.pre
     }
+}
+
+/// The chat templates of a file: `tokenizer.chat_template`, and `tokenizer.chat_template.NAME`.
+fn chat_templates(gguf: &Gguf) -> Result<Vec<(String, String)>> {
+    let mut templates = Vec::new();
+    for (key, _) in gguf.keys() {
+        let Some(name) = key.strip_prefix("tokenizer.chat_template") else { continue };
+        let name = if name.is_empty() { Some("") } else { name.strip_prefix('.') };
+        // What is no text is no template.
+        let (Some(name), Ok(Some(template))) = (name, gguf.str(key)) else { continue };
+        let mut copy = String::new();
+        copy.try_reserve_exact(template.len()).map_err(merge::out_of_memory)?;
+        copy.push_str(template);
+        templates.push((name.to_owned(), copy));
+    }
+    Ok(templates)
 }
 
 fn unsupported(what: &str, key: &'static str, name: &str) -> Error {

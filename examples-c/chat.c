@@ -1,0 +1,200 @@
+/* llm-chat: a conversation in the terminal. SPDX-License-Identifier: MIT OR Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+
+#include "common.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char HELP[] = "/reset       begins a new conversation\n"
+                           "/save FILE   writes the conversation to a file, as JSON\n"
+                           "/help        shows this\n"
+                           "/exit        ends the program, as the end of input does\n"
+                           "Ctrl-C stops an answer; what there is of it stays in the conversation.\n";
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
+
+static bool print_token(llm_token_t token, const char *text, size_t size, void *user_data) {
+    (void)token;
+    (void)user_data;
+    fwrite(text, 1, size, stdout);
+    fflush(stdout);
+    return !interrupted;
+}
+
+/* Writes all messages as a JSON list, under a temporary name until it is complete. */
+static void save(llm_messages_t *messages, const char *path) {
+    llm_error_t *error = NULL;
+    size_t count = 0;
+    check(llm_messages_count(messages, &count, &error), &error);
+    size_t room = strlen(path) + sizeof ".part";
+    char *temporary = must_realloc(NULL, room, 1);
+    snprintf(temporary, room, "%s.part", path);
+    FILE *file = fopen(temporary, "wb");
+    bool written = file != NULL;
+    for (size_t i = 0; written && i < count; i++) {
+        llm_bytes_t *json = NULL;
+        check(llm_messages_get(messages, i, &json, &error), &error);
+        fputs(i == 0 ? "[\n" : ",\n", file);
+        fwrite(llm_bytes_data(json), 1, llm_bytes_size(json), file);
+        llm_bytes_free(json);
+    }
+    if (file != NULL) {
+        fputs(count == 0 ? "[]\n" : "\n]\n", file);
+        written = fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
+        written = fclose(file) == 0 && written && rename(temporary, path) == 0;
+    }
+    /* A conversation is not lost because a file cannot be had. */
+    if (written) {
+        fprintf(stderr, "%zu messages are in %s\n", count, path);
+    } else {
+        fprintf(stderr, "cannot write %s: %s\n", path, strerror(errno));
+        if (file != NULL) remove(temporary);
+    }
+    free(temporary);
+}
+
+/* Shows why something failed, and goes on. */
+static void complain(llm_error_t *error) {
+    fprintf(stderr, "%s\n", llm_error_message(error));
+    llm_error_free(error);
+}
+
+/* One turn: the user's message, then the model's, which is shown as it comes. If it fails the conversation is as it was. */
+static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t *messages, const char *text,
+                 uint32_t max_tokens) {
+    llm_error_t *error = NULL;
+    llm_generate_params_t params;
+    llm_generate_params_init(&params, sizeof params);
+    params.max_tokens = max_tokens;
+    size_t count = 0;
+    check(llm_messages_count(messages, &count, &error), &error);
+    check(llm_messages_add(messages, "user", LLM_NUL_TERMINATED, text, LLM_NUL_TERMINATED, &error), &error);
+
+    interrupted = 0;
+    llm_finish_reason_t finish = LLM_FINISH_NONE;
+    if (llm_session_append_messages(session, messages, LLM_MESSAGES_ANSWER, NULL, &error) != LLM_STATUS_OK ||
+        llm_session_start(session, sampler, &params, &error) != LLM_STATUS_OK ||
+        llm_session_generate(session, print_token, NULL, &finish, &error) != LLM_STATUS_OK) {
+        complain(error);
+        check(llm_messages_truncate(messages, count, &error), &error);
+        return;
+    }
+    putchar('\n');
+    finish_output();
+    check(llm_session_answer(session, messages, &error), &error);
+    if (finish == LLM_FINISH_ABORTED) fprintf(stderr, "(stopped)\n");
+    if (finish == LLM_FINISH_LENGTH) fprintf(stderr, "(stopped after %lu tokens)\n", (unsigned long)max_tokens);
+    if (finish == LLM_FINISH_CONTEXT_FULL) fprintf(stderr, "(the context is full: /reset begins a new conversation)\n");
+}
+
+/* Reads a line without its end into `line`; false at the end of input. Ctrl-C gives an empty line. */
+static bool read_line(char **line, size_t *capacity, bool prompt) {
+    if (prompt) fputs("> ", stderr);
+    interrupted = 0;
+    ssize_t size = getline(line, capacity, stdin);
+    if (size < 0 && interrupted) {
+        clearerr(stdin);
+        fputc('\n', stderr);
+        *line = must_realloc(*line, *capacity > 0 ? *capacity : (*capacity = 1), 1);
+        (*line)[0] = '\0';
+        return true;
+    }
+    if (size < 0) return false;
+    while (size > 0 && ((*line)[size - 1] == '\n' || (*line)[size - 1] == '\r')) (*line)[--size] = '\0';
+    return true;
+}
+
+int main(int argc, char **argv) {
+    const char *model_path = NULL, *system = NULL, *tools_path = NULL;
+    uint32_t max_tokens = 0, threads = LLM_THREADS_AUTO, context = 0;
+    llm_sampler_params_t sampling;
+    llm_sampler_params_init(&sampling, sizeof sampling);
+    sampling.temperature = 0.8f;
+    sampling.top_k = 40;
+    sampling.top_p = 0.95f;
+    sampling.min_p = 0.05f;
+    const option_t options[] = {
+        {"-m", "MODEL", OPTION_TEXT, &model_path, "the model, a GGUF file with a chat template"},
+        {"-s", "TEXT", OPTION_TEXT, &system, "the system's message, with which the conversation begins"},
+        {"--tools", "FILE", OPTION_TEXT, &tools_path, "tools that the model may call, a JSON list; calls are shown as text"},
+        {"-n", "N", OPTION_COUNT, &max_tokens, "tokens of an answer at most; 0 (default): no limit"},
+        {"-c", "N", OPTION_COUNT, &context, "positions of the context; 0 (default): the model's own, at most 4096"},
+        {"--temp", "T", OPTION_FLOAT, &sampling.temperature, "temperature; 0 is greedy; default 0.8"},
+        {"--top-k", "K", OPTION_COUNT, &sampling.top_k, "draw from the K most likely tokens; 0 is off; default 40"},
+        {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
+        {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
+        {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same answers; default 0"},
+        {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
+    };
+    read_options(argc, argv,
+                 "-m MODEL [-s TEXT] [--tools FILE] [-n N] [-c N] [--temp T] [--top-k K] [--top-p P] [--min-p P]"
+                 " [--seed S] [-t THREADS]",
+                 "A conversation: each line of standard input is a message, the answers go to standard output.", options,
+                 sizeof options / sizeof options[0], NULL, 0);
+    if (model_path == NULL) wrong_usage("-m MODEL is missing");
+
+    llm_error_t *error = NULL;
+    llm_sampler_t *sampler = NULL;
+    check(llm_sampler_new(&sampling, &sampler, &error), &error);
+    llm_messages_t *messages = NULL;
+    check(llm_messages_new(&messages, &error), &error);
+    if (tools_path != NULL) {
+        size_t size = 0;
+        char *tools = read_file(tools_path, &size);
+        check(llm_messages_set_tools(messages, tools, size, &error), &error);
+        free(tools);
+    }
+    if (system != NULL)
+        check(llm_messages_add(messages, "system", LLM_NUL_TERMINATED, system, LLM_NUL_TERMINATED, &error), &error);
+
+    llm_model_t *model = load_model(model_path, threads);
+    llm_tokenizer_t *tokenizer = NULL;
+    check(llm_model_tokenizer(model, &tokenizer, &error), &error);
+    llm_view_t template = {NULL, 0};
+    check(llm_tokenizer_chat_template(tokenizer, NULL, 0, &template, &error), &error);
+    llm_session_params_t params;
+    llm_session_t *session = NULL;
+    llm_session_params_init(&params, sizeof params);
+    params.context_length = context;
+    params.threads = threads;
+    check(llm_session_new(model, &params, &session, &error), &error);
+
+    /* Without SA_RESTART: waiting for a line ends too. */
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    sigaction(SIGINT, &action, NULL);
+
+    bool prompt = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+    if (prompt) fputs(HELP, stderr);
+    char *line = NULL;
+    size_t capacity = 0;
+    while (read_line(&line, &capacity, prompt) && strcmp(line, "/exit") != 0) {
+        if (strcmp(line, "/reset") == 0) {
+            check(llm_messages_truncate(messages, system != NULL, &error), &error);
+        } else if (strncmp(line, "/save ", 6) == 0 && line[6] != '\0') {
+            save(messages, line + 6);
+        } else if (line[0] == '/') {
+            fputs(HELP, stderr);
+        } else if (line[0] != '\0') {
+            turn(session, sampler, messages, line, max_tokens);
+        }
+    }
+
+    free(line);
+    llm_session_free(session);
+    llm_tokenizer_free(tokenizer);
+    llm_model_free(model);
+    llm_messages_free(messages);
+    llm_sampler_free(sampler);
+    return 0;
+}

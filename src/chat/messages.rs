@@ -1,0 +1,258 @@
+//! A conversation as data: messages, tools and the variables of a template.
+
+use super::answer::Answer;
+use super::template::{Limits, Template};
+use crate::error::{Error, Result};
+use crate::token::Tokenizer;
+use serde_json::{Map, Value as Json, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A conversation. Messages have the form that chat APIs have made common: an object with the `role` ("system", "user",
+/// "assistant", "tool" or what the model's template knows), the `content` (a text, or a list of parts like
+/// `{"type": "text", "text": "…"}`), and where they apply `reasoning_content`, `tool_calls`
+/// (`[{"id": "…", "type": "function", "function": {"name": "…", "arguments": {…}}}]`), `tool_call_id` and `name`.
+#[derive(Debug, Clone, Default)]
+pub struct Messages {
+    messages: Vec<Json>,
+    tools: Vec<Json>,
+    variables: Map<String, Json>,
+    template: Option<String>,
+    time: Option<i64>,
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::invalid_argument(what)
+}
+
+/// A JSON value that a caller wrote.
+fn parse(what: &'static str, text: &str) -> Result<Json> {
+    serde_json::from_str(text)
+        .map_err(|e| invalid(format!("{what} is not JSON: {e}")).with("line", e.line()).with("column", e.column()))
+}
+
+impl Messages {
+    /// A conversation without messages.
+    pub fn new() -> Messages {
+        Messages::default()
+    }
+
+    /// The number of messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there are no messages.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// A message.
+    pub fn get(&self, index: usize) -> Option<&Json> {
+        self.messages.get(index)
+    }
+
+    /// Adds a message of text.
+    pub fn add(&mut self, role: &str, content: &str) {
+        self.messages.push(json!({"role": role, "content": content}));
+    }
+
+    /// Adds a message, or a list of messages, that is written as JSON. Nothing is added if one is wrong.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not JSON, or no object with a `role`; if its `content` is neither text, null nor a list
+    /// of parts, or its `tool_calls` are no list of calls of named functions.
+    pub fn add_json(&mut self, text: &str) -> Result<()> {
+        let messages = match parse("the message", text)? {
+            Json::Array(messages) => messages,
+            message => vec![message],
+        };
+        messages.iter().try_for_each(check)?;
+        self.messages.extend(messages);
+        Ok(())
+    }
+
+    /// Adds what the model answered, taken apart by [`Answer::parse`]: the text with its special tokens shown, without
+    /// the token that ended it. Calls without an `id` get one of nine letters and digits.
+    pub fn add_answer(&mut self, text: &str) {
+        let names: Vec<&str> = self.tools.iter().filter_map(|tool| function(tool)?["name"].as_str()).collect();
+        let answer = Answer::parse(text, &names);
+        let mut message = json!({"role": "assistant", "content": answer.content});
+        if !answer.reasoning.is_empty() {
+            message["reasoning_content"] = answer.reasoning.into();
+        }
+        let mut count: usize =
+            self.messages.iter().filter_map(|message| message.get("tool_calls")?.as_array()).map(Vec::len).sum();
+        let mut calls = Vec::new();
+        for call in answer.tool_calls {
+            count += 1;
+            let id = if call.id.is_empty() { format!("call{count:05}") } else { call.id };
+            calls.push(json!({
+                "id": id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }));
+        }
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        self.messages.push(message);
+    }
+
+    /// Keeps the first messages.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there are fewer.
+    pub fn truncate(&mut self, length: usize) -> Result<()> {
+        let found = self.len();
+        if length > found {
+            let message = format!("{length} messages are to be kept, but there are {found}");
+            return Err(invalid(message).with("expected", length).with("found", found));
+        }
+        self.messages.truncate(length);
+        Ok(())
+    }
+
+    /// Sets the tools that the model may call: a JSON list of
+    /// `{"type": "function", "function": {"name": "…", "description": "…", "parameters": JSON-schema}}`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is something else.
+    pub fn set_tools(&mut self, text: &str) -> Result<()> {
+        let wrong = || invalid("tools must be a list of objects with a \"function\" that has a \"name\"");
+        let Json::Array(tools) = parse("the list of tools", text)? else { return Err(wrong()) };
+        if tools.iter().any(|tool| function(tool).is_none_or(|function| !function["name"].is_string())) {
+            return Err(wrong());
+        }
+        self.tools = tools;
+        Ok(())
+    }
+
+    /// Sets a variable of the template, as `enable_thinking`, to a JSON value.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the value is not JSON, or for the names that messages and tools have.
+    pub fn set_variable(&mut self, name: &str, text: &str) -> Result<()> {
+        if ["messages", "tools", "add_generation_prompt"].contains(&name) {
+            return Err(invalid(format!("the variable {name:?} has a function of its own")).with("name", name));
+        }
+        self.variables.insert(name.to_owned(), parse("the value", text)?);
+        Ok(())
+    }
+
+    /// Sets the template, in jinja2's language; `None`: the model's own.
+    pub fn set_template(&mut self, template: Option<&str>) {
+        self.template = template.map(str::to_owned);
+    }
+
+    /// Sets the time that templates see, in seconds since 1970 (UTC); `None`: that of the system.
+    pub fn set_time(&mut self, time: Option<i64>) {
+        self.time = time;
+    }
+
+    /// The text of the conversation, as the template has it. `answer`: with the beginning of the assistant's next
+    /// message, so that the model goes on with it.
+    ///
+    /// Where a template cannot take some form, another is given: a list of parts as the texts put together, the
+    /// arguments of calls as JSON text. The template that a file names `tool_use` is taken if there are tools.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no template; `InvalidArgument` if the template refuses the conversation (fact
+    /// `exception`), fails, or needs more than [`Limits`] allow; `Unsupported` for parts that are no text if the
+    /// template takes none.
+    pub fn render(&self, tokenizer: &Tokenizer, answer: bool) -> Result<String> {
+        let tool_use = || tokenizer.chat_template(Some("tool_use")).filter(|_| !self.tools.is_empty());
+        let missing = || {
+            Error::not_found("the model has no chat template (key tokenizer.chat_template): set one")
+                .with("key", "tokenizer.chat_template")
+        };
+        let own = || tool_use().or_else(|| tokenizer.chat_template(None));
+        let source = self.template.as_deref().or_else(own).ok_or_else(missing)?;
+        let template = Template::new(source, Limits::default())?;
+        let now = self.time.unwrap_or_else(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().min(i64::MAX as u64) as i64)
+        });
+        let mut variables = self.variables.clone();
+        for (name, token) in [("bos_token", tokenizer.bos()), ("eos_token", tokenizer.eos())] {
+            let piece = token.and_then(|token| tokenizer.piece(token).ok()).unwrap_or_default();
+            variables.entry(name).or_insert_with(|| String::from_utf8_lossy(piece).into());
+        }
+        variables.entry("documents").or_insert(Json::Null);
+        let tools = if self.tools.is_empty() { Json::Null } else { self.tools.clone().into() };
+        variables.insert("tools".into(), tools);
+        variables.insert("add_generation_prompt".into(), answer.into());
+
+        variables.insert("messages".into(), self.normal(template.takes_parts(), false)?.into());
+        let rendered = template.render(&variables, now);
+        let called = || self.messages.iter().any(|message| message.get("tool_calls").is_some());
+        match rendered {
+            Err(error) if error.fact("exception").is_none() && called() => {
+                variables.insert("messages".into(), self.normal(template.takes_parts(), true)?.into());
+                template.render(&variables, now).map_err(|_| error)
+            }
+            rendered => rendered,
+        }
+    }
+
+    /// The messages in a form that templates can take.
+    fn normal(&self, parts: bool, arguments_as_text: bool) -> Result<Vec<Json>> {
+        let mut messages = self.messages.clone();
+        for message in messages.iter_mut().filter_map(Json::as_object_mut) {
+            let content = match message.get("content") {
+                None | Some(Json::Null) => Some(String::new()),
+                Some(Json::Array(items)) if !parts => Some(joined(items)?),
+                _ => None,
+            };
+            if let Some(content) = content {
+                message.insert("content".into(), content.into());
+            }
+            let calls = message.get_mut("tool_calls").and_then(Json::as_array_mut);
+            for function in calls.into_iter().flatten().filter_map(|call| call.get_mut("function")) {
+                let value = match function["arguments"].take() {
+                    Json::String(text) => serde_json::from_str(&text).unwrap_or(Json::String(text)),
+                    Json::Null => json!({}),
+                    value => value,
+                };
+                function["arguments"] =
+                    if arguments_as_text && !value.is_string() { value.to_string().into() } else { value };
+            }
+        }
+        Ok(messages)
+    }
+}
+
+/// The function of a tool or of a call.
+fn function(tool: &Json) -> Option<&Map<String, Json>> {
+    tool.get("function")?.as_object().filter(|function| function.contains_key("name"))
+}
+
+fn check(message: &Json) -> Result<()> {
+    let Some(object) = message.as_object().filter(|object| object.get("role").is_some_and(Json::is_string)) else {
+        return Err(invalid("a message must be an object with a \"role\"").with("key", "role"));
+    };
+    if !matches!(object.get("content"), None | Some(Json::Null | Json::String(_) | Json::Array(_))) {
+        let message = "a message's \"content\" must be a text or a list of parts";
+        return Err(invalid(message).with("key", "content"));
+    }
+    let calls = match object.get("tool_calls") {
+        None | Some(Json::Null) => return Ok(()),
+        Some(calls) => calls.as_array(),
+    };
+    let is_call = |call: &Json| function(call).is_some_and(|function| function["name"].is_string());
+    if !calls.is_some_and(|calls| calls.iter().all(is_call)) {
+        let message = "a message's \"tool_calls\" must be a list of objects with a \"function\" that has a \"name\"";
+        return Err(invalid(message).with("key", "tool_calls"));
+    }
+    Ok(())
+}
+
+/// The texts of parts, a line each.
+fn joined(parts: &[Json]) -> Result<String> {
+    let text = |part: &Json| {
+        part.get("text").or(Some(part)).and_then(Json::as_str).map(str::to_owned).ok_or_else(|| {
+            let kind = part.get("type").and_then(Json::as_str).unwrap_or("of no type").to_owned();
+            Error::unsupported(format!("the chat template takes no parts of content but text; found {kind:?}"))
+                .with("found", kind)
+        })
+    };
+    Ok(parts.iter().map(text).collect::<Result<Vec<_>>>()?.join("\n"))
+}
