@@ -116,6 +116,7 @@ static bool read_line(char **line, size_t *capacity, bool prompt) {
 int main(int argc, char **argv) {
     const char *model_path = NULL, *system = NULL, *tools_path = NULL;
     uint32_t max_tokens = 0, threads = LLM_THREADS_AUTO, context = 0;
+    text_list_t overrides = {NULL, 0};
     llm_sampler_params_t sampling;
     llm_sampler_params_init(&sampling, sizeof sampling);
     sampling.temperature = 0.8f;
@@ -133,11 +134,12 @@ int main(int argc, char **argv) {
         {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
         {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
         {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same answers; default 0"},
+        {"--override", "KEY=TYPE:VALUE", OPTION_TEXTS, &overrides, OVERRIDE_HELP},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
     };
     read_options(argc, argv,
                  "-m MODEL [-s TEXT] [--tools FILE] [-n N] [-c N] [--temp T] [--top-k K] [--top-p P] [--min-p P]"
-                 " [--seed S] [-t THREADS]",
+                 " [--seed S] [--override KEY=TYPE:VALUE ...] [-t THREADS]",
                  "A conversation: each line of standard input is a message, the answers go to standard output.", options,
                  sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
@@ -156,7 +158,7 @@ int main(int argc, char **argv) {
     if (system != NULL)
         check(llm_messages_add(messages, "system", LLM_NUL_TERMINATED, system, LLM_NUL_TERMINATED, &error), &error);
 
-    llm_model_t *model = load_model(model_path, threads);
+    llm_model_t *model = load_model_with(model_path, threads, &overrides);
     llm_tokenizer_t *tokenizer = NULL;
     check(llm_model_tokenizer(model, &tokenizer, &error), &error);
     llm_view_t template = {NULL, 0};
@@ -190,6 +192,7 @@ int main(int argc, char **argv) {
         }
     }
 
+    free(overrides.items);
     free(line);
     llm_session_free(session);
     llm_tokenizer_free(tokenizer);

@@ -192,14 +192,59 @@ llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t s
     return tokens;
 }
 
-llm_model_t *load_model(const char *path, uint32_t threads) {
+/* Sets the key that KEY=TYPE:VALUE names. */
+static void set_key(llm_gguf_writer_t *keys, const char *text) {
+    const char *equals = strchr(text, '=');
+    const char *colon = equals != NULL ? strchr(equals, ':') : NULL;
+    if (colon == NULL) wrong_usage("--override: expected KEY=TYPE:VALUE, found %s", text);
+    size_t key_size = (size_t)(equals - text), type_size = (size_t)(colon - equals - 1);
+    const char *type = equals + 1, *value = colon + 1;
+    char *end = NULL;
+    llm_error_t *error = NULL;
+    errno = 0;
+    if (type_size == 3 && memcmp(type, "int", 3) == 0) {
+        long long number = strtoll(value, &end, 10);
+        if (number < 0)
+            check(llm_gguf_writer_set_i64(keys, text, key_size, number, &error), &error);
+        else
+            check(llm_gguf_writer_set_u64(keys, text, key_size, (uint64_t)number, &error), &error);
+    } else if (type_size == 5 && memcmp(type, "float", 5) == 0) {
+        check(llm_gguf_writer_set_f32(keys, text, key_size, strtof(value, &end), &error), &error);
+    } else if (type_size == 4 && memcmp(type, "bool", 4) == 0) {
+        bool truth = strcmp(value, "true") == 0;
+        if (!truth && strcmp(value, "false") != 0) wrong_usage("--override: expected true or false, found %s", value);
+        check(llm_gguf_writer_set_bool(keys, text, key_size, truth, &error), &error);
+    } else if (type_size == 3 && memcmp(type, "str", 3) == 0) {
+        check(llm_gguf_writer_set_string(keys, text, key_size, value, LLM_NUL_TERMINATED, &error), &error);
+    } else {
+        wrong_usage("--override: expected the type int, float, bool or str, found %.*s", (int)type_size, type);
+    }
+    if (end != NULL && (end == value || *end != '\0' || errno != 0))
+        wrong_usage("--override: %s is no %.*s", value, (int)type_size, type);
+}
+
+llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list_t *overrides) {
     llm_model_params_t params;
     llm_model_t *model = NULL;
     llm_error_t *error = NULL;
+    llm_gguf_writer_t *keys = NULL;
+    llm_gguf_t *file = NULL, *other = NULL;
     llm_model_params_init(&params, sizeof params);
     params.threads = threads;
-    check(llm_model_load(path, LLM_NUL_TERMINATED, &params, NULL, &model, &error), &error);
+    check(llm_gguf_writer_new(&keys, &error), &error);
+    for (size_t i = 0; i < overrides->count; i++) set_key(keys, overrides->items[i]);
+    check(llm_gguf_open(path, LLM_NUL_TERMINATED, &file, &error), &error);
+    check(llm_gguf_with_keys(file, keys, &other, &error), &error);
+    check(llm_model_load_gguf(other, &params, NULL, &model, &error), &error);
+    llm_gguf_free(other);
+    llm_gguf_free(file);
+    llm_gguf_writer_free(keys);
     return model;
+}
+
+llm_model_t *load_model(const char *path, uint32_t threads) {
+    const text_list_t none = {NULL, 0};
+    return load_model_with(path, threads, &none);
 }
 
 /* The length of the UTF-8 character at `text`, 0 if there is none (RFC 3629: no overlong forms, no surrogates). */

@@ -71,6 +71,10 @@ llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t s
 /* Loads a model, with the number of threads as LLM_THREADS_ has it. */
 llm_model_t *load_model(const char *path, uint32_t threads);
 
+/* The same with other keys than the file has. Each is KEY=TYPE:VALUE, where TYPE is int, float, bool or str. */
+llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list_t *overrides);
+#define OVERRIDE_HELP "another value for a key of the file; TYPE is int, float, bool or str; may be given several times"
+
 /* Writes a text as a JSON string. Bytes that are not UTF-8 become U+FFFD. */
 void print_json_string(FILE *file, const char *text, size_t size);
 

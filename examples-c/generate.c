@@ -78,7 +78,7 @@ int main(int argc, char **argv) {
     const char *model_path = NULL, *prompt = NULL;
     uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO;
     bool ids = false;
-    text_list_t loras = {NULL, 0};
+    text_list_t loras = {NULL, 0}, overrides = {NULL, 0};
     llm_sampler_params_t sampling;
     llm_sampler_params_init(&sampling, sizeof sampling);
     sampling.temperature = 0.8f;
@@ -96,12 +96,13 @@ int main(int argc, char **argv) {
         {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
         {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same text; default 0"},
         {"--lora", "FILE[:SCALE]", OPTION_TEXTS, &loras, "a LoRA adapter; may be given several times; default scale 1"},
+        {"--override", "KEY=TYPE:VALUE", OPTION_TEXTS, &overrides, OVERRIDE_HELP},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
         {"--ids", NULL, OPTION_FLAG, &ids, "print the ids of the generated tokens instead of text"},
     };
     read_options(argc, argv,
                  "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S]"
-                 " [--lora FILE[:SCALE] ...] [-t THREADS] [--ids]",
+                 " [--lora FILE[:SCALE] ...] [--override KEY=TYPE:VALUE ...] [-t THREADS] [--ids]",
                  "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
                  sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
@@ -113,7 +114,7 @@ int main(int argc, char **argv) {
     check(llm_sampler_new(&sampling, &sampler, &error), &error);
 
     double start = now();
-    llm_model_t *model = load_model(model_path, threads);
+    llm_model_t *model = load_model_with(model_path, threads, &overrides);
     double load_seconds = now() - start;
     llm_model_info_t info = {.struct_size = sizeof info};
     check(llm_model_info(model, &info, &error), &error);
@@ -141,6 +142,7 @@ int main(int argc, char **argv) {
     finish_output();
     print_statistics(session, load_seconds, finish);
 
+    free(overrides.items);
     free(loras.items);
     free(tokens);
     llm_session_free(session);

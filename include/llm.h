@@ -2088,6 +2088,40 @@ LLM_API
 void llm_gguf_writer_free(llm_gguf_writer_t *LLM_NULLABLE writer);
 
 /**
+ * A file with other keys: those that were set on a writer stand in place of the file's own of the same name, or join
+ * them. A model that is loaded from it (llm_model_load_gguf) is one of these keys, which change nothing on disk.
+ *
+ * So RoPE is set otherwise than the file has it: ARCH.rope.freq_base (f32), ARCH.rope.scaling.type (string: "none",
+ * "linear", "yarn" or "longrope"), ARCH.rope.scaling.factor (f32), ARCH.rope.scaling.original_context_length (u32) and
+ * ARCH.context_length (u32), where ARCH is the string general.architecture; or how the tokenizer begins a text:
+ * tokenizer.ggml.add_bos_token (bool). A key of a type that the reader does not expect is CORRUPT_FILE there.
+ *
+ * @code{.c}
+ * llm_gguf_t *other;
+ * llm_gguf_writer_t *keys; // made by llm_gguf_writer_new; it writes no file
+ * if (llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) == LLM_STATUS_OK
+ *     && llm_gguf_with_keys(gguf, keys, &other, &error) == LLM_STATUS_OK
+ *     && llm_model_load_gguf(other, NULL, NULL, &model, &error) == LLM_STATUS_OK) {
+ *     // gguf, keys and other may be freed
+ * }
+ * @endcode
+ *
+ * @param[in] gguf A file.
+ * @param[in] keys A writer, not open yet; its tensors are not looked at.
+ * @param[out] other The file with the keys, to be freed with llm_gguf_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
+ *   open
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_with_keys(const llm_gguf_t *LLM_NONNULL gguf,
+                                llm_gguf_writer_t *LLM_NONNULL keys,
+                                llm_gguf_t **LLM_NONNULL other,
+                                llm_error_t **LLM_NULLABLE error);
+
+/**
  * Sets all keys of an open file, in its order; of a split file all but those about the split. Keys that were set stay,
  * with the file's values where it has them.
  *

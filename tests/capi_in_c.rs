@@ -52,7 +52,7 @@ macro_rules! tests {
 tests! {
     objects: versions errors stale_handles growing_structs logging after_fork cancelling;
     files: memory_and_readers metadata tensors sampling;
-    writer: copying making splitting refusals;
+    writer: copying making splitting refusals overriding;
     quantize: quantising finding_importances;
     models: models stopping_a_load tokenizers;
     adapters: adapting embedding;

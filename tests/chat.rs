@@ -2,8 +2,15 @@
 
 mod common;
 
-use llm::chat::{Limits, Template};
+use llm::Error;
+use llm::chat::{Limits, Messages, Template};
+use llm::generate::{GenerateOptions, Session, SessionOptions};
+use llm::gguf::{Builder, Gguf};
+use llm::sample::{Params, Sampler};
+use llm::token::{EncodeOptions, Tokenizer};
 use serde_json::{Map, Value};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 fn golden() -> Value {
     let text = zstd::decode_all(std::fs::File::open(common::data("chat/goldens.json.zst")).unwrap()).unwrap();
@@ -76,7 +83,7 @@ fn python_json(value: &Value) -> String {
 
 #[test]
 fn the_template_of_a_real_model() {
-    let gguf = llm::gguf::Gguf::open(&common::real_model(common::SMOLLM2)).unwrap();
+    let gguf = Gguf::open(&common::real_model(common::SMOLLM2)).unwrap();
     let source = gguf.str("tokenizer.chat_template").unwrap().unwrap();
     let template = Template::new(source, Limits::default()).unwrap();
     let messages = serde_json::json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]);
@@ -86,4 +93,121 @@ fn the_template_of_a_real_model() {
     assert_eq!(template.render(&variables, 0).unwrap(), expected);
     variables.insert("add_generation_prompt".into(), true.into());
     assert_eq!(template.render(&variables, 0).unwrap(), format!("{expected}<|im_start|>assistant\n"));
+}
+
+/// The tokenizer of the tiny model, with other keys.
+fn tokenizer(change: impl Fn(&mut Builder)) -> Tokenizer {
+    let mut keys = Builder::new();
+    change(&mut keys);
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    Tokenizer::from_gguf(&gguf.with_keys(&keys).unwrap()).unwrap()
+}
+
+fn with_template(template: &str) -> Tokenizer {
+    tokenizer(|keys| keys.set("tokenizer.chat_template", template).unwrap())
+}
+
+#[test]
+fn messages_are_put_as_the_template_can_take_them() {
+    let mut messages = Messages::new();
+    let parts = r#"[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]"#;
+    messages.add_json(parts).unwrap();
+    let text_only = with_template("{% for m in messages %}{{ m.content + ';' }}{% endfor %}");
+    assert_eq!(messages.render(&text_only, false).unwrap(), "a\nb;;");
+    let takes_parts = with_template(
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}<{{ part.text }}>{% endfor %}{% endif %};{% endfor %}",
+    );
+    assert_eq!(messages.render(&takes_parts, false).unwrap(), "<a><b>;;");
+    let objects = with_template("{{ messages[1].tool_calls[0].function.arguments.x + 1 }}");
+    assert_eq!(messages.render(&objects, false).unwrap(), "2");
+    let texts = with_template("{{ 'args: ' + messages[1].tool_calls[0].function.arguments }}");
+    assert_eq!(messages.render(&texts, false).unwrap(), "args: {\"x\":1}");
+
+    messages.add_json(r#"{"role": "user", "content": [{"type": "image", "url": "x"}]}"#).unwrap();
+    let error = messages.render(&text_only, false).unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)) && error.fact("found") == Some("image"), "{error:?}");
+}
+
+#[test]
+fn templates_see_the_variables_that_they_expect() {
+    let mut messages = Messages::new();
+    let t = with_template(
+        "{{ bos_token }}|{{ eos_token }}|{{ tools is none }}|{{ documents is none }}|{{ add_generation_prompt }}|{{ x is defined }}",
+    );
+    let expected = |answer: &str| {
+        let piece = |token: Option<u32>| String::from_utf8(t.piece(token.unwrap()).unwrap().to_vec()).unwrap();
+        format!("{}|{}|True|True|{answer}|False", piece(t.bos()), piece(t.eos()))
+    };
+    assert_eq!(messages.render(&t, false).unwrap(), expected("False"));
+    assert_eq!(messages.render(&t, true).unwrap(), expected("True"));
+    messages.set_variable("bos_token", "\"B\"").unwrap();
+    messages.set_variable("x", "[1]").unwrap();
+    assert!(messages.render(&t, true).unwrap().starts_with("B|"));
+    assert!(messages.render(&t, true).unwrap().ends_with("|True|True"));
+
+    // A file's template for tools is taken if there are tools; one that the caller sets always.
+    let t = tokenizer(|keys| {
+        keys.set("tokenizer.chat_template", "plain").unwrap();
+        keys.set("tokenizer.chat_template.tool_use", "{{ tools[0].function.name }}").unwrap();
+        keys.set("tokenizer.chat_templates", "no template").unwrap();
+    });
+    assert_eq!((t.chat_template(None), t.chat_template(Some("s"))), (Some("plain"), None));
+    assert_eq!(messages.render(&t, false).unwrap(), "plain");
+    messages.set_tools(r#"[{"type": "function", "function": {"name": "f"}}]"#).unwrap();
+    assert_eq!(messages.render(&t, false).unwrap(), "f");
+    messages.set_template(Some("mine"));
+    assert_eq!(messages.render(&t, false).unwrap(), "mine");
+    messages.set_template(None);
+    assert!(matches!(messages.render(&tokenizer(|_| ()), false).unwrap_err(), Error::NotFound(_)));
+}
+
+/// Each turn processes its own tokens only, and the bits are those of the whole conversation processed at once.
+#[test]
+fn a_session_keeps_what_it_has_in_common_with_a_conversation() {
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let model = common::load(&gguf);
+    let options = SessionOptions { context_length: 1024, ..SessionOptions::default() };
+    let session = || Session::new(Arc::clone(&model), &options).unwrap();
+    let mut messages = Messages::new();
+    messages.set_template(Some(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{{ '[assistant]' if add_generation_prompt }}",
+    ));
+    let mut one = session();
+    for turn in ["abc", "d e", ""] {
+        messages.add("user", turn);
+        let before = one.tokens().len();
+        let count = one.append_messages(&messages, true).unwrap();
+        assert!(count > 0 && one.tokens().len() >= before.min(count), "{before} {count}");
+        let mut other = session();
+        let all = other.append_messages(&messages, true).unwrap();
+        assert_eq!((all, other.tokens()), (one.tokens().len(), one.tokens()));
+        assert!(all == count || count < all, "{count} of {all}");
+        assert_eq!(one.logits().unwrap(), other.logits().unwrap());
+        one.start(GenerateOptions { max_tokens: 5, ignore_eog: true });
+        one.generate(&mut Sampler::usual(&Params::default()).unwrap(), |_| ControlFlow::Continue(())).unwrap();
+        one.answer(&mut messages).unwrap();
+    }
+    assert_eq!(messages.len(), 6);
+    // A change in the middle costs what follows it.
+    let length = one.tokens().len();
+    messages.truncate(5).unwrap();
+    messages.add("assistant", "other");
+    let count = one.append_messages(&messages, false).unwrap();
+    assert!(count < length / 2, "{count} of {length}");
+}
+
+#[test]
+fn fill_in_prompts() {
+    let t = tokenizer(|keys| {
+        keys.set("tokenizer.ggml.fim_pre_token_id", 10u32).unwrap();
+        keys.set("tokenizer.ggml.fim_suf_token_id", 11u32).unwrap();
+        keys.set("tokenizer.ggml.fim_mid_token_id", 12u32).unwrap();
+        keys.set("tokenizer.ggml.add_bos_token", true).unwrap();
+    });
+    let encode = |text: &str| t.encode(text.as_bytes(), EncodeOptions::default()).unwrap();
+    let expected = [vec![t.bos().unwrap(), 10], encode("ab"), vec![11], encode("c"), vec![12]].concat();
+    assert_eq!(t.fill_in_prompt(b"ab", b"c").unwrap(), expected);
+    let t = tokenizer(|keys| keys.set("tokenizer.ggml.fim_pre_token_id", 10u32).unwrap());
+    assert_eq!(t.fill_in_prompt(b"", b"").unwrap_err().fact("token"), Some("fill-suffix"));
 }

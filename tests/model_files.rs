@@ -94,7 +94,8 @@ fn load_changed(tensor: Option<&str>, change: impl Fn(&mut Builder)) -> Result<M
     if let Some(name) = tensor {
         builder.add_tensor(name, Format::F32.id(), &[1]).unwrap();
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed.gguf");
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("changed-{:?}.gguf", std::thread::current().id()));
     let mut writer = builder.create(&path).unwrap();
     for tensor in gguf.tensors() {
         let mut data = vec![0; tensor.bytes as usize];
@@ -211,4 +212,69 @@ fn the_memory_of_any_context_and_chunk_is_stated_or_refused() {
         last = memory.scratch;
     }
     assert!(Model::memory(&gguf, usize::MAX, KvType::F16, usize::MAX).is_err());
+}
+
+/// The logits of a few tokens.
+fn logits(model: Model) -> Vec<f32> {
+    let tokens = [5, 70, 71, 72, 73, 74, 75, 76];
+    let mut logits = vec![0.0; tokens.len() * model.config().vocab_size];
+    Session::new(Arc::new(model), &SessionOptions::default()).unwrap().eval(&tokens, &mut logits).unwrap();
+    logits
+}
+
+#[test]
+fn keys_laid_over_a_file_count_as_its_own() {
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let load = |gguf: &Gguf| Model::load(gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(()));
+    let mut seen = vec![logits(load(&gguf).unwrap())];
+    let changes: [fn(&mut Builder); 3] = [
+        |keys| keys.set("llama.rope.freq_base", 77.0f32).unwrap(),
+        |keys| {
+            keys.set("llama.rope.scaling.type", "linear").unwrap();
+            keys.set("llama.rope.scaling.factor", 8.0f32).unwrap();
+        },
+        |keys| {
+            keys.set("llama.rope.scaling.type", "yarn").unwrap();
+            keys.set("llama.rope.scaling.factor", 4.0f32).unwrap();
+            keys.set("llama.rope.scaling.original_context_length", 4u32).unwrap();
+        },
+    ];
+    for change in changes {
+        let mut keys = Builder::new();
+        change(&mut keys);
+        let found = logits(load(&gguf.with_keys(&keys).unwrap()).unwrap());
+        assert_eq!(found, logits(load_changed(None, change).unwrap()), "not as a file that has these keys");
+        assert!(!seen.contains(&found), "the keys changed nothing");
+        seen.push(found);
+    }
+
+    // Old keys keep their places, new ones follow, the last word counts, and the file itself is not changed.
+    let mut keys = Builder::new();
+    keys.set("llama.context_length", 99u32).unwrap();
+    keys.set("a.new.key", "x").unwrap();
+    let once = gguf.with_keys(&keys).unwrap();
+    keys.set("llama.context_length", 98u64).unwrap();
+    let twice = once.with_keys(&keys).unwrap();
+    let names = |gguf: &Gguf| gguf.keys().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&once), [names(&gguf), vec!["a.new.key".to_owned()]].concat());
+    assert_eq!(names(&twice), names(&once));
+    let context = |gguf: &Gguf| gguf.u32("llama.context_length").unwrap().unwrap();
+    assert_eq!((context(&once), context(&twice)), (99, 98));
+    assert_ne!(context(&gguf), 99);
+    assert_eq!((twice.str("a.new.key").unwrap(), gguf.get("a.new.key").is_none()), (Some("x"), true));
+    for (i, (key, _)) in twice.keys().enumerate() {
+        assert_eq!(twice.index_of(key), Some(i));
+    }
+    assert_eq!(load(&twice).unwrap().config().context_length, 98);
+
+    // What does not fit is told with the key.
+    let mut keys = Builder::new();
+    keys.set("llama.rope.freq_base", "fast").unwrap();
+    let error = load(&gguf.with_keys(&keys).unwrap()).err().unwrap();
+    assert_eq!(error.fact("key"), Some("llama.rope.freq_base"));
+    let mut keys = Builder::new();
+    keys.set("general.alignment", 4096u32).unwrap();
+    let error = gguf.with_keys(&keys).err().unwrap();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    assert_eq!(gguf.with_keys(&Builder::new()).unwrap().keys().len(), gguf.keys().len());
 }

@@ -55,6 +55,10 @@ def usage():
     for wrong in (
         ["generate", "-m", "x", "-p", "x", "-n", "-1"],
         ["generate", "-m", "x", "-p", "x", "--temp", "warm"],
+        ["generate", "-m", "x", "-p", "x", "--override", "key=int:1x"],
+        ["generate", "-m", "x", "-p", "x", "--override", "key=list:1"],
+        ["generate", "-m", "x", "-p", "x", "--override", "key"],
+        ["chat"],
         ["tokenize", "-m", "x"],
         ["tokenize", "-m", "x", "-p", "a", "--decode", "1"],
         ["logits", "-m", "x", "--tokens", "1,x", "-o", "y"],

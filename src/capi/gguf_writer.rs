@@ -1,9 +1,11 @@
 //! Making GGUF files: tensors and their data. The keys are in `gguf_writer_keys`.
 
 use std::ffi::{c_char, c_void};
+use std::sync::Arc;
 
 use super::args;
 use super::error::llm_error_t;
+use super::gguf::llm_gguf_t;
 use super::handle::{self, Handle, Kind};
 use super::status::llm_status_t;
 use crate::error::{Error, Result};
@@ -236,5 +238,47 @@ pub unsafe extern "C" fn llm_gguf_writer_free(writer: *mut llm_gguf_writer_t) {
     value!((), {
         handle::free(writer);
         Some(())
+    })
+}
+
+/// A file with other keys: those that were set on a writer stand in place of the file's own of the same name, or join
+/// them. A model that is loaded from it (llm_model_load_gguf) is one of these keys, which change nothing on disk.
+///
+/// So RoPE is set otherwise than the file has it: ARCH.rope.freq_base (f32), ARCH.rope.scaling.type (string: "none",
+/// "linear", "yarn" or "longrope"), ARCH.rope.scaling.factor (f32), ARCH.rope.scaling.original_context_length (u32) and
+/// ARCH.context_length (u32), where ARCH is the string general.architecture; or how the tokenizer begins a text:
+/// tokenizer.ggml.add_bos_token (bool). A key of a type that the reader does not expect is CORRUPT_FILE there.
+///
+/// @code{.c}
+/// llm_gguf_t *other;
+/// llm_gguf_writer_t *keys; // made by llm_gguf_writer_new; it writes no file
+/// if (llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) == LLM_STATUS_OK
+///     && llm_gguf_with_keys(gguf, keys, &other, &error) == LLM_STATUS_OK
+///     && llm_model_load_gguf(other, NULL, NULL, &model, &error) == LLM_STATUS_OK) {
+///     // gguf, keys and other may be freed
+/// }
+/// @endcode
+///
+/// @param[in] gguf A file.
+/// @param[in] keys A writer, not open yet; its tensors are not looked at.
+/// @param[out] other The file with the keys, to be freed with llm_gguf_free.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
+///   open
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_gguf_with_keys(
+    gguf: *const llm_gguf_t,
+    keys: *mut llm_gguf_writer_t,
+    other: *mut *mut llm_gguf_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let gguf = handle::shared(gguf, "gguf")?;
+        let mut keys = handle::exclusive(keys, "keys")?;
+        let out = args::out(other, "other")?;
+        out.write(handle::new::<llm_gguf_t>(Arc::new(gguf.with_keys(keys.builder()?)?))?);
+        Ok(())
     })
 }

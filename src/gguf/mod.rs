@@ -20,6 +20,7 @@ use crate::error::{Error, Result, try_vec};
 use reader::{Entry, Metadata};
 use source::Source;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use builder::Builder;
 pub use source::ReadAt;
@@ -30,16 +31,19 @@ pub use writer::Writer;
 
 /// An open GGUF. Immutable; share it between threads by `Arc`.
 pub struct Gguf {
-    source: Source,
+    source: Arc<Source>,
     name: String,
     metadata: Metadata,
+    /// Where keys lie that were laid over those of the file.
+    overlays: Vec<Arc<Source>>,
     /// The parts of a split file but for the first.
     others: Vec<Part>,
 }
 
 /// A further part of a split file.
+#[derive(Clone)]
 struct Part {
-    source: Source,
+    source: Arc<Source>,
     name: String,
 }
 
@@ -88,7 +92,38 @@ impl Gguf {
 
     fn read_metadata(mut source: Source, name: String) -> Result<Gguf> {
         let metadata = reader::read(&mut source)?;
-        Ok(Gguf { source, name, metadata, others: Vec::new() })
+        Ok(Gguf { source: Arc::new(source), name, metadata, overlays: Vec::new(), others: Vec::new() })
+    }
+
+    /// The file with other keys: those of `keys` stand in place of its own of the same name, or join them. So whatever
+    /// reads the keys takes them for the file's, as when a model is loaded.
+    ///
+    /// Errors: `InvalidArgument` if the alignment would be another, `OutOfMemory`.
+    pub fn with_keys(&self, keys: &Builder) -> Result<Gguf> {
+        if keys.entries().any(|(key, _)| key == reader::ALIGNMENT_KEY) && keys.alignment() != self.alignment() {
+            let message = format!("key {}: the file's tensors lie as it says", reader::ALIGNMENT_KEY);
+            return Err(Error::invalid_argument(message).with("key", reader::ALIGNMENT_KEY));
+        }
+        let mut overlay = Source::Memory(Box::new(keys.metadata()?));
+        let added = reader::read(&mut overlay)?;
+        let mut gguf = Gguf {
+            source: Arc::clone(&self.source),
+            name: self.name.clone(),
+            metadata: self.metadata.clone(),
+            overlays: self.overlays.clone(),
+            others: self.others.clone(),
+        };
+        gguf.overlays.push(Arc::new(overlay));
+        for mut entry in added.entries {
+            entry.layer = gguf.overlays.len();
+            match self.index_of(gguf.key(&entry)) {
+                Some(index) => gguf.metadata.entries[index] = entry,
+                None => reader::push(&mut gguf.metadata.entries, entry)?,
+            }
+        }
+        let Metadata { entries, .. } = &gguf.metadata;
+        gguf.metadata.by_key = reader::by_key(entries.len(), |i| gguf.key(&entries[i]).as_bytes())?;
+        Ok(gguf)
     }
 
     /// The version of the format: 2 or 3.
@@ -138,13 +173,18 @@ impl Gguf {
         self.entry(self.index_of(key)?).map(|(_, value)| value)
     }
 
+    /// Where an entry lies.
+    fn layer(&self, entry: &Entry) -> &Source {
+        entry.layer.checked_sub(1).and_then(|i| self.overlays.get(i)).unwrap_or(&self.source)
+    }
+
     fn key(&self, entry: &Entry) -> &str {
         // Checked when the file was opened; a file changed since then gives the empty string.
-        std::str::from_utf8(reader::front(&self.source, Some(entry.key.clone()))).unwrap_or_default()
+        std::str::from_utf8(reader::front(self.layer(entry), Some(entry.key.clone()))).unwrap_or_default()
     }
 
     fn value(&self, entry: &Entry) -> Value<'_> {
-        let bytes = reader::front(&self.source, Some(entry.value.clone()));
+        let bytes = reader::front(self.layer(entry), Some(entry.value.clone()));
         match entry.array {
             Some(len) => Value::Array(Array { key: self.key(entry), element: entry.element, len, bytes }),
             None => Value::from_bytes(entry.element, bytes).unwrap_or(Value::Str(&[])),
@@ -277,7 +317,7 @@ impl Gguf {
     /// Adds the fact `path` of a part, if this is a file.
     fn name_file(&self, part: usize, error: Error) -> Error {
         let other = part.checked_sub(1).and_then(|other| self.others.get(other));
-        match self.source {
+        match *self.source {
             Source::File { .. } => error.with("path", other.map_or(&self.name, |other| &other.name)),
             _ => error,
         }

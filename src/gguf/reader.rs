@@ -21,7 +21,10 @@ pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(super) const NAME_MAX: u64 = 65535;
 
 /// Key and value as places in the source.
+#[derive(Clone)]
 pub(super) struct Entry {
+    /// 0: the file; n: the n-th overlay, see `Gguf::with_keys`.
+    pub layer: usize,
     pub key: Range<usize>,
     pub element: ElementType,
     /// The length, if the value is an array.
@@ -31,6 +34,7 @@ pub(super) struct Entry {
 }
 
 /// What the metadata says.
+#[derive(Clone)]
 pub(super) struct Metadata {
     pub version: u32,
     pub alignment: u64,
@@ -60,7 +64,7 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
         push(&mut entries, entry)?;
     }
     let key = |i: usize| front(cursor.source, entries.get(i).map(|entry: &Entry| entry.key.clone()));
-    let by_key = sorted("key", entries.len(), key)?;
+    let by_key = by_key(entries.len(), key)?;
     let alignment = alignment(cursor.source, &entries)?;
 
     let mut tensors = Vec::new();
@@ -78,6 +82,11 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
 /// The bytes of a place in the front of the source.
 pub(super) fn front(source: &Source, place: Option<Range<usize>>) -> &[u8] {
     place.and_then(|place| source.front().get(place)).unwrap_or_default()
+}
+
+/// The order of `n` keys, none of which may occur twice.
+pub(super) fn by_key<'n>(n: usize, key: impl Fn(usize) -> &'n [u8]) -> Result<Vec<usize>> {
+    sorted("key", n, key)
 }
 
 /// The order of the tensors' names, none of which may occur twice.
@@ -305,7 +314,7 @@ impl Cursor<'_> {
         if id != ARRAY_ID {
             let element = self.element_type(id)?;
             let value = self.scalar(element)?;
-            return Ok(Entry { key, element, array: None, value });
+            return Ok(Entry { layer: 0, key, element, array: None, value });
         }
         let id = self.u32()?;
         if id == ARRAY_ID {
@@ -325,7 +334,7 @@ impl Cursor<'_> {
             self.skip(len * least)?;
         }
         // `len` is at most the file's size, and the file's bytes up to here are in memory.
-        Ok(Entry { key, element, array: Some(len as usize), value: start..self.at })
+        Ok(Entry { layer: 0, key, element, array: Some(len as usize), value: start..self.at })
     }
 
     fn element_type(&self, id: u32) -> Result<ElementType> {

@@ -263,6 +263,35 @@ static void refusals(void)
     llm_gguf_writer_free(writer);
 }
 
+/* A model of other keys than its file has. */
+static void overriding(void)
+{
+    llm_gguf_t *gguf = NULL, *other = NULL;
+    llm_gguf_writer_t *keys = NULL;
+    llm_model_t *model = NULL;
+    llm_model_info_t info;
+    info.struct_size = sizeof info;
+    OK(llm_gguf_open(Z(file("ok-tiny-model.gguf")), &gguf, &error));
+    OK(llm_gguf_writer_new(&keys, &error));
+    OK(llm_gguf_writer_set_u32(keys, Z("llama.context_length"), 77, &error));
+    OK(llm_gguf_with_keys(gguf, keys, &other, &error));
+    OK(llm_model_load_gguf(other, NULL, NULL, &model, &error));
+    llm_gguf_free(gguf);
+    llm_gguf_free(other);
+    OK(llm_model_info(model, &info, &error));
+    CHECK(info.context_length == 77);
+    llm_model_free(model);
+    OK(llm_gguf_open(Z(file("ok-tiny-model.gguf")), &gguf, &error));
+    OK(llm_gguf_writer_set_u32(keys, Z("general.alignment"), 64, &error));
+    FAILS(INVALID_ARGUMENT, llm_gguf_with_keys(gguf, keys, &other, &error));
+    llm_error_free(error);
+    OK(llm_gguf_writer_open(keys, Z("keys.gguf"), &error));
+    FAILS(FAILED_PRECONDITION, llm_gguf_with_keys(gguf, keys, &other, &error));
+    llm_error_free(error);
+    llm_gguf_writer_free(keys);
+    llm_gguf_free(gguf);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -270,6 +299,7 @@ int main(int argc, char **argv)
         {"making", making},
         {"splitting", splitting},
         {"refusals", refusals},
+        {"overriding", overriding},
     };
     return run_test(tests, sizeof tests / sizeof *tests, argc, argv);
 }
