@@ -251,3 +251,75 @@ impl Device {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The experts of one token and their weights.
+    fn route(routing: &Routing, bias: Option<&[f32]>, scores: &[f32]) -> (Vec<usize>, Vec<f32>) {
+        let n = scores.len();
+        let mut router = Router { routing, bias, p: vec![0.0; n], rank: vec![0.0; n], free: vec![true; n] };
+        let (mut experts, mut weights) = (vec![0; routing.used], vec![0.0; routing.used]);
+        router.route(scores, &mut experts, &mut weights);
+        (experts, weights)
+    }
+
+    fn routing(gating: Gating, used: usize) -> Routing {
+        Routing { gating, used, normalized: false, scale: 1.0, groups: None }
+    }
+
+    fn near(found: &[f32], expected: &[f64]) {
+        let close = found.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-6);
+        assert!(close && found.len() == expected.len(), "{found:?} {expected:?}");
+    }
+
+    /// Weights by the definitions, in f64.
+    #[test]
+    fn gatings() {
+        let scores = [0.5f32, -1.0, 2.0, 1.0];
+        let e = numeric::wide::exp;
+        let all = e(0.5) + e(-1.0) + e(2.0) + e(1.0);
+        let (experts, weights) = route(&routing(Gating::Softmax, 2), None, &scores);
+        assert_eq!(experts, [2, 3]);
+        near(&weights, &[e(2.0) / all, e(1.0) / all]);
+        let (experts, weights) = route(&routing(Gating::SoftmaxOfChosen, 2), None, &scores);
+        assert_eq!(experts, [2, 3]);
+        near(&weights, &[e(2.0) / (e(2.0) + e(1.0)), e(1.0) / (e(2.0) + e(1.0))]);
+        let (experts, weights) = route(&routing(Gating::Sigmoid, 3), None, &scores);
+        assert_eq!(experts, [2, 3, 0]);
+        near(&weights, &[1.0 / (1.0 + e(-2.0)), 1.0 / (1.0 + e(-1.0)), 1.0 / (1.0 + e(-0.5))]);
+        let normalized = Routing { normalized: true, scale: 2.5, ..routing(Gating::Softmax, 2) };
+        let (_, weights) = route(&normalized, None, &scores);
+        near(&weights, &[2.5 * e(2.0) / (e(2.0) + e(1.0)), 2.5 * e(1.0) / (e(2.0) + e(1.0))]);
+    }
+
+    #[test]
+    fn a_bias_chooses_and_does_not_weigh() {
+        let (experts, weights) = route(&routing(Gating::Sigmoid, 1), Some(&[0.0, 5.0, 0.0]), &[2.0, -2.0, 1.0]);
+        assert_eq!(experts, [1]);
+        near(&weights, &[1.0 / (1.0 + numeric::wide::exp(2.0))]);
+    }
+
+    #[test]
+    fn of_equals_the_first_and_each_once() {
+        assert_eq!(route(&routing(Gating::SoftmaxOfChosen, 3), None, &[1.0, 2.0, 2.0, 1.0]).0, [1, 2, 0]);
+        // Nothing is said of what NaN gives but that each expert is taken once.
+        for gating in [Gating::Softmax, Gating::SoftmaxOfChosen, Gating::Sigmoid] {
+            let mut experts = route(&routing(gating, 3), None, &[f32::NAN, 1.0, f32::NAN]).0;
+            experts.sort_unstable();
+            assert_eq!(experts, [0, 1, 2]);
+        }
+    }
+
+    /// Without a bias a group counts for its best expert, with one for its best two.
+    #[test]
+    fn groups() {
+        let grouped = Routing { groups: Some((2, 1)), ..routing(Gating::SoftmaxOfChosen, 2) };
+        let scores = [5.0, 0.0, 4.0, 3.0];
+        assert_eq!(route(&grouped, None, &scores).0, [0, 1]);
+        assert_eq!(route(&grouped, Some(&[0.0; 4]), &scores).0, [2, 3]);
+        let one_each = Routing { groups: Some((4, 2)), ..routing(Gating::SoftmaxOfChosen, 2) };
+        assert_eq!(route(&one_each, Some(&[0.0; 4]), &scores).0, [0, 2]);
+    }
+}

@@ -84,29 +84,34 @@ impl Device {
 
     /// As `linear`, each product with an act of its own; still one stage.
     pub(crate) fn linear_each(&self, products: Vec<(&Act, Product<'_>)>) -> crate::Result<()> {
-        let n = products.len();
-        let mut total = 0;
-        let mut matrices = Vec::with_capacity(n);
+        let mut matrices = Vec::with_capacity(products.len());
         for (act, product) in products {
-            debug_assert_eq!(product.weight.shape().columns, act.width());
             let rows = product.weight.shape().rows;
             product.out.reset(act.rows(), rows)?;
-            total += product.weight.shape().panels();
             let out = Columns::new(product.out.data_mut(), rows);
             matrices.push((act, product.weight, product.bias, product.fine, out));
         }
+        let whole = matrices.iter().map(|(act, weight, bias, fine, out)| {
+            let panels = 0..weight.shape().panels();
+            Job { weight, bias: *bias, panels, act, group: 0, fine: *fine, out }
+        });
+        self.run_jobs(&whole.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Runs jobs of whole matrices in one stage, each cut into chunks of panels.
+    fn run_jobs(&self, whole: &[Job<'_>]) {
+        let total: usize = whole.iter().map(|job| job.panels.len()).sum();
         // Enough chunks that a thread which comes late finds some to take; not so many that taking them costs.
         let size = total.div_ceil(self.threads.count() * 8).max(1);
-        let mut jobs = Vec::with_capacity(total.div_ceil(size) + n);
-        for (act, weight, bias, fine, out) in &matrices {
-            let panels = weight.shape().panels();
-            for start in (0..panels).step_by(size) {
-                let panels = start..panels.min(start + size);
-                jobs.push(Job { weight, bias: *bias, panels, act, group: 0, fine: *fine, out });
-            }
+        let mut jobs = Vec::with_capacity(total.div_ceil(size) + whole.len());
+        for job in whole {
+            debug_assert_eq!(job.weight.shape().columns, job.act.width());
+            let end = job.panels.end;
+            let chunks = job.panels.clone().step_by(size);
+            jobs.extend(chunks.map(|start| Job { panels: start..end.min(start + size), ..*job }));
         }
         self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));
-        Ok(())
     }
 
     /// Each product's out = W act + b, where W and b are those of the row's group. act is (T, D), out (T, n). Matrices of
@@ -118,27 +123,20 @@ impl Device {
     ) -> crate::Result<()> {
         let groups: Vec<usize> = (0..act.groups()).filter(|&group| act.tiles(group).next().is_some()).collect();
         let mut outs = Vec::with_capacity(N);
-        let mut total = 0;
         for product in products {
             let n = product.matrices.first().map_or(0, |matrix| matrix.weight.shape().rows);
             product.out.reset(act.rows(), n)?;
-            total += groups.len() * n.div_ceil(ROWS);
             outs.push((product.matrices, Columns::new(product.out.data_mut(), n)));
         }
-        let size = total.div_ceil(self.threads.count() * 8).max(1);
-        let mut jobs = Vec::new();
+        let mut whole = Vec::with_capacity(groups.len() * N);
         for &group in &groups {
             for (matrices, out) in &outs {
                 let Matrix { weight, bias } = &matrices[group];
-                debug_assert_eq!(weight.shape().columns, act.width());
-                let panels = weight.shape().panels();
-                for start in (0..panels).step_by(size) {
-                    let (bias, panels) = (bias.as_deref(), start..panels.min(start + size));
-                    jobs.push(Job { weight, bias, panels, act, group, fine: false, out });
-                }
+                let panels = 0..weight.shape().panels();
+                whole.push(Job { weight, bias: bias.as_deref(), panels, act, group, fine: false, out });
             }
         }
-        self.threads.run(jobs.len(), |i| (self.kernels.linear)(&jobs[i]));
+        self.run_jobs(&whole);
         Ok(())
     }
 }
