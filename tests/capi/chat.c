@@ -151,7 +151,8 @@ static void conversing(void)
     CHECK(first == length && length > 0);
     /* Again: all is there. */
     OK(llm_session_append_messages(session, messages, LLM_MESSAGES_ANSWER, &second, &error));
-    CHECK(second == 0);
+    OK(llm_session_length(session, &length, &error));
+    CHECK(second == 0 && length == first);
 
     int tokens = 3;
     llm_finish_reason_t finish = LLM_FINISH_NONE;
