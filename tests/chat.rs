@@ -13,8 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 fn golden() -> Value {
-    let text = zstd::decode_all(std::fs::File::open(common::data("chat/goldens.json.zst")).unwrap()).unwrap();
-    serde_json::from_slice(&text).unwrap()
+    serde_json::from_slice(&common::unpacked("chat/goldens.json")).unwrap()
 }
 
 fn object(value: &Value) -> &Map<String, Value> {

@@ -166,7 +166,7 @@ fn channels(text: &str) -> Answer {
         let recipient = header.split_once("to=").map(|(_, to)| to.split(['<', ' ']).next().unwrap_or_default());
         let channel = header.split_once("<|channel|>").map_or("", |(_, channel)| channel.trim_start());
         match (recipient, serde_json::from_str(body)) {
-            (Some(name), Ok(Json::Object(arguments))) => {
+            (Some(name), Ok(arguments)) => {
                 let name = name.strip_prefix("functions.").unwrap_or(name).to_owned();
                 answer.tool_calls.push(ToolCall { id: String::new(), name, arguments });
             }
@@ -211,8 +211,11 @@ fn json_call(value: Json) -> Option<ToolCall> {
     Some(ToolCall { id, name, arguments })
 }
 
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/'))
+/// A call, unless its name is no name.
+fn call(name: &str, id: &str, arguments: Map<String, Json>) -> Option<ToolCall> {
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
+    let is_named = !name.is_empty() && name.chars().all(is_name);
+    is_named.then(|| ToolCall { id: id.to_owned(), name: name.to_owned(), arguments })
 }
 
 /// What an argument's text spells: JSON, or else itself.
@@ -228,58 +231,50 @@ fn function_element(text: &str) -> Option<Vec<ToolCall>> {
 /// What follows `<function=`: the name, `>`, and the arguments as elements or as JSON.
 fn function_tag(text: &str) -> Option<Vec<ToolCall>> {
     let (name, body) = text.split_once('>')?;
-    let arguments = match serde_json::from_str(body.trim()) {
-        Ok(Json::Object(arguments)) => arguments,
-        _ => {
-            let mut arguments = Map::new();
-            for element in body.split("</parameter>").map(str::trim).filter(|element| !element.is_empty()) {
-                let (key, value) = element.strip_prefix("<parameter=")?.split_once('>')?;
-                let value = value.strip_prefix('\n').unwrap_or(value);
-                arguments.insert(key.to_owned(), spelt(value.strip_suffix('\n').unwrap_or(value)));
-            }
-            arguments
-        }
-    };
-    is_name(name).then(|| vec![ToolCall { id: String::new(), name: name.to_owned(), arguments }])
+    if let Ok(arguments) = serde_json::from_str(body.trim()) {
+        return Some(vec![call(name, "", arguments)?]);
+    }
+    let mut arguments = Map::new();
+    for element in body.split("</parameter>").map(str::trim).filter(|element| !element.is_empty()) {
+        let (key, value) = element.strip_prefix("<parameter=")?.split_once('>')?;
+        let value = value.strip_prefix('\n').unwrap_or(value);
+        arguments.insert(key.to_owned(), spelt(value.strip_suffix('\n').unwrap_or(value)));
+    }
+    Some(vec![call(name, "", arguments)?])
 }
 
 /// The name, then pairs of `<arg_key>` and `<arg_value>`.
 fn key_value_elements(text: &str) -> Option<Vec<ToolCall>> {
-    let (name, body) = text.split_once("<arg_key>").map_or((text, ""), |(name, body)| (name, body));
-    let name = name.trim();
+    let (name, body) = text.split_once("<arg_key>").unwrap_or((text, ""));
     let mut arguments = Map::new();
     for pair in body.split("<arg_key>").filter(|pair| !pair.trim().is_empty()) {
         let (key, rest) = pair.split_once("</arg_key>")?;
         let value = rest.trim().strip_prefix("<arg_value>")?.strip_suffix("</arg_value>")?;
         arguments.insert(key.trim().to_owned(), spelt(value));
     }
-    is_name(name).then(|| vec![ToolCall { id: String::new(), name: name.to_owned(), arguments }])
+    Some(vec![call(name.trim(), "", arguments)?])
 }
 
 /// `NAME[ARGS]{…}`, with `[CALL_ID]…` between in some versions, one or more.
 fn named_arguments(text: &str) -> Option<Vec<ToolCall>> {
-    let call = |text: &str| {
-        let (name, rest) = text.split_once("[ARGS]")?;
+    let one = |text: &str| {
+        let (name, arguments) = text.split_once("[ARGS]")?;
         let (name, id) = name.split_once("[CALL_ID]").unwrap_or((name, ""));
-        let Json::Object(arguments) = serde_json::from_str(rest.trim()).ok()? else { return None };
-        is_name(name.trim()).then(|| ToolCall { id: id.trim().to_owned(), name: name.trim().to_owned(), arguments })
+        call(name.trim(), id.trim(), serde_json::from_str(arguments.trim()).ok()?)
     };
-    text.split("[TOOL_CALLS]").map(call).collect()
+    text.split("[TOOL_CALLS]").map(one).collect()
 }
 
 /// Calls between their own marks: `function<sep>NAME`, a line, JSON in a fence; or `NAME<sep>JSON`.
 fn deepseek_calls(text: &str) -> Option<Vec<ToolCall>> {
     let mut calls = Vec::new();
-    for call in text.split("<｜tool▁call▁begin｜>").skip(1) {
-        let call = call.split("<｜tool▁call▁end｜>").next()?;
-        let (first, second) = call.split_once("<｜tool▁sep｜>")?;
+    for one in text.split("<｜tool▁call▁begin｜>").skip(1) {
+        let (first, second) = one.split("<｜tool▁call▁end｜>").next()?.split_once("<｜tool▁sep｜>")?;
         let (name, arguments) = match second.split_once("```json") {
             Some((name, fenced)) => (name, fenced.split("```").next()?),
             None => (first, second),
         };
-        let Json::Object(arguments) = serde_json::from_str(arguments.trim()).ok()? else { return None };
-        let name = name.trim().to_owned();
-        calls.push(is_name(&name).then_some(ToolCall { id: String::new(), name, arguments })?);
+        calls.push(call(name.trim(), "", serde_json::from_str(arguments.trim()).ok()?)?);
     }
     (!calls.is_empty()).then_some(calls)
 }
@@ -290,8 +285,7 @@ mod tests {
     use serde_json::json;
 
     fn call(name: &str, arguments: Json) -> ToolCall {
-        let Json::Object(arguments) = arguments else { unreachable!() };
-        ToolCall { id: String::new(), name: name.to_owned(), arguments }
+        super::call(name, "", arguments.as_object().unwrap().clone()).unwrap()
     }
 
     #[test]

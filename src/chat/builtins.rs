@@ -47,7 +47,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_keep", keep);
     env.add_filter("_times", times);
 
-    lists!(env: batch list lines map reject rejectattr reverse select selectattr slice sort split unique zip);
+    lists!(env: batch list lines map reject rejectattr select selectattr slice sort split unique zip);
     env.add_filter("capitalize", |text: String| methods::capitalize(&text));
     env.add_filter("center", |text: String, width: Option<i64>| {
         methods::pad(&text, "center", width.unwrap_or(80), None)
@@ -229,10 +229,7 @@ fn integer_of_base(text: &str, base: u32) -> Option<i64> {
 /// `indent(text, width=4, first=False, blank=False)`: every line but the first, and but the empty ones.
 fn indent(text: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let text = string(text)?;
-    let option = |place: usize, name: &str| match args.get(place) {
-        Some(value) => Ok(Some(value.clone())),
-        None => kwargs.get::<Option<Value>>(name),
-    };
+    let option = |place: usize, name: &str| methods::argument(&args, &kwargs, place, name);
     let width = option(0, "width")?.unwrap_or(Value::from(4));
     let prefix = match (width.as_str(), width.as_usize()) {
         (Some(text), _) => text.to_owned(),
@@ -310,11 +307,11 @@ fn dict(value: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
             }
         }
     }
-    for name in kwargs.args() {
-        pairs.push((Value::from(name), own(kwargs.peek(name)?)?));
-    }
     let names: Vec<String> = kwargs.args().map(str::to_owned).collect();
-    names.iter().try_for_each(|name| kwargs.get::<Value>(name).map(drop))?;
+    for name in names {
+        let value = own(kwargs.get(&name)?)?;
+        pairs.push((Value::from(name), value));
+    }
     Dict::make(pairs.into_iter())
 }
 

@@ -1,5 +1,6 @@
 //! The filter `tojson`: Python's `json.dumps`, with the options that chat templates may give it.
 
+use super::methods::argument;
 use super::value::{Dict, List, as_float, error};
 use super::{fuel, text};
 use minijinja::Error;
@@ -17,13 +18,9 @@ struct Style {
     sort_keys: bool,
 }
 
-/// An option: by its name, or by its place.
+/// An option that is something.
 fn option(args: &[Value], kwargs: &Kwargs, place: usize, name: &str) -> Result<Option<Value>, Error> {
-    let value = match kwargs.get::<Option<Value>>(name)? {
-        Some(value) => Some(value),
-        None => args.get(place).cloned(),
-    };
-    Ok(value.filter(|value| !value.is_none() && !value.is_undefined()))
+    Ok(argument(args, kwargs, place, name)?.filter(|value| !value.is_none() && !value.is_undefined()))
 }
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.

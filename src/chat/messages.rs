@@ -74,7 +74,7 @@ impl Messages {
     /// Adds what the model answered, taken apart by [`Answer::parse`]: the text with its special tokens shown, without
     /// the token that ended it. Calls without an `id` get one of nine letters and digits.
     pub fn add_answer(&mut self, text: &str) {
-        let names: Vec<&str> = self.tools.iter().filter_map(|tool| function(tool)?["name"].as_str()).collect();
+        let names: Vec<&str> = self.tools.iter().filter_map(function_name).collect();
         let answer = Answer::parse(text, &names);
         let mut message = json!({"role": "assistant", "content": answer.content});
         if !answer.reasoning.is_empty() {
@@ -120,7 +120,7 @@ impl Messages {
     pub fn set_tools(&mut self, text: &str) -> Result<()> {
         let wrong = || invalid("tools must be a list of objects with a \"function\" that has a \"name\"");
         let Json::Array(tools) = parse("the list of tools", text)? else { return Err(wrong()) };
-        if tools.iter().any(|tool| function(tool).is_none_or(|function| !function["name"].is_string())) {
+        if !tools.iter().all(|tool| function_name(tool).is_some()) {
             return Err(wrong());
         }
         self.tools = tools;
@@ -220,9 +220,9 @@ impl Messages {
     }
 }
 
-/// The function of a tool or of a call.
-fn function(tool: &Json) -> Option<&Map<String, Json>> {
-    tool.get("function")?.as_object().filter(|function| function.contains_key("name"))
+/// The name of the function of a tool or of a call.
+fn function_name(tool: &Json) -> Option<&str> {
+    tool.get("function")?.get("name")?.as_str()
 }
 
 fn check(message: &Json) -> Result<()> {
@@ -237,8 +237,7 @@ fn check(message: &Json) -> Result<()> {
         None | Some(Json::Null) => return Ok(()),
         Some(calls) => calls.as_array(),
     };
-    let is_call = |call: &Json| function(call).is_some_and(|function| function["name"].is_string());
-    if !calls.is_some_and(|calls| calls.iter().all(is_call)) {
+    if !calls.is_some_and(|calls| calls.iter().all(|call| function_name(call).is_some())) {
         let message = "a message's \"tool_calls\" must be a list of objects with a \"function\" that has a \"name\"";
         return Err(invalid(message).with("key", "tool_calls"));
     }

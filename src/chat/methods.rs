@@ -18,7 +18,7 @@ pub(super) fn call(_: &mut State<'_, '_>, of: &Value, name: &str, args: &[Value]
     if let Some(text) = of.as_str() {
         fuel::pay_bytes(text.len())?;
         if name == "format" {
-            return format_text(text, args);
+            return formatted(FormatStyle::StrFormat, text, args);
         }
         let (Rest(args), kwargs): (Rest<Value>, Kwargs) = from_args(args)?;
         let value = string(text, name, &Args { name, args, kwargs: &kwargs })?;
@@ -40,7 +40,12 @@ pub(super) fn call(_: &mut State<'_, '_>, of: &Value, name: &str, args: &[Value]
     Err(Error::from(ErrorKind::UnknownMethod))
 }
 
-/// The arguments of a method, by place or by name.
+/// An argument: by its place, or by its name.
+pub(super) fn argument(args: &[Value], kwargs: &Kwargs, place: usize, name: &str) -> Result<Option<Value>, Error> {
+    args.get(place).map_or_else(|| kwargs.get(name), |value| Ok(Some(value.clone())))
+}
+
+/// The arguments of a method.
 struct Args<'a> {
     name: &'a str,
     args: Vec<Value>,
@@ -49,11 +54,8 @@ struct Args<'a> {
 
 impl Args<'_> {
     fn get(&self, place: usize, name: &str) -> Result<Option<Value>, Error> {
-        let value = match self.args.get(place) {
-            Some(value) => Some(value.clone()),
-            None if name.is_empty() => None,
-            None => self.kwargs.get::<Option<Value>>(name)?,
-        };
+        // Without a name there is the place alone.
+        let value = argument(&self.args, self.kwargs, place, name)?;
         Ok(value.filter(|value| !value.is_none()))
     }
 
@@ -328,11 +330,6 @@ pub(super) fn pad(text: &str, name: &str, width: i64, fill: Option<&str>) -> Res
             format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))
         }
     })
-}
-
-/// `str.format`, and `format_text` of the filter.
-pub(super) fn format_text(text: &str, args: &[Value]) -> Result<Value, Error> {
-    formatted(FormatStyle::StrFormat, text, args)
 }
 
 /// Formats, unless the text asks for widths that only fill memory.

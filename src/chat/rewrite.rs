@@ -54,11 +54,6 @@ struct Rewriter<'a> {
     in_test: bool,
 }
 
-fn invalid(source: &str, at: usize, what: &str) -> Error {
-    let line = source.as_bytes()[..at.min(source.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
-    Error::invalid_argument(format!("the chat template is not valid: {what} in line {line}")).with("line", line)
-}
-
 /// Rewrites a template.
 pub(super) fn rewrite(source: &str) -> Result<String> {
     let mut rewriter = Rewriter {
@@ -100,7 +95,8 @@ impl<'a> Rewriter<'a> {
     }
 
     fn invalid(&self, what: &str) -> Error {
-        invalid(self.source, self.at, what)
+        let line = self.source[..self.at].matches('\n').count() + 1;
+        Error::invalid_argument(format!("the chat template is not valid: {what} in line {line}")).with("line", line)
     }
 
     fn template(&mut self) -> Result<()> {
