@@ -207,25 +207,6 @@ impl Builder {
         self.entries.iter().flatten().map(|entry| (&*entry.key, &*entry.bytes))
     }
 
-    /// The metadata of a file that has the keys and no tensors.
-    pub(super) fn metadata(&self) -> Result<Vec<u8>> {
-        let mut out = Vec::new();
-        let mut append = |bytes: &[u8]| {
-            out.try_reserve(bytes.len()).map_err(|_| no_memory())?;
-            out.extend_from_slice(bytes);
-            Ok(())
-        };
-        append(b"GGUF\x03\0\0\0")?;
-        append(&0u64.to_le_bytes())?;
-        append(&(self.entries().count() as u64).to_le_bytes())?;
-        for (key, value) in self.entries() {
-            append(&(key.len() as u64).to_le_bytes())?;
-            append(key.as_bytes())?;
-            append(value)?;
-        }
-        Ok(out)
-    }
-
     fn insert_array(&mut self, key: &str, bytes: Vec<u8>) -> Result<()> {
         if key == ALIGNMENT_KEY {
             return Err(bad_alignment("an array"));

@@ -104,7 +104,7 @@ impl Gguf {
             let message = format!("key {}: the file's tensors lie as it says", reader::ALIGNMENT_KEY);
             return Err(Error::invalid_argument(message).with("key", reader::ALIGNMENT_KEY));
         }
-        let mut overlay = Source::Memory(Box::new(keys.metadata()?));
+        let mut overlay = Source::Memory(Box::new(writer::header(keys, None, 1, &(0..0))?));
         let added = reader::read(&mut overlay)?;
         let mut gguf = Gguf {
             source: Arc::clone(&self.source),

@@ -62,6 +62,42 @@ fn entries(contents: &Builder, part: Option<usize>) -> impl Iterator<Item = (&st
     })
 }
 
+/// The metadata of one of `parts` (`None`: of the whole).
+pub(super) fn header(contents: &Builder, part: Option<usize>, parts: usize, tensors: &Range<usize>) -> Result<Vec<u8>> {
+    let too_large = || Error::out_of_memory("the memory for the metadata cannot be had");
+    let size = usize::try_from(header_bytes(contents, part, tensors.clone())).map_err(|_| too_large())?;
+    let mut out = Vec::new();
+    out.try_reserve_exact(size).map_err(|_| too_large())?;
+    let of_split = part.map(|number| split::entries(number, parts, contents.tensors.len()));
+    let of_split = of_split.iter().flatten().map(|(key, bytes)| (*key, &**bytes));
+    let keys = entries(contents, part).count() + of_split.clone().count();
+    out.extend_from_slice(b"GGUF");
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+    out.extend_from_slice(&(keys as u64).to_le_bytes());
+    for (key, bytes) in entries(contents, part).chain(of_split) {
+        out.extend_from_slice(&(key.len() as u64).to_le_bytes());
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(bytes);
+    }
+    let alignment = contents.alignment();
+    let mut offset = 0u64;
+    for tensor in contents.tensors.get(tensors.clone()).unwrap_or_default() {
+        out.extend_from_slice(&(tensor.name.len() as u64).to_le_bytes());
+        out.extend_from_slice(tensor.name.as_bytes());
+        out.extend_from_slice(&(tensor.dims.len() as u32).to_le_bytes());
+        tensor.dims.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+        out.extend_from_slice(&tensor.type_id.to_le_bytes());
+        out.extend_from_slice(&offset.to_le_bytes());
+        let end = offset.checked_add(tensor.bytes).and_then(|end| end.checked_next_multiple_of(alignment));
+        offset = end.ok_or_else(|| {
+            let message = format!("tensor {}: expected a file of fewer than 2^64 bytes", tensor.name);
+            Error::invalid_argument(message).with("tensor", &tensor.name)
+        })?;
+    }
+    Ok(out)
+}
+
 impl Writer {
     /// Takes the contents, if it can begin.
     pub(super) fn begin(contents: &mut Builder, target: Target, parts: Vec<Range<usize>>) -> Result<Writer> {
@@ -195,46 +231,9 @@ impl Writer {
             Target::Split(prefix) => Some(NewFile::create(&split::part_path(prefix, number, self.parts.len()))?),
             Target::Stream(_) => None,
         };
-        let header = self.header(split, &tensors)?;
+        let header = header(&self.contents, split, self.parts.len(), &tensors)?;
         self.put(&header)?;
         if tensors.is_empty() { Ok(()) } else { self.pad(header.len() as u64) }
-    }
-
-    /// The metadata of a part.
-    fn header(&self, part: Option<usize>, tensors: &Range<usize>) -> Result<Vec<u8>> {
-        let contents = &self.contents;
-        let too_large = || Error::out_of_memory("the memory for the metadata cannot be had");
-        let size = usize::try_from(header_bytes(contents, part, tensors.clone())).map_err(|_| too_large())?;
-        let mut out = Vec::new();
-        out.try_reserve_exact(size).map_err(|_| too_large())?;
-        let of_split = part.map(|number| split::entries(number, self.parts.len(), contents.tensors.len()));
-        let of_split = of_split.iter().flatten().map(|(key, bytes)| (*key, &**bytes));
-        let keys = entries(contents, part).count() + of_split.clone().count();
-        out.extend_from_slice(b"GGUF");
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
-        out.extend_from_slice(&(keys as u64).to_le_bytes());
-        for (key, bytes) in entries(contents, part).chain(of_split) {
-            out.extend_from_slice(&(key.len() as u64).to_le_bytes());
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(bytes);
-        }
-        let alignment = contents.alignment();
-        let mut offset = 0u64;
-        for tensor in contents.tensors.get(tensors.clone()).unwrap_or_default() {
-            out.extend_from_slice(&(tensor.name.len() as u64).to_le_bytes());
-            out.extend_from_slice(tensor.name.as_bytes());
-            out.extend_from_slice(&(tensor.dims.len() as u32).to_le_bytes());
-            tensor.dims.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
-            out.extend_from_slice(&tensor.type_id.to_le_bytes());
-            out.extend_from_slice(&offset.to_le_bytes());
-            let end = offset.checked_add(tensor.bytes).and_then(|end| end.checked_next_multiple_of(alignment));
-            offset = end.ok_or_else(|| {
-                let message = format!("tensor {}: expected a file of fewer than 2^64 bytes", tensor.name);
-                Error::invalid_argument(message).with("tensor", &tensor.name)
-            })?;
-        }
-        Ok(out)
     }
 
     /// Ends the data of the tensor whose turn it is.
