@@ -229,12 +229,8 @@ impl Session {
         let tokenizer = self.model.tokenizer();
         let text = messages.render(tokenizer, answer)?;
         let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true })?;
-        let (count, capacity) = (tokens.len(), self.cache.capacity());
-        if count > capacity {
-            let message = format!("a conversation of {count} tokens does not fit in the context of {capacity}");
-            return Err(Error::cache_full(message).with("tokens", count).with("context_length", capacity));
-        }
         let common = self.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        self.check_room(common, tokens.len() - common)?;
         self.truncate(common)?;
         self.append(&tokens[common..])?;
         Ok(tokens.len() - common)
@@ -258,7 +254,7 @@ impl Session {
         if tokens.is_empty() {
             return Ok(());
         }
-        self.check_room(tokens.len())?;
+        self.check_room(self.tokens.len(), tokens.len())?;
         let start = Instant::now();
         self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
         let length = self.tokens.len();
@@ -295,9 +291,9 @@ impl Session {
         }
     }
 
-    /// `CacheFull` if `count` more tokens do not fit.
-    fn check_room(&self, count: usize) -> Result<()> {
-        let (length, capacity) = (self.tokens.len(), self.cache.capacity());
+    /// `CacheFull` if `count` tokens do not fit behind `length`.
+    fn check_room(&self, length: usize, count: usize) -> Result<()> {
+        let capacity = self.cache.capacity();
         if count <= capacity - length {
             return Ok(());
         }

@@ -39,7 +39,7 @@ impl Session {
             return Err(Error::invalid_argument("an embedding is that of at least one token"));
         }
         self.check_tokens(tokens)?;
-        self.check_room(tokens.len())?;
+        self.check_room(0, tokens.len())?;
         let pool = Pool::new(self.model.config(), options, tokens.len(), out)?;
         let start = Instant::now();
         let result = self.pooled(tokens, pool);
