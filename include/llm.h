@@ -2858,6 +2858,53 @@ float llm_tokenizer_token_score(const llm_tokenizer_t *LLM_NONNULL tokenizer,
                                 llm_token_t token);
 
 /**
+ * A chat template of the model's file, in jinja2's language.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] name @nullable One of the file's other templates, as "tool_use"; NULL or empty: the template.
+ * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] text The template, borrowed from the tokenizer.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND if there is none
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_chat_template(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                         const char *LLM_NULLABLE name,
+                                         size_t name_size,
+                                         llm_view_t *LLM_NONNULL text,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * A fill-in-the-middle prompt for models of code: tokens after which the model writes what belongs between two texts.
+ * They are prefix, suffix and middle, each after its special token, and the beginning token if the model wants it.
+ *
+ * @param[in] tokenizer A tokenizer.
+ * @param[in] prefix The text before the gap, any bytes.
+ * @param[in] prefix_size Their number, or LLM_NUL_TERMINATED.
+ * @param[in] suffix The text after the gap, any bytes.
+ * @param[in] suffix_size Their number, or LLM_NUL_TERMINATED.
+ * @param[out] tokens The tokens; may be NULL if `capacity` is 0.
+ * @param[in] capacity Of `tokens`.
+ * @param[out] count The number of tokens of the prompt, also with BUFFER_TOO_SMALL.
+ * @param[out] error @nullable Why it failed.
+ * @status BUFFER_TOO_SMALL, OUT_OF_MEMORY; UNSUPPORTED if the vocabulary lacks one of the three (fact "token")
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_tokenizer_fill_in(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                   const char *LLM_NULLABLE prefix,
+                                   size_t prefix_size,
+                                   const char *LLM_NULLABLE suffix,
+                                   size_t suffix_size,
+                                   llm_token_t *LLM_NULLABLE tokens,
+                                   size_t capacity,
+                                   size_t *LLM_NONNULL count,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
  * Makes a decoder.
  *
  * @param[in] tokenizer The tokenizer.
@@ -3849,53 +3896,6 @@ llm_status_t llm_messages_render(llm_messages_t *LLM_NONNULL messages,
                                  uint32_t flags,
                                  llm_bytes_t **LLM_NONNULL text,
                                  llm_error_t **LLM_NULLABLE error);
-
-/**
- * A chat template of the model's file, in jinja2's language.
- *
- * @param[in] tokenizer A tokenizer.
- * @param[in] name @nullable One of the file's other templates, as "tool_use"; NULL or empty: the template.
- * @param[in] name_size Its length, or LLM_NUL_TERMINATED.
- * @param[out] text The template, borrowed from the tokenizer.
- * @param[out] error @nullable Why it failed.
- * @status NOT_FOUND if there is none
- * @thread any
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_tokenizer_chat_template(const llm_tokenizer_t *LLM_NONNULL tokenizer,
-                                         const char *LLM_NULLABLE name,
-                                         size_t name_size,
-                                         llm_view_t *LLM_NONNULL text,
-                                         llm_error_t **LLM_NULLABLE error);
-
-/**
- * A fill-in-the-middle prompt for models of code: tokens after which the model writes what belongs between two texts.
- * They are prefix, suffix and middle, each after its special token, and the beginning token if the model wants it.
- *
- * @param[in] tokenizer A tokenizer.
- * @param[in] prefix The text before the gap, any bytes.
- * @param[in] prefix_size Their number, or LLM_NUL_TERMINATED.
- * @param[in] suffix The text after the gap, any bytes.
- * @param[in] suffix_size Their number, or LLM_NUL_TERMINATED.
- * @param[out] tokens The tokens; may be NULL if `capacity` is 0.
- * @param[in] capacity Of `tokens`.
- * @param[out] count The number of tokens of the prompt, also with BUFFER_TOO_SMALL.
- * @param[out] error @nullable Why it failed.
- * @status BUFFER_TOO_SMALL, OUT_OF_MEMORY; UNSUPPORTED if the vocabulary lacks one of the three (fact "token")
- * @thread any
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_tokenizer_fill_in(const llm_tokenizer_t *LLM_NONNULL tokenizer,
-                                   const char *LLM_NULLABLE prefix,
-                                   size_t prefix_size,
-                                   const char *LLM_NULLABLE suffix,
-                                   size_t suffix_size,
-                                   llm_token_t *LLM_NULLABLE tokens,
-                                   size_t capacity,
-                                   size_t *LLM_NONNULL count,
-                                   llm_error_t **LLM_NULLABLE error);
 
 /**
  * Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the

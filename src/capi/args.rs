@@ -262,6 +262,14 @@ unsafe fn struct_size<P>(pointer: *const P, argument: &'static str) -> Result<us
     Ok(size)
 }
 
+/// Copies a result to the start of the caller's buffer. Errors: `BufferTooSmall`.
+pub(super) fn copy<T: Copy>(values: &[T], buffer: &mut [T], argument: &'static str) -> Result<()> {
+    let capacity = buffer.len();
+    let room = buffer.get_mut(..values.len()).ok_or_else(|| too_small(argument, values.len(), capacity))?;
+    room.copy_from_slice(values);
+    Ok(())
+}
+
 /// The caller's buffer has no room for the result.
 pub(super) fn too_small(argument: &'static str, needed: impl std::fmt::Display, capacity: usize) -> Error {
     Error::buffer_too_small(format!("{argument} has room for {capacity} elements and {needed} are needed"))

@@ -3,12 +3,12 @@
 use std::ffi::c_char;
 
 use super::args;
-use super::bytes::{self, llm_bytes_t, llm_view_t};
+use super::bytes::{self, llm_bytes_t};
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
 use super::session::llm_session_t;
 use super::status::llm_status_t;
-use super::tokenizer::{llm_token_t, llm_tokenizer_t};
+use super::tokenizer::llm_tokenizer_t;
 use crate::chat::Messages;
 use crate::error::{Error, Result};
 
@@ -351,78 +351,6 @@ pub unsafe extern "C" fn llm_messages_render(
         let out = args::out(text, "text")?;
         let rendered = messages.render(&tokenizer, wants_answer(flags)?)?;
         out.write(bytes::new(rendered.into_bytes())?);
-        Ok(())
-    })
-}
-
-/// A chat template of the model's file, in jinja2's language.
-///
-/// @param[in] tokenizer A tokenizer.
-/// @param[in] name @nullable One of the file's other templates, as "tool_use"; NULL or empty: the template.
-/// @param[in] name_size Its length, or LLM_NUL_TERMINATED.
-/// @param[out] text The template, borrowed from the tokenizer.
-/// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND if there is none
-/// @thread any
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_tokenizer_chat_template(
-    tokenizer: *const llm_tokenizer_t,
-    name: *const c_char,
-    name_size: usize,
-    text: *mut llm_view_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let tokenizer = handle::shared(tokenizer, "tokenizer")?;
-        let name = if name.is_null() { None } else { Some(args::utf8(name, name_size, "name")?) };
-        let out = args::out(text, "text")?;
-        let missing = || {
-            let name = name.unwrap_or_default();
-            Error::not_found(format!("the file has no chat template {name:?}")).with("name", name)
-        };
-        out.write(llm_view_t::of(tokenizer.chat_template(name).ok_or_else(missing)?.as_bytes()));
-        Ok(())
-    })
-}
-
-/// A fill-in-the-middle prompt for models of code: tokens after which the model writes what belongs between two texts.
-/// They are prefix, suffix and middle, each after its special token, and the beginning token if the model wants it.
-///
-/// @param[in] tokenizer A tokenizer.
-/// @param[in] prefix The text before the gap, any bytes.
-/// @param[in] prefix_size Their number, or LLM_NUL_TERMINATED.
-/// @param[in] suffix The text after the gap, any bytes.
-/// @param[in] suffix_size Their number, or LLM_NUL_TERMINATED.
-/// @param[out] tokens The tokens; may be NULL if `capacity` is 0.
-/// @param[in] capacity Of `tokens`.
-/// @param[out] count The number of tokens of the prompt, also with BUFFER_TOO_SMALL.
-/// @param[out] error @nullable Why it failed.
-/// @status BUFFER_TOO_SMALL, OUT_OF_MEMORY; UNSUPPORTED if the vocabulary lacks one of the three (fact "token")
-/// @thread any
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_tokenizer_fill_in(
-    tokenizer: *const llm_tokenizer_t,
-    prefix: *const c_char,
-    prefix_size: usize,
-    suffix: *const c_char,
-    suffix_size: usize,
-    tokens: *mut llm_token_t,
-    capacity: usize,
-    count: *mut usize,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let tokenizer = handle::shared(tokenizer, "tokenizer")?;
-        let prefix = args::text(prefix, prefix_size, "prefix")?;
-        let suffix = args::text(suffix, suffix_size, "suffix")?;
-        let buffer = args::buffer(tokens, capacity, "tokens")?;
-        let out = args::out(count, "count")?;
-        let prompt = tokenizer.fill_in_prompt(prefix, suffix)?;
-        out.write(prompt.len());
-        let room = buffer.get_mut(..prompt.len());
-        room.ok_or_else(|| args::too_small("tokens", prompt.len(), capacity))?.copy_from_slice(&prompt);
         Ok(())
     })
 }

@@ -233,10 +233,7 @@ pub unsafe extern "C" fn llm_session_logits(
     fallible!(error, {
         let mut conversation = handle::exclusive(session, "session")?;
         let buffer = args::buffer(logits, capacity, "logits")?;
-        let logits = conversation.session.logits()?;
-        let room = buffer.get_mut(..logits.len());
-        room.ok_or_else(|| args::too_small("logits", logits.len(), capacity))?.copy_from_slice(logits);
-        Ok(())
+        args::copy(conversation.session.logits()?, buffer, "logits")
     })
 }
 
@@ -306,9 +303,7 @@ pub unsafe extern "C" fn llm_session_tokens(
         let out = args::out(count, "count")?;
         let tokens = conversation.session.tokens();
         out.write(tokens.len());
-        let room = buffer.get_mut(..tokens.len());
-        room.ok_or_else(|| args::too_small("tokens", tokens.len(), capacity))?.copy_from_slice(tokens);
-        Ok(())
+        args::copy(tokens, buffer, "tokens")
     })
 }
 
