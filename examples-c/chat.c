@@ -30,36 +30,28 @@ static bool print_token(llm_token_t token, const char *text, size_t size, void *
     return !interrupted;
 }
 
-/* Writes all messages as a JSON list, under a temporary name until it is complete. */
+/* Writes all messages as a JSON list. A conversation is not lost because a file cannot be had. */
 static void save(llm_messages_t *messages, const char *path) {
     llm_error_t *error = NULL;
     size_t count = 0;
     check(llm_messages_count(messages, &count, &error), &error);
-    size_t room = strlen(path) + sizeof ".part";
-    char *temporary = must_realloc(NULL, room, 1);
-    snprintf(temporary, room, "%s.part", path);
-    FILE *file = fopen(temporary, "wb");
-    bool written = file != NULL;
+    output_t output;
+    bool written = try_open_output(path, &output);
     for (size_t i = 0; written && i < count; i++) {
         llm_bytes_t *json = NULL;
         check(llm_messages_get(messages, i, &json, &error), &error);
-        fputs(i == 0 ? "[\n" : ",\n", file);
-        fwrite(llm_bytes_data(json), 1, llm_bytes_size(json), file);
+        fputs(i == 0 ? "[\n" : ",\n", output.file);
+        fwrite(llm_bytes_data(json), 1, llm_bytes_size(json), output.file);
         llm_bytes_free(json);
     }
-    if (file != NULL) {
-        fputs(count == 0 ? "[]\n" : "\n]\n", file);
-        written = fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
-        written = fclose(file) == 0 && written && rename(temporary, path) == 0;
-    }
-    /* A conversation is not lost because a file cannot be had. */
     if (written) {
-        fprintf(stderr, "%zu messages are in %s\n", count, path);
-    } else {
-        fprintf(stderr, "cannot write %s: %s\n", path, strerror(errno));
-        if (file != NULL) remove(temporary);
+        fputs(count == 0 ? "[]\n" : "\n]\n", output.file);
+        written = try_commit_output(&output);
     }
-    free(temporary);
+    if (written)
+        fprintf(stderr, "%zu messages are in %s\n", count, path);
+    else
+        fprintf(stderr, "cannot write %s: %s\n", path, strerror(errno));
 }
 
 /* Shows why something failed, and goes on. */
@@ -118,28 +110,20 @@ int main(int argc, char **argv) {
     uint32_t max_tokens = 0, threads = LLM_THREADS_AUTO, context = 0;
     text_list_t overrides = {NULL, 0};
     llm_sampler_params_t sampling;
-    llm_sampler_params_init(&sampling, sizeof sampling);
-    sampling.temperature = 0.8f;
-    sampling.top_k = 40;
-    sampling.top_p = 0.95f;
-    sampling.min_p = 0.05f;
+    usual_sampling(&sampling);
     const option_t options[] = {
         {"-m", "MODEL", OPTION_TEXT, &model_path, "the model, a GGUF file with a chat template"},
         {"-s", "TEXT", OPTION_TEXT, &system, "the system's message, with which the conversation begins"},
         {"--tools", "FILE", OPTION_TEXT, &tools_path, "tools that the model may call, a JSON list; calls are shown as text"},
         {"-n", "N", OPTION_COUNT, &max_tokens, "tokens of an answer at most; 0 (default): no limit"},
         {"-c", "N", OPTION_COUNT, &context, "positions of the context; 0 (default): the model's own, at most 4096"},
-        {"--temp", "T", OPTION_FLOAT, &sampling.temperature, "temperature; 0 is greedy; default 0.8"},
-        {"--top-k", "K", OPTION_COUNT, &sampling.top_k, "draw from the K most likely tokens; 0 is off; default 40"},
-        {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
-        {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
-        {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same answers; default 0"},
+        SAMPLING_OPTIONS(sampling),
         {"--override", "KEY=TYPE:VALUE", OPTION_TEXTS, &overrides, OVERRIDE_HELP},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
     };
     read_options(argc, argv,
-                 "-m MODEL [-s TEXT] [--tools FILE] [-n N] [-c N] [--temp T] [--top-k K] [--top-p P] [--min-p P]"
-                 " [--seed S] [--override KEY=TYPE:VALUE ...] [-t THREADS]",
+                 "-m MODEL [-s TEXT] [--tools FILE] [-n N] [-c N] " SAMPLING_USAGE
+                 " [--override KEY=TYPE:VALUE ...] [-t THREADS]",
                  "A conversation: each line of standard input is a message, the answers go to standard output.", options,
                  sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");

@@ -231,6 +231,10 @@ llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list
     llm_gguf_t *file = NULL, *other = NULL;
     llm_model_params_init(&params, sizeof params);
     params.threads = threads;
+    if (overrides->count == 0) {
+        check(llm_model_load(path, LLM_NUL_TERMINATED, &params, NULL, &model, &error), &error);
+        return model;
+    }
     check(llm_gguf_writer_new(&keys, &error), &error);
     for (size_t i = 0; i < overrides->count; i++) set_key(keys, overrides->items[i]);
     check(llm_gguf_open(path, LLM_NUL_TERMINATED, &file, &error), &error);
@@ -245,6 +249,15 @@ llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list
 llm_model_t *load_model(const char *path, uint32_t threads) {
     const text_list_t none = {NULL, 0};
     return load_model_with(path, threads, &none);
+}
+
+void usual_sampling(llm_sampler_params_t *sampling) {
+    llm_sampler_params_init(sampling, sizeof *sampling);
+    sampling->temperature = 0.8f;
+    sampling->top_k = 40;
+    sampling->top_p = 0.95f;
+    sampling->min_p = 0.05f;
+    sampling->seed = 0;
 }
 
 /* The length of the UTF-8 character at `text`, 0 if there is none (RFC 3629: no overlong forms, no surrogates). */
@@ -286,23 +299,35 @@ double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-output_t open_output(const char *path) {
-    output_t output = {NULL, path, NULL};
+bool try_open_output(const char *path, output_t *output) {
+    *output = (output_t){NULL, path, NULL};
     struct stat status;
-    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) fail("cannot write %s: it is a directory", path);
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
-        output.file = fopen(path, "wb");
+    bool exists = stat(path, &status) == 0;
+    if (exists && S_ISDIR(status.st_mode)) {
+        errno = EISDIR;
+        return false;
+    }
+    if (exists && !S_ISREG(status.st_mode)) {
+        output->file = fopen(path, "wb");
     } else {
         size_t size = strlen(path) + 32;
-        output.temporary = must_realloc(NULL, size, 1);
-        snprintf(output.temporary, size, "%s.%ld.part", path, (long)getpid());
-        output.file = fopen(output.temporary, "wb");
-        unfinished = output.temporary;
+        output->temporary = must_realloc(NULL, size, 1);
+        snprintf(output->temporary, size, "%s.%ld.part", path, (long)getpid());
+        output->file = fopen(output->temporary, "wb");
     }
-    if (output.file == NULL) {
-        unfinished = NULL;
-        fail("cannot write %s: %s", path, strerror(errno));
+    if (output->file != NULL) {
+        unfinished = output->temporary;
+        return true;
     }
+    int reason = errno;
+    free(output->temporary);
+    errno = reason;
+    return false;
+}
+
+output_t open_output(const char *path) {
+    output_t output;
+    if (!try_open_output(path, &output)) fail("cannot write %s: %s", path, strerror(errno));
     return output;
 }
 
@@ -310,14 +335,21 @@ void write_output(const output_t *output, const void *data, size_t size) {
     if (fwrite(data, 1, size, output->file) != size) fail("cannot write %s: %s", output->path, strerror(errno));
 }
 
-void commit_output(output_t *output) {
-    bool written = fflush(output->file) == 0;
+bool try_commit_output(output_t *output) {
+    bool written = !ferror(output->file) && fflush(output->file) == 0;
     /* A pipe or a device has nothing to sync. */
     if (output->temporary != NULL) written = written && fsync(fileno(output->file)) == 0;
     written = fclose(output->file) == 0 && written;
     if (output->temporary != NULL) written = written && rename(output->temporary, output->path) == 0;
-    if (!written) fail("cannot write %s: %s", output->path, strerror(errno));
+    int reason = errno;
+    if (!written && output->temporary != NULL) unlink(output->temporary);
     unfinished = NULL;
     free(output->temporary);
     output->temporary = NULL;
+    errno = reason;
+    return written;
+}
+
+void commit_output(output_t *output) {
+    if (!try_commit_output(output)) fail("cannot write %s: %s", output->path, strerror(errno));
 }

@@ -78,6 +78,16 @@ llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list
 /* Writes a text as a JSON string. Bytes that are not UTF-8 become U+FFFD. */
 void print_json_string(FILE *file, const char *text, size_t size);
 
+/* What a program draws tokens with if its options say nothing, and these options, as rows of option_t. */
+void usual_sampling(llm_sampler_params_t *sampling);
+#define SAMPLING_USAGE "[--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S]"
+#define SAMPLING_OPTIONS(sampling)                                                                                     \
+    {"--temp", "T", OPTION_FLOAT, &(sampling).temperature, "temperature; 0 is greedy; default 0.8"},                   \
+    {"--top-k", "K", OPTION_COUNT, &(sampling).top_k, "draw from the K most likely tokens; 0 is off; default 40"},     \
+    {"--top-p", "P", OPTION_FLOAT, &(sampling).top_p, "draw from the likeliest tokens that sum to P; default 0.95"},   \
+    {"--min-p", "P", OPTION_FLOAT, &(sampling).min_p, "drop tokens less likely than P times the best; default 0.05"},  \
+    {"--seed", "S", OPTION_SEED, &(sampling).seed, "the same seed gives the same text; default 0"}
+
 /* Seconds on a clock that only goes forward. */
 double now(void);
 
@@ -92,5 +102,10 @@ output_t open_output(const char *path);
 void write_output(const output_t *output, const void *data, size_t size);
 /* Flushes to the disk and gives the file its name. */
 void commit_output(output_t *output);
+
+/* The same, but if it cannot be done the program goes on: false, and errno says why. Between them the file is written to
+ * directly; an error of that fails the commit. */
+bool try_open_output(const char *path, output_t *output);
+bool try_commit_output(output_t *output);
 
 #endif

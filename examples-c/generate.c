@@ -80,28 +80,19 @@ int main(int argc, char **argv) {
     bool ids = false;
     text_list_t loras = {NULL, 0}, overrides = {NULL, 0};
     llm_sampler_params_t sampling;
-    llm_sampler_params_init(&sampling, sizeof sampling);
-    sampling.temperature = 0.8f;
-    sampling.top_k = 40;
-    sampling.top_p = 0.95f;
-    sampling.min_p = 0.05f;
-    sampling.seed = 0;
+    usual_sampling(&sampling);
     const option_t options[] = {
         {"-m", "MODEL", OPTION_TEXT, &model_path, "the model, a GGUF file"},
         {"-p", "PROMPT", OPTION_TEXT, &prompt, "the text to continue"},
         {"-n", "N", OPTION_COUNT, &max_tokens, "tokens to generate at most; default 128"},
-        {"--temp", "T", OPTION_FLOAT, &sampling.temperature, "temperature; 0 is greedy; default 0.8"},
-        {"--top-k", "K", OPTION_COUNT, &sampling.top_k, "draw from the K most likely tokens; 0 is off; default 40"},
-        {"--top-p", "P", OPTION_FLOAT, &sampling.top_p, "draw from the likeliest tokens that sum to P; default 0.95"},
-        {"--min-p", "P", OPTION_FLOAT, &sampling.min_p, "drop tokens less likely than P times the best; default 0.05"},
-        {"--seed", "S", OPTION_SEED, &sampling.seed, "the same seed gives the same text; default 0"},
+        SAMPLING_OPTIONS(sampling),
         {"--lora", "FILE[:SCALE]", OPTION_TEXTS, &loras, "a LoRA adapter; may be given several times; default scale 1"},
         {"--override", "KEY=TYPE:VALUE", OPTION_TEXTS, &overrides, OVERRIDE_HELP},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
         {"--ids", NULL, OPTION_FLAG, &ids, "print the ids of the generated tokens instead of text"},
     };
     read_options(argc, argv,
-                 "-m MODEL -p PROMPT [-n N] [--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S]"
+                 "-m MODEL -p PROMPT [-n N] " SAMPLING_USAGE
                  " [--lora FILE[:SCALE] ...] [--override KEY=TYPE:VALUE ...] [-t THREADS] [--ids]",
                  "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
                  sizeof options / sizeof options[0], NULL, 0);
