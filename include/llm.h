@@ -778,7 +778,9 @@ typedef struct llm_tokenizer_info_t {
 typedef int32_t llm_token_kind_t;
 
 /**
- * The usual chain: repetition penalty, top-k, top-p, min-p, temperature, draw. Begin with llm_sampler_params_init.
+ * The usual chain, in this order: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature; with
+ * mirostat: penalties, DRY, temperature, mirostat. What each does is told at llm_sampler_add_penalties and its like. Begin
+ * with llm_sampler_params_init.
  */
 typedef struct llm_sampler_params_t {
     /**
@@ -813,7 +815,94 @@ typedef struct llm_sampler_params_t {
      * How many recent tokens are penalised. Default 64.
      */
     uint32_t repeat_last_n;
+    /**
+     * Taken off the logit of a recent token for each time that it occurred. Default 0.
+     */
+    float frequency_penalty;
+    /**
+     * Taken off the logit of a recent token. Default 0.
+     */
+    float presence_penalty;
+    /**
+     * Keep the tokens of the most typical surprise that together have this probability; 1 keeps all. Default 1.
+     */
+    float typical_p;
+    /**
+     * How often the most probable tokens are excluded; 0 is never. Default 0.
+     */
+    float xtc_probability;
+    /**
+     * From which probability on, at most 0.5. Default 0.1.
+     */
+    float xtc_threshold;
+    /**
+     * What is taken off a token that continues a repetition; 0 is none. Default 0.
+     */
+    float dry_multiplier;
+    /**
+     * By how much that grows with each token of the repetition. Default 1.75.
+     */
+    float dry_base;
+    /**
+     * Repetitions up to this length are free. Default 2.
+     */
+    uint32_t dry_allowed_length;
+    /**
+     * In how many recent tokens repetitions are looked for. Default 1024.
+     */
+    uint32_t dry_last_n;
+    /**
+     * Mask tokens whose logit is more than so many standard deviations below the largest; 0 masks none. Default 0.
+     */
+    float top_n_sigma;
+    /**
+     * The temperature moves by so much to both sides with the model's certainty; 0 is none. Default 0.
+     */
+    float temperature_range;
+    /**
+     * Its exponent. Default 1.
+     */
+    float temperature_exponent;
+    /**
+     * 1 or 2: that version of mirostat takes the place of what truncates; 0 is off. Default 0.
+     */
+    uint32_t mirostat;
+    /**
+     * The surprise that it aims at, in bits. Default 5.
+     */
+    float mirostat_tau;
+    /**
+     * How fast it learns. Default 0.1.
+     */
+    float mirostat_eta;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
 } llm_sampler_params_t;
+
+/**
+ * A candidate as a sampler callback sees it.
+ */
+typedef struct llm_candidate_t {
+    /**
+     * The token.
+     */
+    llm_token_t token;
+    /**
+     * Its logit. -INFINITY masks the token; NaN counts as that.
+     */
+    float logit;
+} llm_candidate_t;
+
+/**
+ * A step of the caller's: may change the logits of the `count` candidates that are left, which come in no certain order;
+ * to change their tokens has no effect. Borrowed for the call. Called on the thread that samples or generates. It must
+ * not call a function of the sampler or the session that runs it, and must not throw, unwind or longjmp.
+ */
+typedef void (*llm_sampler_callback_t)(struct llm_candidate_t *candidates,
+                                       size_t count,
+                                       void *user_data);
 
 /**
  * What a session did since it was made or reset, and how long it took. Set struct_size before it is filled.
@@ -886,6 +975,20 @@ typedef struct llm_generate_params_t {
  * Why a generation ended: one of LLM_FINISH_.
  */
 typedef int32_t llm_finish_reason_t;
+
+/**
+ * A token and its natural log probability.
+ */
+typedef struct llm_logprob_t {
+    /**
+     * The token.
+     */
+    llm_token_t token;
+    /**
+     * ln p, at most 0; -INFINITY for a token that the model excludes.
+     */
+    float logprob;
+} llm_logprob_t;
 
 /**
  * Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
@@ -3027,98 +3130,7 @@ LLM_API
 void llm_sampler_free(llm_sampler_t *LLM_NULLABLE sampler);
 
 /**
- * Adds a step that keeps the most probable token only.
- *
- * @param[in] sampler A sampler.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_greedy(llm_sampler_t *LLM_NONNULL sampler,
-                                    llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that divides the logits.
- *
- * @param[in] sampler A sampler.
- * @param[in] temperature The divisor, not negative; 0 keeps the most probable token only.
- * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is negative, NaN or infinite
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_temperature(llm_sampler_t *LLM_NONNULL sampler,
-                                         float temperature,
-                                         llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that keeps the `k` most probable tokens.
- *
- * @param[in] sampler A sampler.
- * @param[in] k How many; 0 keeps all.
- * @param[out] error @nullable Why it failed.
- * @status BUSY
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_top_k(llm_sampler_t *LLM_NONNULL sampler,
-                                   uint32_t k,
-                                   llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that keeps the most probable tokens that together have probability `p`.
- *
- * @param[in] sampler A sampler.
- * @param[in] p 0 to 1; 1 keeps all.
- * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_top_p(llm_sampler_t *LLM_NONNULL sampler,
-                                   float p,
-                                   llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that drops tokens whose probability is less than `p` times the largest.
- *
- * @param[in] sampler A sampler.
- * @param[in] p 0 to 1; 0 keeps all.
- * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_min_p(llm_sampler_t *LLM_NONNULL sampler,
-                                   float p,
-                                   llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that makes recent tokens less probable: positive logits are divided by the penalty, negative ones
- * multiplied.
- *
- * @param[in] sampler A sampler.
- * @param[in] penalty More than 0; 1 is none.
- * @param[in] last_n How many recent tokens.
- * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if the penalty is not positive and finite
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_repetition_penalty(llm_sampler_t *LLM_NONNULL sampler,
-                                                float penalty,
-                                                uint32_t last_n,
-                                                llm_error_t **LLM_NULLABLE error);
-
-/**
- * Draws a token. The draw does not go into the history: see llm_sampler_accept.
+ * Draws a token. The draw does not go into the history: see llm_sampler_accept. Mirostat learns from it.
  *
  * @param[in] sampler A sampler.
  * @param[in] logits (V) floats; they are not changed.
@@ -3137,7 +3149,7 @@ llm_status_t llm_sampler_sample(llm_sampler_t *LLM_NONNULL sampler,
                                 llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a token to the history that the repetition penalty looks at.
+ * Adds a token to the history that penalties and DRY look at.
  *
  * @param[in] sampler A sampler.
  * @param[in] token The token that was taken.
@@ -3163,6 +3175,377 @@ LLM_API
 LLM_NODISCARD
 llm_status_t llm_sampler_reset(llm_sampler_t *LLM_NONNULL sampler,
                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the most probable token only.
+ *
+ * @param[in] sampler A sampler.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_greedy(llm_sampler_t *LLM_NONNULL sampler,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that divides the logits.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] temperature The divisor, not negative; 0 keeps the most probable token only.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_temperature(llm_sampler_t *LLM_NONNULL sampler,
+                                         float temperature,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that divides the logits by temperature - range (not below 0) where the model is sure, by temperature + range
+ * where it is not, and in between by the share of its entropy in the largest, to the power of `exponent`.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] temperature The middle, not negative.
+ * @param[in] range Not negative; 0 is plain temperature.
+ * @param[in] exponent Not negative; usually 1.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if one is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_dynamic_temperature(llm_sampler_t *LLM_NONNULL sampler,
+                                                 float temperature,
+                                                 float range,
+                                                 float exponent,
+                                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the `k` most probable tokens.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] k How many; 0 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_top_k(llm_sampler_t *LLM_NONNULL sampler,
+                                   uint32_t k,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the most probable tokens that together have probability `p`.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] p 0 to 1; 1 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_top_p(llm_sampler_t *LLM_NONNULL sampler,
+                                   float p,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that drops tokens whose probability is less than `p` times the largest.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] p 0 to 1; 0 keeps all.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_min_p(llm_sampler_t *LLM_NONNULL sampler,
+                                   float p,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the tokens whose surprise is nearest to the expected one, until they have more than probability
+ * `p`.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] p 0 to 1; 1 keeps all.
+ * @param[in] min_keep Keeps at least so many.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_typical(llm_sampler_t *LLM_NONNULL sampler,
+                                     float p,
+                                     uint32_t min_keep,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that cuts where the sorted probabilities become flat: before the first token at which the second differences,
+ * as shares of their sum, sum to more than `z`.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] z 0 to 1; 1 keeps all.
+ * @param[in] min_keep Keeps at least so many.
+ * @param[in] keep_crossing Cut behind that token and not before it, as KoboldAI does.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if z is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_tail_free(llm_sampler_t *LLM_NONNULL sampler,
+                                       float z,
+                                       uint32_t min_keep,
+                                       bool keep_crossing,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that masks the tokens whose logit is more than `n` standard deviations below the largest.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] n Not negative; 0 masks none.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if n is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_top_n_sigma(llm_sampler_t *LLM_NONNULL sampler,
+                                         float n,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that now and then excludes the top choices: all tokens that are at least as probable as `threshold`, but the
+ * least probable of them.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] probability How often, 0 to 1.
+ * @param[in] threshold 0 to 1; above 0.5 is never.
+ * @param[in] min_keep Does nothing where fewer than this many would stay.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if one is not from 0 to 1
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_xtc(llm_sampler_t *LLM_NONNULL sampler,
+                                 float probability,
+                                 float threshold,
+                                 uint32_t min_keep,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 1. It learns from each draw; it belongs at
+ * the end of a chain.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tau Usually 5.
+ * @param[in] eta How fast it learns; usually 0.1.
+ * @param[in] m How many of the most probable tokens it estimates from; usually 100.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if tau or eta is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_mirostat(llm_sampler_t *LLM_NONNULL sampler,
+                                      float tau,
+                                      float eta,
+                                      uint32_t m,
+                                      llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 2. It learns from each draw; it belongs at
+ * the end of a chain.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tau Usually 5.
+ * @param[in] eta How fast it learns; usually 0.1.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if tau or eta is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_mirostat_v2(llm_sampler_t *LLM_NONNULL sampler,
+                                         float tau,
+                                         float eta,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that makes recent tokens less probable: llm_sampler_add_penalties with `penalty` alone.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] penalty More than 0; 1 is none.
+ * @param[in] last_n How many recent tokens.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the penalty is not positive and finite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_repetition_penalty(llm_sampler_t *LLM_NONNULL sampler,
+                                                float penalty,
+                                                uint32_t last_n,
+                                                llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that makes recent tokens less probable: positive logits are divided by `repeat`, others multiplied; then
+ * `presence` is taken off, and `frequency` for each time that the token occurred.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] repeat More than 0; 1 is none.
+ * @param[in] frequency 0 is none; negative rewards.
+ * @param[in] presence 0 is none; negative rewards.
+ * @param[in] last_n How many recent tokens count.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if repeat is not positive, or one is NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_penalties(llm_sampler_t *LLM_NONNULL sampler,
+                                       float repeat,
+                                       float frequency,
+                                       float presence,
+                                       uint32_t last_n,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that makes a token less probable that would continue a repetition of m >= allowed_length tokens, by
+ * multiplier * base^(m - allowed_length).
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] multiplier Not negative; 0 is off.
+ * @param[in] base Usually 1.75; below 1 is off.
+ * @param[in] allowed_length Repetitions up to this length are free.
+ * @param[in] last_n In how many recent tokens repetitions are looked for.
+ * @param[in] breakers Sequences of tokens that no repetition reaches over, separated by LLM_TOKEN_NONE: the tokens of a
+ *     line break, say.
+ * @param[in] count How many tokens and separators that is; 0 is none.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_dry(llm_sampler_t *LLM_NONNULL sampler,
+                                 float multiplier,
+                                 float base,
+                                 uint32_t allowed_length,
+                                 uint32_t last_n,
+                                 const llm_token_t *LLM_NULLABLE breakers,
+                                 size_t count,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * llm_sampler_add_dry with breakers that are texts, each of which is turned into its tokens.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tokenizer The tokenizer of the model.
+ * @param[in] multiplier Not negative; 0 is off.
+ * @param[in] base Usually 1.75; below 1 is off.
+ * @param[in] allowed_length Repetitions up to this length are free.
+ * @param[in] last_n In how many recent tokens repetitions are looked for.
+ * @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual.
+ * @param[in] breakers_size How many bytes that is, with the zero bytes; 0 is none.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or infinite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_dry_texts(llm_sampler_t *LLM_NONNULL sampler,
+                                       const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                       float multiplier,
+                                       float base,
+                                       uint32_t allowed_length,
+                                       uint32_t last_n,
+                                       const char *LLM_NULLABLE breakers,
+                                       size_t breakers_size,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that adds to the logits of some tokens.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tokens The tokens; one that is there several times gets the sum.
+ * @param[in] values What is added to each; -INFINITY bans the token.
+ * @param[in] count Their number.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a value is NaN or +INFINITY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_logit_bias(llm_sampler_t *LLM_NONNULL sampler,
+                                        const llm_token_t *LLM_NONNULL tokens,
+                                        const float *LLM_NULLABLE values,
+                                        size_t count,
+                                        llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that masks some tokens, unless no other would be left.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_banned_tokens(llm_sampler_t *LLM_NONNULL sampler,
+                                           const llm_token_t *LLM_NULLABLE tokens,
+                                           size_t count,
+                                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step that masks the tokens which mark a fill-in-the-middle prompt (prefix, suffix, middle, padding, repository,
+ * file), unless no other would be left. A middle that is filled in has none of them. Those that end a generation stay.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] tokenizer The tokenizer of the model.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_infill_bans(llm_sampler_t *LLM_NONNULL sampler,
+                                         const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a step of the caller's own.
+ *
+ * A session takes over the chain of the sampler that it starts with: its generations call the callback too, each on the
+ * thread that generates, so that several may run at a time. If the call fails, `drop` is not called.
+ *
+ * @param[in] sampler A sampler.
+ * @param[in] callback Called each time that the chain comes to the step.
+ * @param[in] user_data @nullable Passed to both callbacks.
+ * @param[in] drop @nullable Called when the last chain with the step is gone, on the thread that gives it up.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_sampler_add_callback(llm_sampler_t *LLM_NONNULL sampler,
+                                      llm_sampler_callback_t LLM_NONNULL callback,
+                                      void *LLM_NULLABLE user_data,
+                                      llm_drop_callback_t LLM_NULLABLE drop,
+                                      llm_error_t **LLM_NULLABLE error);
 
 /**
  * Makes a session. Address space for the whole key/value cache is taken here, memory as positions are first used.
@@ -3495,6 +3878,28 @@ llm_status_t llm_session_next(llm_session_t *LLM_NONNULL session,
                               llm_view_t *LLM_NONNULL text,
                               llm_finish_reason_t *LLM_NONNULL finish_reason,
                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The log probabilities of the token that the last llm_session_next chose, and of the most probable tokens, after a
+ * softmax over the model's logits as they are: no sampler has a part in them. To be called before anything else is
+ * computed on the session.
+ *
+ * @param[in] session A session.
+ * @param[out] chosen The token that was chosen, an end-of-generation token too.
+ * @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
+ * @param[in] capacity Their number, at most V.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if no token was chosen, or tokens were processed since;
+ *     INVALID_ARGUMENT if capacity is more than V
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_logprobs(llm_session_t *LLM_NONNULL session,
+                                  llm_logprob_t *LLM_NONNULL chosen,
+                                  llm_logprob_t *LLM_NULLABLE top,
+                                  size_t capacity,
+                                  llm_error_t **LLM_NULLABLE error);
 
 /**
  * Generates until the end: llm_session_next in a loop. If it fails or is cancelled, the tokens that `on_token` got stay

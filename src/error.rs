@@ -113,3 +113,11 @@ pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Resul
     v.resize(n, value);
     Ok(v)
 }
+
+/// A copy of a list; as [`try_vec`].
+pub(crate) fn try_copy<T: Copy>(list: &[T], what: &'static str) -> Result<Vec<T>> {
+    let Some(first) = list.first() else { return Ok(Vec::new()) };
+    let mut copy = try_vec(list.len(), *first, what)?;
+    copy.copy_from_slice(list);
+    Ok(copy)
+}

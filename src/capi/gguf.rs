@@ -141,18 +141,22 @@ pub unsafe extern "C" fn llm_gguf_open_reader(
 }
 
 /// What C lent to the library: given back once, when nothing needs it any more; not at all before it is armed.
-struct Lent {
+pub(super) struct Lent {
     release: llm_drop_callback_t,
     user_data: UserData,
     armed: AtomicBool,
 }
 
 impl Lent {
-    fn new(release: llm_drop_callback_t, user_data: *mut c_void) -> Arc<Self> {
+    pub(super) fn new(release: llm_drop_callback_t, user_data: *mut c_void) -> Arc<Self> {
         Arc::new(Lent { release, user_data: UserData(user_data), armed: AtomicBool::new(false) })
     }
 
-    fn arm(&self) {
+    pub(super) fn user_data(&self) -> UserData {
+        self.user_data
+    }
+
+    pub(super) fn arm(&self) {
         self.armed.store(true, Ordering::Release);
     }
 }

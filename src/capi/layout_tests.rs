@@ -10,8 +10,10 @@ use super::lora::llm_lora_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
 use super::quantize::{llm_imatrix_params_t, llm_quantize_params_t};
 use super::sampler::llm_sampler_params_t;
+use super::sampler_tokens::llm_candidate_t;
 use super::session::llm_timings_t;
 use super::session_embed::llm_embed_params_t;
+use super::session_generate::llm_logprob_t;
 use super::session_params::{llm_generate_params_t, llm_session_params_t};
 use super::tokenizer::llm_tokenizer_info_t;
 
@@ -40,11 +42,17 @@ fn structs_are_as_the_json_says() {
             struct_size vocab_size bos eos pad unk eot adds_bos adds_eos eom sep mask fill_prefix fill_suffix
             fill_middle fill_pad fill_repository fill_separator cleans_up_spaces
         }
-        llm_sampler_params_t { struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n }
+        llm_sampler_params_t {
+            struct_size seed temperature top_p min_p repeat_penalty top_k repeat_last_n frequency_penalty
+            presence_penalty typical_p xtc_probability xtc_threshold dry_multiplier dry_base dry_allowed_length
+            dry_last_n top_n_sigma temperature_range temperature_exponent mirostat mirostat_tau mirostat_eta reserved
+        }
+        llm_candidate_t { token logit }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_embed_params_t { struct_size pooling flags }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
         llm_generate_params_t { struct_size max_tokens flags }
+        llm_logprob_t { token logprob }
         llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();

@@ -52,6 +52,8 @@ mod tokenizer;
 
 mod decoder;
 mod sampler;
+mod sampler_steps;
+mod sampler_tokens;
 
 mod session;
 mod session_embed;

@@ -5,7 +5,7 @@ use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
 use super::status::llm_status_t;
 use super::tokenizer::llm_token_t;
-use crate::sample::{Params, Sampler, Step};
+use crate::sample::{Params, Sampler};
 
 /// A chain of samplers and a random generator: the same seed gives the same tokens everywhere. Exclusive.
 ///
@@ -29,7 +29,9 @@ impl Handle for llm_sampler_t {
     const KIND: Kind = Kind::Sampler;
 }
 
-/// The usual chain: repetition penalty, top-k, top-p, min-p, temperature, draw. Begin with llm_sampler_params_init.
+/// The usual chain, in this order: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature; with
+/// mirostat: penalties, DRY, temperature, mirostat. What each does is told at llm_sampler_add_penalties and its like. Begin
+/// with llm_sampler_params_init.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct llm_sampler_params_t {
@@ -49,6 +51,38 @@ pub struct llm_sampler_params_t {
     pub top_k: u32,
     /// How many recent tokens are penalised. Default 64.
     pub repeat_last_n: u32,
+    /// Taken off the logit of a recent token for each time that it occurred. Default 0.
+    pub frequency_penalty: f32,
+    /// Taken off the logit of a recent token. Default 0.
+    pub presence_penalty: f32,
+    /// Keep the tokens of the most typical surprise that together have this probability; 1 keeps all. Default 1.
+    pub typical_p: f32,
+    /// How often the most probable tokens are excluded; 0 is never. Default 0.
+    pub xtc_probability: f32,
+    /// From which probability on, at most 0.5. Default 0.1.
+    pub xtc_threshold: f32,
+    /// What is taken off a token that continues a repetition; 0 is none. Default 0.
+    pub dry_multiplier: f32,
+    /// By how much that grows with each token of the repetition. Default 1.75.
+    pub dry_base: f32,
+    /// Repetitions up to this length are free. Default 2.
+    pub dry_allowed_length: u32,
+    /// In how many recent tokens repetitions are looked for. Default 1024.
+    pub dry_last_n: u32,
+    /// Mask tokens whose logit is more than so many standard deviations below the largest; 0 masks none. Default 0.
+    pub top_n_sigma: f32,
+    /// The temperature moves by so much to both sides with the model's certainty; 0 is none. Default 0.
+    pub temperature_range: f32,
+    /// Its exponent. Default 1.
+    pub temperature_exponent: f32,
+    /// 1 or 2: that version of mirostat takes the place of what truncates; 0 is off. Default 0.
+    pub mirostat: u32,
+    /// The surprise that it aims at, in bits. Default 5.
+    pub mirostat_tau: f32,
+    /// How fast it learns. Default 0.1.
+    pub mirostat_eta: f32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
@@ -62,6 +96,22 @@ unsafe impl Growing for llm_sampler_params_t {
         repeat_penalty: 1.0,
         top_k: 40,
         repeat_last_n: 64,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        typical_p: 1.0,
+        xtc_probability: 0.0,
+        xtc_threshold: 0.1,
+        dry_multiplier: 0.0,
+        dry_base: 1.75,
+        dry_allowed_length: 2,
+        dry_last_n: 1024,
+        top_n_sigma: 0.0,
+        temperature_range: 0.0,
+        temperature_exponent: 1.0,
+        mirostat: 0,
+        mirostat_tau: 5.0,
+        mirostat_eta: 0.1,
+        reserved: 0,
     };
 }
 
@@ -92,14 +142,30 @@ pub unsafe extern "C" fn llm_sampler_new(
     fallible!(error, {
         let out = args::out(sampler, "sampler")?;
         let params = args::params(params, "params")?;
+        args::flags(params.reserved, 0, "params.reserved")?;
         let sampler = Sampler::usual(&Params {
+            seed: params.seed,
             temperature: params.temperature,
+            temperature_range: params.temperature_range,
+            temperature_exponent: params.temperature_exponent,
             top_k: params.top_k as usize,
             top_p: params.top_p,
             min_p: params.min_p,
+            typical_p: params.typical_p,
+            top_n_sigma: params.top_n_sigma,
+            xtc_probability: params.xtc_probability,
+            xtc_threshold: params.xtc_threshold,
             repeat_penalty: params.repeat_penalty,
+            frequency_penalty: params.frequency_penalty,
+            presence_penalty: params.presence_penalty,
             repeat_last_n: params.repeat_last_n as usize,
-            seed: params.seed,
+            dry_multiplier: params.dry_multiplier,
+            dry_base: params.dry_base,
+            dry_allowed_length: params.dry_allowed_length as usize,
+            dry_last_n: params.dry_last_n as usize,
+            mirostat: params.mirostat,
+            mirostat_tau: params.mirostat_tau,
+            mirostat_eta: params.mirostat_eta,
         })?;
         out.write(handle::new::<llm_sampler_t>(sampler)?);
         Ok(())
@@ -140,113 +206,7 @@ pub unsafe extern "C" fn llm_sampler_free(sampler: *mut llm_sampler_t) {
     })
 }
 
-/// Adds a step that keeps the most probable token only.
-///
-/// @param[in] sampler A sampler.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_greedy(
-    sampler: *mut llm_sampler_t,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::Greedy) })
-}
-
-/// Adds a step that divides the logits.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] temperature The divisor, not negative; 0 keeps the most probable token only.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is negative, NaN or infinite
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_temperature(
-    sampler: *mut llm_sampler_t,
-    temperature: f32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::Temperature(temperature)) })
-}
-
-/// Adds a step that keeps the `k` most probable tokens.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] k How many; 0 keeps all.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_top_k(
-    sampler: *mut llm_sampler_t,
-    k: u32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::TopK(k as usize)) })
-}
-
-/// Adds a step that keeps the most probable tokens that together have probability `p`.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] p 0 to 1; 1 keeps all.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_top_p(
-    sampler: *mut llm_sampler_t,
-    p: f32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::TopP { p, min_keep: 1 }) })
-}
-
-/// Adds a step that drops tokens whose probability is less than `p` times the largest.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] p 0 to 1; 0 keeps all.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if p is not from 0 to 1
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_min_p(
-    sampler: *mut llm_sampler_t,
-    p: f32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::MinP { p, min_keep: 1 }) })
-}
-
-/// Adds a step that makes recent tokens less probable: positive logits are divided by the penalty, negative ones
-/// multiplied.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] penalty More than 0; 1 is none.
-/// @param[in] last_n How many recent tokens.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if the penalty is not positive and finite
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_repetition_penalty(
-    sampler: *mut llm_sampler_t,
-    penalty: f32,
-    last_n: u32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let step = Step::RepetitionPenalty { penalty, last_n: last_n as usize };
-        handle::exclusive(sampler, "sampler")?.push(step)
-    })
-}
-
-/// Draws a token. The draw does not go into the history: see llm_sampler_accept.
+/// Draws a token. The draw does not go into the history: see llm_sampler_accept. Mirostat learns from it.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] logits (V) floats; they are not changed.
@@ -273,7 +233,7 @@ pub unsafe extern "C" fn llm_sampler_sample(
     })
 }
 
-/// Adds a token to the history that the repetition penalty looks at.
+/// Adds a token to the history that penalties and DRY look at.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] token The token that was taken.

@@ -12,7 +12,9 @@ use super::session::{Conversation, greedy, llm_session_t};
 use super::session_params::{LLM_GENERATE_IGNORE_EOG, llm_generate_params_t};
 use super::status::llm_status_t;
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t};
+use crate::error::Error;
 use crate::generate::{FinishReason, GenerateOptions};
+use crate::sample::Logprob;
 
 /// Why a generation ended: one of LLM_FINISH_.
 pub type llm_finish_reason_t = i32;
@@ -157,6 +159,54 @@ pub unsafe extern "C" fn llm_session_next(
         out_token.write(next.token.unwrap_or(LLM_TOKEN_NONE));
         out_text.write(llm_view_t::of(next.text));
         out_finish.write(finish_number(next.finish));
+        Ok(())
+    })
+}
+
+/// A token and its natural log probability.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct llm_logprob_t {
+    /// The token.
+    pub token: llm_token_t,
+    /// ln p, at most 0; -INFINITY for a token that the model excludes.
+    pub logprob: f32,
+}
+
+/// The log probabilities of the token that the last llm_session_next chose, and of the most probable tokens, after a
+/// softmax over the model's logits as they are: no sampler has a part in them. To be called before anything else is
+/// computed on the session.
+///
+/// @param[in] session A session.
+/// @param[out] chosen The token that was chosen, an end-of-generation token too.
+/// @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
+/// @param[in] capacity Their number, at most V.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if no token was chosen, or tokens were processed since;
+///     INVALID_ARGUMENT if capacity is more than V
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_logprobs(
+    session: *mut llm_session_t,
+    chosen: *mut llm_logprob_t,
+    top: *mut llm_logprob_t,
+    capacity: usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let conversation = handle::exclusive(session, "session")?;
+        let out = args::out(chosen, "chosen")?;
+        let top = args::buffer(top, capacity, "top")?;
+        let vocab_size = conversation.session.model().config().vocab_size;
+        if capacity > vocab_size {
+            let message = format!("{capacity} tokens were asked for, the vocabulary has {vocab_size}");
+            return Err(Error::invalid_argument(message).with("argument", "capacity").with("vocab_size", vocab_size));
+        }
+        let of = |l: &Logprob| llm_logprob_t { token: l.id, logprob: l.logprob as f32 };
+        let (own, best) = conversation.session.logprobs(capacity)?;
+        top.iter_mut().zip(&best).for_each(|(top, best)| *top = of(best));
+        out.write(of(&own));
         Ok(())
     })
 }

@@ -15,7 +15,7 @@ use crate::device::{Device, Isa, KvType, Threads};
 use crate::error::{Error, Result, try_vec};
 use crate::model::{Model, Observer, Scratch};
 use crate::numeric::FloatEnvironment;
-use crate::sample::Sampler;
+use crate::sample::{Logprob, Sampler, logprobs};
 use crate::token::{DecodeOptions, Decoder, EncodeOptions};
 
 pub use embed::EmbedOptions;
@@ -115,6 +115,8 @@ pub struct Session {
     /// Tokens that the sampler has seen since `start`.
     accepted: usize,
     finished: bool,
+    /// What `next` chose, while `logits` are what it chose from.
+    chosen: Option<u32>,
     timings: Timings,
 }
 
@@ -155,6 +157,7 @@ impl Session {
             generated: 0,
             accepted: 0,
             finished: false,
+            chosen: None,
             timings: Timings::default(),
             model,
         })
@@ -334,6 +337,7 @@ impl Session {
             }
             cache.commit(end - start);
         }
+        self.chosen = None;
         let logits = self.scratch.logits.data();
         self.logits.copy_from_slice(&logits[logits.len() - vocab_size..]);
         Ok(())
@@ -409,7 +413,7 @@ impl Session {
     fn begin(&mut self) {
         self.stops.restart();
         self.decoder.reset();
-        (self.generated, self.finished) = (0, false);
+        (self.generated, self.finished, self.chosen) = (0, false, None);
     }
 
     /// Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of an
@@ -446,6 +450,7 @@ impl Session {
         self.accepted = self.tokens.len();
         let _environment = FloatEnvironment::enter();
         let token = sampler.sample(&self.logits)?;
+        self.chosen = Some(token);
         if self.model.tokenizer().is_eog(token) && !self.options.ignore_eog {
             self.timings.generate_time += start.elapsed();
             return Ok(self.finish(Some(token), FinishReason::Eog));
@@ -467,6 +472,19 @@ impl Session {
             return Ok(self.finish(Some(token), FinishReason::ContextFull));
         }
         Ok(Next { token: Some(token), text: &self.text, finish: None })
+    }
+
+    /// The log probabilities of the token that the last [`next`](Session::next) chose, and of the `n` most likely ones,
+    /// under the logits that it chose from: see [`logprobs`].
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if none was chosen, or something was computed since; `OutOfMemory`.
+    pub fn logprobs(&self, n: usize) -> Result<(Logprob, Vec<Logprob>)> {
+        let Some(token) = self.chosen else {
+            let message = "no token was chosen, or tokens were processed since";
+            return Err(Error::failed_precondition(message));
+        };
+        logprobs(&self.logits, token, n)
     }
 
     /// The last step: gives out the text that was held back.

@@ -8,14 +8,18 @@
 //! | file | content |
 //! |---|---|
 //! | `chain.rs` | the sampler: its chain, its history, its random generator |
-//! | `steps.rs` | the table of steps and the function of each |
+//! | `steps.rs` | the table of steps |
+//! | `truncate.rs`, `repeat.rs`, `mirostat.rs` | what the steps do |
 //! | `candidates.rs` | the candidates: ordering, selection, softmax, draw |
 //!
 //! Arithmetic is in f64 with the crate's own `exp` and `ln`: the same seed gives the same tokens everywhere.
 
 mod candidates;
 mod chain;
+mod mirostat;
+mod repeat;
 mod steps;
+mod truncate;
 
-pub use chain::{Candidate, Params, Sampler};
-pub use steps::Step;
+pub use chain::{Candidate, Logprob, Params, Sampler, logprobs};
+pub use steps::{Callback, Step, TokenLogit};

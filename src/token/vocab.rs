@@ -155,6 +155,14 @@ pub struct FillIn {
     pub separator: Option<u32>,
 }
 
+impl FillIn {
+    /// Those that there are.
+    pub fn tokens(&self) -> impl Iterator<Item = u32> {
+        let FillIn { prefix, suffix, middle, pad, repository, separator } = *self;
+        [prefix, suffix, middle, pad, repository, separator].into_iter().flatten()
+    }
+}
+
 /// The [`ENDS`] that end a turn, the most telling first.
 const TURN_ENDS: &[&str] = &[
     "<|eot_id|>",

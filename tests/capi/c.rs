@@ -56,6 +56,7 @@ pub fn build(source: &Path, name: &str) -> PathBuf {
             .arg(source)
             .arg(&soname)
             .arg(format!("-Wl,-rpath,{}", folder.display()))
+            .arg("-lm")
             .arg("-o")
             .arg(&program),
     );
