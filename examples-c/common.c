@@ -50,15 +50,25 @@ void finish_output(void) {
     if (fflush(stdout) != 0 || ferror(stdout)) fail("cannot write to standard output: %s", strerror(errno));
 }
 
+/* "--top-k K" in `left`; its length. */
+static int left_of(const option_t *option, char left[40]) {
+    const char *argument = option->argument != NULL ? option->argument : "";
+    return snprintf(left, 40, "%s%s%s", option->name, option->argument != NULL ? " " : "", argument);
+}
+
 static void print_help(const char *usage, const char *about, const option_t *options, size_t count) {
     printf("Usage: %s %s\n\n%s\n\n", program, usage, about);
+    char left[40];
+    int width = (int)strlen("--help");
     for (size_t i = 0; i < count; i++) {
-        char left[40];
-        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].argument != NULL ? " " : "",
-                 options[i].argument != NULL ? options[i].argument : "");
-        printf("  %-16s %s\n", left, options[i].help);
+        int length = left_of(&options[i], left);
+        if (length > width) width = length;
     }
-    printf("  %-16s %s\n", "--help", "print this");
+    for (size_t i = 0; i < count; i++) {
+        left_of(&options[i], left);
+        printf("  %-*s  %s\n", width, left, options[i].help);
+    }
+    printf("  %-*s  %s\n", width, "--help", "print this");
 }
 
 /* An integer from 0 to `max`: digits only, since strtoull would take signs. */

@@ -80,13 +80,38 @@ void print_json_string(FILE *file, const char *text, size_t size);
 
 /* What a program draws tokens with if its options say nothing, and these options, as rows of option_t. */
 void usual_sampling(llm_sampler_params_t *sampling);
-#define SAMPLING_USAGE "[--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S]"
+#define SAMPLING_USAGE "[--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S] [SAMPLING OPTION ...]"
 #define SAMPLING_OPTIONS(sampling)                                                                                     \
     {"--temp", "T", OPTION_FLOAT, &(sampling).temperature, "temperature; 0 is greedy; default 0.8"},                   \
     {"--top-k", "K", OPTION_COUNT, &(sampling).top_k, "draw from the K most likely tokens; 0 is off; default 40"},     \
     {"--top-p", "P", OPTION_FLOAT, &(sampling).top_p, "draw from the likeliest tokens that sum to P; default 0.95"},   \
     {"--min-p", "P", OPTION_FLOAT, &(sampling).min_p, "drop tokens less likely than P times the best; default 0.05"},  \
-    {"--seed", "S", OPTION_SEED, &(sampling).seed, "the same seed gives the same text; default 0"}
+    {"--seed", "S", OPTION_SEED, &(sampling).seed, "the same seed gives the same text; default 0"},                    \
+    {"--typical", "P", OPTION_FLOAT, &(sampling).typical_p,                                                            \
+     "keep the tokens of the most typical surprise that sum to P; default 1, off"},                                    \
+    {"--top-n-sigma", "N", OPTION_FLOAT, &(sampling).top_n_sigma,                                                      \
+     "drop logits more than N deviations below the best; default 0, off"},                                             \
+    {"--xtc-probability", "P", OPTION_FLOAT, &(sampling).xtc_probability,                                              \
+     "how often the top choices are excluded; default 0, never"},                                                      \
+    {"--xtc-threshold", "P", OPTION_FLOAT, &(sampling).xtc_threshold,                                                  \
+     "how likely a top choice is at least; default 0.1"},                                                              \
+    {"--frequency-penalty", "X", OPTION_FLOAT, &(sampling).frequency_penalty,                                          \
+     "off a recent token's logit each time it occurred; default 0"},                                                   \
+    {"--presence-penalty", "X", OPTION_FLOAT, &(sampling).presence_penalty, "off a recent token's logit; default 0"},  \
+    {"--dry-multiplier", "X", OPTION_FLOAT, &(sampling).dry_multiplier,                                                \
+     "off what would continue a repetition; default 0, nothing"},                                                      \
+    {"--dry-base", "X", OPTION_FLOAT, &(sampling).dry_base, "how that grows with each repeated token; default 1.75"},  \
+    {"--dry-allowed-length", "N", OPTION_COUNT, &(sampling).dry_allowed_length,                                        \
+     "repetitions up to N tokens are free; default 2"},                                                                \
+    {"--dry-last-n", "N", OPTION_COUNT, &(sampling).dry_last_n,                                                        \
+     "look for repetitions in the last N tokens; default 1024"},                                                       \
+    {"--dynatemp-range", "R", OPTION_FLOAT, &(sampling).temperature_range,                                             \
+     "move the temperature by up to R with certainty; default 0"},                                                     \
+    {"--dynatemp-exponent", "X", OPTION_FLOAT, &(sampling).temperature_exponent, "the exponent of that; default 1"},   \
+    {"--mirostat", "N", OPTION_COUNT, &(sampling).mirostat,                                                            \
+     "1 or 2: that version in place of what truncates; default 0, off"},                                               \
+    {"--mirostat-tau", "X", OPTION_FLOAT, &(sampling).mirostat_tau, "the surprise it aims at, in bits; default 5"},    \
+    {"--mirostat-eta", "X", OPTION_FLOAT, &(sampling).mirostat_eta, "how fast it learns; default 0.1"}
 
 /* Seconds on a clock that only goes forward. */
 double now(void);

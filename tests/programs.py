@@ -213,6 +213,32 @@ def lora():
     run("generate", "-m", DATA / "tiny.gguf", "-p", "Hello", "--lora", DATA / "tiny.gguf", status=1)
 
 
+def sampling():
+    def go(*options, status=0):
+        return run("generate", "-m", DATA / "tiny.gguf", "-p", "Hello", "-n", 48, "--ids", *options, status=status)
+
+    def differ(*choices):
+        texts = [go(*choice)[0] for choice in choices]
+        check(len(set(texts)) == len(choices), "an option changes nothing", choices)
+
+    greedy, warm = ["--temp", 0], ["--temp", 3, "--top-k", 0, "--top-p", 1, "--min-p", 0]
+    differ(greedy, [*greedy, "--frequency-penalty", 0.02], [*greedy, "--presence-penalty", 0.05])
+    dry = [*greedy, "--dry-multiplier", 0.01]
+    differ(greedy, dry, [*dry, "--dry-base", 9], [*dry, "--dry-allowed-length", 6])
+    check(go(*dry, "--dry-last-n", 0)[0] == go(*greedy)[0], "--dry-last-n 0")
+    differ(warm, [*warm, "--typical", 0.2], [*warm, "--top-n-sigma", 0.5])
+    xtc = [*warm, "--xtc-threshold", 0.001]
+    differ(warm, [*xtc, "--xtc-probability", 1], [*xtc, "--xtc-probability", 0.5])
+    fixed = [*warm, "--temp", 0.5]
+    dynamic = [*fixed, "--dynatemp-range", 0.5]
+    differ(fixed, dynamic, [*dynamic, "--dynatemp-exponent", 9])
+    differ(warm, *([*warm, "--mirostat", version] for version in (1, 2)))
+    mirostat = [*warm, "--mirostat", 2]
+    differ(mirostat, [*mirostat, "--mirostat-tau", 4], [*mirostat, "--mirostat-eta", 2])
+    for option, name in (("--typical", "typical_p"), ("--xtc-probability", "xtc_probability"), ("--mirostat", "mirostat")):
+        check(name in go(option, 3, status=1)[1], option)
+
+
 def embed(model, width):
     texts = ["The cat sat on the mat.", "A cat was sitting on a mat.", "Stock prices fell sharply."]
     more = [argument for text in texts for argument in ("-p", text)]
@@ -324,6 +350,7 @@ def bench(model):
 
 usage()
 lora()
+sampling()
 for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
     with tempfile.TemporaryDirectory() as temporary:
         model, folder = MODELS / name, pathlib.Path(temporary)
