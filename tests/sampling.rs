@@ -437,6 +437,12 @@ fn each_step_takes_its_number_before_the_draw() {
     assert_eq!(draw(&mut sampler, [0.9, 0.9, 0.0]), 0);
     assert_eq!(draw(&mut sampler, [0.9, 0.25, 0.0]), 1);
     assert_eq!(draw(&mut sampler, [0.5, 0.9, 0.0]), 1);
+    // Steps that are off take none.
+    let mut off = Sampler::new(9);
+    off.push(Step::Xtc { probability: 1.0, threshold: 0.6, min_keep: 1 }).unwrap();
+    off.push(xtc(0.0)).unwrap();
+    let mut numbers = [0.0].into_iter();
+    assert_eq!(off.sample_with(&[3.0, 2.0], &mut || numbers.next().unwrap()).unwrap(), 0);
     // The generator's: the same chain without steps that take numbers is behind by two for each draw.
     let (mut plain, mut drawn) = (Sampler::new(9), Vec::new());
     (0..6).for_each(|_| drawn.push(plain.sample(&uneven(1)).unwrap()));
@@ -452,6 +458,106 @@ fn each_step_takes_its_number_before_the_draw() {
     never.reset();
     assert_eq!(never.sample_at(&uneven(1), 0.0).unwrap(), plain.sample_at(&uneven(1), 0.0).unwrap());
     assert_eq!(never.sample(&uneven(1)).unwrap(), drawn[4]);
+}
+
+#[test]
+fn limits_are_met_or_passed_as_the_definitions_say() {
+    let kept = |step: Step, logits: &[f32]| -> Vec<u32> {
+        let mut sampler = Sampler::new(1);
+        sampler.push(step).unwrap();
+        sampler.distribution_with(logits, &mut || 0.0).unwrap().iter().map(|c| c.id).collect()
+    };
+    let flat = [1.0; 4];
+    // Typical needs more than p, and of equals takes the smaller ids; top-p is content with p.
+    assert_eq!(kept(Step::Typical { p: 0.5, min_keep: 1 }, &flat), [0, 1, 2]);
+    assert_eq!(kept(Step::TopP { p: 0.5, min_keep: 1 }, &flat), [0, 1]);
+    // A token of exactly the threshold is a top choice; of equals the last stays.
+    assert_eq!(kept(Step::Xtc { probability: 1.0, threshold: 0.25, min_keep: 1 }, &flat), [3]);
+    let falling = [5.0, 4.0, 3.0, 2.0, 1.0];
+    let tail_free = |min_keep, keep_crossing| Step::TailFree { z: 0.0, min_keep, keep_crossing };
+    assert_eq!(kept(tail_free(1, true), &falling), [0]);
+    assert_eq!(kept(tail_free(4, true), &falling), [0, 1, 2, 3]);
+    assert_eq!(kept(tail_free(2, false), &falling), [0, 1]);
+}
+
+/// What DRY takes off each of the tokens 0 to 7, by its definition: every place is tried.
+fn dry_by_definition(step: &Step, history: &[u32]) -> Vec<(u32, f32)> {
+    let Step::Dry { multiplier, base, allowed_length, last_n, ref breakers } = *step else { panic!("{step:?}") };
+    let window = &history[history.len().saturating_sub(last_n)..];
+    // What may repeat begins behind the last place where a breaker begins, and the longest that begins there.
+    let begins = |at: usize| breakers.iter().filter(|b| window[at..].starts_with(b)).map(Vec::len).max();
+    let start = (0..window.len()).rev().find_map(|at| Some(at + begins(at)?)).unwrap_or(0);
+    let end = &window[start..];
+    let mut penalties = vec![0f64; 8];
+    for next in 1..window.len() {
+        let before = &window[..next];
+        let m = (0..=end.len().min(next)).rev().find(|&m| before.ends_with(&end[end.len() - m..])).unwrap();
+        let token = window[next];
+        if m < allowed_length || breakers.contains(&vec![token]) {
+            continue;
+        }
+        let mut power = 1f64;
+        for _ in 0..m - allowed_length {
+            if power * f64::from(base) < f64::from(f32::MAX) {
+                power *= f64::from(base);
+            }
+        }
+        penalties[token as usize] = penalties[token as usize].max(f64::from(multiplier) * power);
+    }
+    (0..).zip(penalties.into_iter().map(|penalty| -penalty as f32)).collect()
+}
+
+#[test]
+fn dry_is_its_definition() {
+    let mut rng = 1u32;
+    let mut below = |n: u32| {
+        rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (rng >> 16) % n
+    };
+    let mut penalized = 0;
+    for round in 0..3000 {
+        let alphabet = 1 + below(4);
+        let history: Vec<u32> = (0..below(40)).map(|_| below(alphabet)).collect();
+        let breakers =
+            (0..below(3)).map(|_| (0..below(4)).map(|_| below(alphabet)).collect::<Vec<u32>>()).collect::<Vec<_>>();
+        let last_n = if round % 2 == 0 { usize::MAX } else { 1 + below(40) as usize };
+        let (multiplier, base) = [(0.3, 1.1), (1e-30, 1e10), (0.5, 1.0), (0.2, 2.0)][below(4) as usize];
+        let step =
+            |breakers: Vec<Vec<u32>>| Step::Dry { multiplier, base, allowed_length: round % 5, last_n, breakers };
+        let mut sampler = Sampler::new(1);
+        sampler.push(step(breakers.clone())).unwrap();
+        history.iter().for_each(|&token| sampler.accept(token));
+        // A breaker of no tokens is none.
+        let breakers = breakers.into_iter().filter(|breaker| !breaker.is_empty()).collect();
+        let bias = dry_by_definition(&step(breakers), &history);
+        penalized += usize::from(bias.iter().any(|(_, penalty)| *penalty < 0.0));
+        let mut expected = Sampler::new(1);
+        expected.push(Step::LogitBias(bias)).unwrap();
+        let logits = [0.0; 8];
+        for found in sampler.distribution(&logits).unwrap() {
+            let all = expected.distribution(&logits).unwrap();
+            let p = all.iter().find(|c| c.id == found.id).map_or(0.0, |c| c.probability);
+            assert!((found.probability - p).abs() < 1e-6, "{:?} {history:?}: {found:?} not {p}", sampler.steps());
+        }
+    }
+    assert!(penalized > 1000, "{penalized}");
+}
+
+#[test]
+fn biases_of_a_token_add_up() {
+    let logits = [1.0, 2.0, 3.0, 4.0];
+    let found = |bias: &[(u32, f32)]| {
+        let mut sampler = Sampler::new(1);
+        // So that the tokens do not stand in their own order.
+        sampler.push(Step::TopK(4)).unwrap();
+        sampler.push(Step::LogitBias(bias.to_vec())).unwrap();
+        sampler.distribution(&logits).unwrap()
+    };
+    assert_eq!(found(&[(2, 1.0), (0, 2.5), (9, 1.0), (2, 3.0)]), found(&[(0, 2.5), (2, 4.0)]));
+    assert_eq!(
+        found(&[(2, 1.0), (3, f32::NEG_INFINITY), (3, 9.0)]).iter().map(|c| c.id).collect::<Vec<_>>(),
+        [2, 1, 0]
+    );
 }
 
 #[test]

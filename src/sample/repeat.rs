@@ -82,9 +82,6 @@ impl Dry {
     pub(super) fn run(&self, c: &mut Candidates, context: &Context<'_>) -> Result<()> {
         let window = last(context, self.last_n);
         let limit = self.limit(window);
-        if window.len() <= self.allowed_length || limit < self.allowed_length {
-            return Ok(());
-        }
         // The longest repetition that each token would continue.
         let mut longest: HashMap<u32, usize> = HashMap::new();
         for (end, m) in repeated(window)?.into_iter().enumerate() {
