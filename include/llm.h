@@ -779,8 +779,8 @@ typedef int32_t llm_token_kind_t;
 
 /**
  * The usual chain, in this order: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature; with
- * mirostat: penalties, DRY, temperature, mirostat. What each does is told at llm_sampler_add_penalties and its like. Begin
- * with llm_sampler_params_init.
+ * mirostat: penalties, DRY, temperature, mirostat. DRY has no breakers. What each does is told at
+ * llm_sampler_add_penalties and its like. Begin with llm_sampler_params_init.
  */
 typedef struct llm_sampler_params_t {
     /**
@@ -3130,7 +3130,8 @@ LLM_API
 void llm_sampler_free(llm_sampler_t *LLM_NULLABLE sampler);
 
 /**
- * Draws a token. The draw does not go into the history: see llm_sampler_accept. Mirostat learns from it.
+ * Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted or not,
+ * is the random generator and what mirostat has learned.
  *
  * @param[in] sampler A sampler.
  * @param[in] logits (V) floats; they are not changed.
@@ -3164,7 +3165,7 @@ llm_status_t llm_sampler_accept(llm_sampler_t *LLM_NONNULL sampler,
                                 llm_error_t **LLM_NULLABLE error);
 
 /**
- * Forgets the history and sets the random generator back to the seed.
+ * Forgets the history and what mirostat has learned, and sets the random generator back to the seed.
  *
  * @param[in] sampler A sampler.
  * @param[out] error @nullable Why it failed.

@@ -50,9 +50,9 @@ fn structs_are_as_the_json_says() {
         llm_candidate_t { token logit }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_embed_params_t { struct_size pooling flags }
+        llm_logprob_t { token logprob }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
         llm_generate_params_t { struct_size max_tokens flags }
-        llm_logprob_t { token logprob }
         llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();

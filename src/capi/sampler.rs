@@ -30,8 +30,8 @@ impl Handle for llm_sampler_t {
 }
 
 /// The usual chain, in this order: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature; with
-/// mirostat: penalties, DRY, temperature, mirostat. What each does is told at llm_sampler_add_penalties and its like. Begin
-/// with llm_sampler_params_init.
+/// mirostat: penalties, DRY, temperature, mirostat. DRY has no breakers. What each does is told at
+/// llm_sampler_add_penalties and its like. Begin with llm_sampler_params_init.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct llm_sampler_params_t {
@@ -206,7 +206,8 @@ pub unsafe extern "C" fn llm_sampler_free(sampler: *mut llm_sampler_t) {
     })
 }
 
-/// Draws a token. The draw does not go into the history: see llm_sampler_accept. Mirostat learns from it.
+/// Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted or not,
+/// is the random generator and what mirostat has learned.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] logits (V) floats; they are not changed.
@@ -253,7 +254,7 @@ pub unsafe extern "C" fn llm_sampler_accept(
     })
 }
 
-/// Forgets the history and sets the random generator back to the seed.
+/// Forgets the history and what mirostat has learned, and sets the random generator back to the seed.
 ///
 /// @param[in] sampler A sampler.
 /// @param[out] error @nullable Why it failed.

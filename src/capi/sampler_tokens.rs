@@ -12,7 +12,7 @@ use super::sampler::llm_sampler_t;
 use super::status::llm_status_t;
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t, llm_tokenizer_t};
 use crate::error::{Error, Result, try_copy, try_vec};
-use crate::sample::{Callback, Step, TokenLogit};
+use crate::sample::{Callback, CandidateLogit, Step};
 use crate::token::EncodeOptions;
 
 /// A candidate as a sampler callback sees it.
@@ -261,7 +261,7 @@ pub unsafe extern "C" fn llm_sampler_add_callback(
         let callback = args::callback(callback, "callback")?;
         let lent = Lent::new(drop, user_data);
         let held = Arc::clone(&lent);
-        let step = move |candidates: &mut [TokenLogit]| {
+        let step = move |candidates: &mut [CandidateLogit]| {
             // Both structs are an id and a logit, repr(C); the callback is of this type.
             callback(candidates.as_mut_ptr().cast(), candidates.len(), held.user_data().0);
         };

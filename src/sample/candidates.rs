@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use super::steps::TokenLogit;
+use super::steps::CandidateLogit;
 use crate::error::{Error, Result, try_vec};
 use crate::numeric::wide;
 
@@ -186,9 +186,9 @@ impl Candidates {
     }
 
     /// Lets a caller's function change the logits.
-    pub fn call(&mut self, f: &dyn Fn(&mut [TokenLogit])) -> Result<()> {
-        let mut shown = try_vec(self.items.len(), TokenLogit { id: 0, logit: 0.0 }, "the callback's candidates")?;
-        let narrow = |item: &Item| TokenLogit { id: item.id, logit: item.logit as f32 };
+    pub fn call(&mut self, f: &dyn Fn(&mut [CandidateLogit])) -> Result<()> {
+        let mut shown = try_vec(self.items.len(), CandidateLogit { id: 0, logit: 0.0 }, "the callback's candidates")?;
+        let narrow = |item: &Item| CandidateLogit { id: item.id, logit: item.logit as f32 };
         shown.iter_mut().zip(&self.items).for_each(|(shown, item)| *shown = narrow(item));
         f(&mut shown);
         for (item, shown) in self.items.iter_mut().zip(shown) {

@@ -320,8 +320,7 @@ impl Sampler {
 
     /// Back to the start: no accepted tokens, nothing learned, and the generator at its seed.
     pub fn reset(&mut self) {
-        // The steps passed their checks when they were pushed.
-        self.stages = self.steps.iter().filter_map(|step| compile(step).ok().flatten()).collect();
+        self.stages.iter_mut().for_each(|stage| stage.reset());
         self.history.clear();
         self.rng = Rng::new(self.seed);
     }

@@ -38,6 +38,10 @@ impl Stage for Mirostat {
         Box::new(self.clone())
     }
 
+    fn reset(&mut self) {
+        self.mu = 2.0 * self.tau;
+    }
+
     fn drawn(&mut self, probability: f64) {
         let surprise = -wide::ln(probability) / std::f64::consts::LN_2;
         self.mu -= self.eta * (surprise - self.tau);

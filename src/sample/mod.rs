@@ -22,4 +22,4 @@ mod steps;
 mod truncate;
 
 pub use chain::{Candidate, Logprob, Params, Sampler, logprobs};
-pub use steps::{Callback, Step, TokenLogit};
+pub use steps::{Callback, CandidateLogit, Step};

@@ -140,7 +140,7 @@ pub enum Step {
 /// A token and its logit, as a caller's sampler sees them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
-pub struct TokenLogit {
+pub struct CandidateLogit {
     /// The token.
     pub id: u32,
     /// Its logit; -infinity masks it, and so does NaN.
@@ -150,11 +150,13 @@ pub struct TokenLogit {
 /// A caller's sampler: it is given the candidates that are left, in no certain order, and changes their logits. Tokens that
 /// it changes to others are not looked at.
 #[derive(Clone)]
-pub struct Callback(Arc<dyn Fn(&mut [TokenLogit]) + Send + Sync>);
+pub struct Callback(Arc<CallbackFn>);
+
+type CallbackFn = dyn Fn(&mut [CandidateLogit]) + Send + Sync;
 
 impl Callback {
     /// Wraps a function, which the chain and its clones share.
-    pub fn new(f: impl Fn(&mut [TokenLogit]) + Send + Sync + 'static) -> Callback {
+    pub fn new(f: impl Fn(&mut [CandidateLogit]) + Send + Sync + 'static) -> Callback {
         Callback(Arc::new(f))
     }
 }
@@ -182,11 +184,12 @@ pub(super) struct Context<'a> {
     pub uniform: &'a mut dyn FnMut() -> f64,
 }
 
-/// A step ready to run. A step with state keeps it in itself: copying the stage copies it, compiling the step again resets
-/// it.
+/// A step ready to run. A step with state keeps it in itself: copying the stage copies it.
 pub(super) trait Stage: Send + Sync {
     fn run(&mut self, candidates: &mut Candidates, context: &mut Context<'_>) -> Result<()>;
     fn copy(&self) -> Box<dyn Stage>;
+    /// Back to the start.
+    fn reset(&mut self) {}
     /// A token was drawn, whose probability among the last candidates is this.
     fn drawn(&mut self, _probability: f64) {}
     /// What a mirostat step has learned.
