@@ -166,7 +166,8 @@ fn mirostat_goes_where_the_goldens_go() {
                 _ => Step::MirostatV2 { tau, eta },
             })
             .unwrap();
-        assert_eq!(sampler.mirostat_bound(), case["mu0"].as_f64());
+        let start = sampler.mirostat_bound();
+        assert!((start.unwrap() - case["mu0"].as_f64().unwrap()).abs() < 1e-12);
         let list = |key: &str| case[key].as_array().unwrap().clone();
         let scales = list("scales");
         let logits = vector(&goldens, case["vector"].as_str().unwrap());
@@ -185,13 +186,13 @@ fn mirostat_goes_where_the_goldens_go() {
             run += 1;
         }
         let bound = sampler.mirostat_bound();
-        assert_ne!(bound, case["mu0"].as_f64());
+        assert_ne!(bound, start);
         assert_eq!(sampler.clone().mirostat_bound(), bound);
-        assert_eq!(sampler.fresh().unwrap().mirostat_bound(), case["mu0"].as_f64());
+        assert_eq!(sampler.fresh().unwrap().mirostat_bound(), start);
         sampler.accept(0);
         assert_eq!(sampler.mirostat_bound(), bound);
         sampler.reset();
-        assert_eq!(sampler.mirostat_bound(), case["mu0"].as_f64());
+        assert_eq!(sampler.mirostat_bound(), start);
     }
     assert_eq!(run, 12 * 50, "steps that were made");
 }
