@@ -310,6 +310,35 @@ typedef struct llm_messages_t llm_messages_t;
 typedef struct llm_model_t llm_model_t;
 
 /**
+ * Keys and values of many sequences in pages of one pool. A forked sequence shares all pages with the one it came from;
+ * who first writes to a page that others have too gets a copy of it (copy-on-write). Shared, reference counted: different
+ * sequences can be used by different threads at the same time, the same one by one call at a time (BUSY otherwise).
+ *
+ * Sessions of a model keep their tokens in it with llm_session_new_in_pages; those with a common beginning then share it.
+ * On its own it serves engines that have models of their own:
+ *
+ * @code{.c}
+ * llm_paged_cache_params_t params;
+ * llm_paged_cache_params_init(&params, sizeof params);
+ * params.num_layers = 2;
+ * params.num_kv_heads = 4;
+ * params.head_dim = 64;
+ * params.max_pages = 1000;
+ * llm_paged_cache_t *cache;
+ * llm_sequence_t sequence, fork;
+ * if (llm_paged_cache_new(&params, &cache, &error) == LLM_STATUS_OK
+ *     && llm_paged_cache_create_sequence(cache, &sequence, &error) == LLM_STATUS_OK) {
+ *     // for each token, in each layer:
+ *     // llm_paged_cache_append_token(cache, sequence, layer, k, v, &error)
+ *     // llm_paged_cache_attention(cache, sequence, layer, q, 1, NULL, out, capacity, &error)
+ *     llm_status_t status = llm_paged_cache_fork_sequence(cache, sequence, &fork, &error);
+ *     llm_paged_cache_free(cache);
+ * }
+ * @endcode
+ */
+typedef struct llm_paged_cache_t llm_paged_cache_t;
+
+/**
  * A chain of samplers and a random generator: the same seed gives the same tokens everywhere. Exclusive.
  *
  * @code{.c}
@@ -555,6 +584,11 @@ typedef int32_t llm_kv_type_t;
 typedef int32_t llm_isa_t;
 
 /**
+ * Which positions a session keeps, and how: one of LLM_CACHE_. All give the same bits.
+ */
+typedef int32_t llm_cache_kind_t;
+
+/**
  * How to make a session. Begin with llm_session_params_init.
  */
 typedef struct llm_session_params_t {
@@ -584,6 +618,24 @@ typedef struct llm_session_params_t {
      * One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
      */
     llm_isa_t isa;
+    /**
+     * One of LLM_CACHE_.
+     */
+    llm_cache_kind_t cache;
+    /**
+     * A token sees this many of the last positions, its own included, in every layer whose own window is not shorter; 0: all
+     * of them.
+     */
+    uint32_t window;
+    /**
+     * And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are counted
+     * from the start of the text all the same.
+     */
+    uint32_t sinks;
+    /**
+     * Positions of a page of LLM_CACHE_PAGED, a multiple of 16; 0 means 16.
+     */
+    uint32_t page_size;
     /**
      * Zero.
      */
@@ -1031,6 +1083,141 @@ typedef struct llm_lora_info_t {
 } llm_lora_info_t;
 
 /**
+ * What a paged cache is to hold. Begin with llm_paged_cache_params_init.
+ */
+typedef struct llm_paged_cache_params_t {
+    /**
+     * sizeof(llm_paged_cache_params_t).
+     */
+    size_t struct_size;
+    /**
+     * L, at least 1.
+     */
+    uint32_t num_layers;
+    /**
+     * K, at least 1.
+     */
+    uint32_t num_kv_heads;
+    /**
+     * E, at least 1.
+     */
+    uint32_t head_dim;
+    /**
+     * Pages that there may be, at least 1. Memory is taken as they are first used.
+     */
+    uint32_t max_pages;
+    /**
+     * Positions of a page, a multiple of 16; 0 means 16.
+     */
+    uint32_t page_size;
+    /**
+     * One of LLM_KV_.
+     */
+    llm_kv_type_t kv_type;
+    /**
+     * Threads that compute; as in llm_session_params_t.
+     */
+    uint32_t threads;
+    /**
+     * One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
+     */
+    llm_isa_t isa;
+} llm_paged_cache_params_t;
+
+/**
+ * How attention is computed. Begin with llm_attention_params_init.
+ */
+typedef struct llm_attention_params_t {
+    /**
+     * sizeof(llm_attention_params_t).
+     */
+    size_t struct_size;
+    /**
+     * H, a multiple of K: query head h reads key/value head h * K / H. 0 means K.
+     */
+    uint32_t num_heads;
+    /**
+     * A query at position p sees the positions p - window + 1 to p; 0: all up to p.
+     */
+    uint32_t window;
+    /**
+     * What products of queries and keys are multiplied by; 0 means 1 / sqrt(E).
+     */
+    float scale;
+    /**
+     * Scores become softcap * tanh(score / softcap); 0: they stay.
+     */
+    float softcap;
+} llm_attention_params_t;
+
+/**
+ * A sequence of an llm_paged_cache_t. Numbers begin at 1 and are not used again.
+ */
+typedef uint64_t llm_sequence_t;
+
+/**
+ * The state of a paged cache. Set struct_size before it is filled.
+ */
+typedef struct llm_paged_cache_stats_t {
+    /**
+     * sizeof(llm_paged_cache_stats_t).
+     */
+    size_t struct_size;
+    /**
+     * Pages that there may be.
+     */
+    uint64_t pages_total;
+    /**
+     * Pages that sequences and sessions hold.
+     */
+    uint64_t pages_used;
+    /**
+     * Pages that more than one of them holds.
+     */
+    uint64_t pages_shared;
+    /**
+     * Pages that none of them holds, kept because a session may begin with their tokens; they make room when it is needed.
+     */
+    uint64_t pages_idle;
+    /**
+     * The most pages that were taken at a time, idle ones included.
+     */
+    uint64_t pages_peak;
+    /**
+     * pages_used / pages_total.
+     */
+    double utilisation;
+    /**
+     * Committed positions of all sequences; one that several share counts for each.
+     */
+    uint64_t positions;
+    /**
+     * Sequences, without sessions.
+     */
+    uint64_t sequences;
+    /**
+     * Bytes of the pages that are used or idle.
+     */
+    uint64_t bytes;
+    /**
+     * Forks that were made.
+     */
+    uint64_t forks;
+    /**
+     * Pages that were copied because one of several holders wrote to it.
+     */
+    uint64_t copies;
+    /**
+     * Pages that sessions took over because they begin with their tokens.
+     */
+    uint64_t prefix_hits;
+    /**
+     * Idle pages that made room.
+     */
+    uint64_t evictions;
+} llm_paged_cache_stats_t;
+
+/**
  * It did what was asked.
  */
 #define LLM_STATUS_OK 0
@@ -1289,6 +1476,33 @@ typedef struct llm_lora_info_t {
  * Floats of 32 bits.
  */
 #define LLM_KV_F32 1
+
+/**
+ * 8.5 bits: blocks of 32 numbers as GGUF's Q8_0 has them. For heads whose length is a multiple of 32.
+ */
+#define LLM_KV_Q8_0 2
+
+/**
+ * 4.5 bits: blocks of 32 numbers as GGUF's Q4_0 has them. For heads whose length is a multiple of 32.
+ */
+#define LLM_KV_Q4_0 3
+
+/**
+ * All positions, in one piece of memory that is committed as they come.
+ */
+#define LLM_CACHE_CONTIGUOUS 0
+
+/**
+ * Of layers with a window only the positions within it, in a ring: their memory does not grow with the text. Forgetting
+ * more of the last tokens than a chunk has makes all tokens be processed again.
+ */
+#define LLM_CACHE_SLIDING 1
+
+/**
+ * All positions, in pages that are taken as they come; forks share them until one writes. For pages that sessions share
+ * see llm_session_new_in_pages.
+ */
+#define LLM_CACHE_PAGED 2
 
 /**
  * The best of this machine.
@@ -3245,6 +3459,7 @@ llm_status_t llm_sampler_add_top_k(llm_sampler_t *LLM_NONNULL sampler,
  *
  * @param[in] sampler A sampler.
  * @param[in] p 0 to 1; 1 keeps all.
+ * @param[in] min_keep Keeps at least so many.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
  * @thread one at a time
@@ -3253,6 +3468,7 @@ LLM_API
 LLM_NODISCARD
 llm_status_t llm_sampler_add_top_p(llm_sampler_t *LLM_NONNULL sampler,
                                    float p,
+                                   uint32_t min_keep,
                                    llm_error_t **LLM_NULLABLE error);
 
 /**
@@ -3260,6 +3476,7 @@ llm_status_t llm_sampler_add_top_p(llm_sampler_t *LLM_NONNULL sampler,
  *
  * @param[in] sampler A sampler.
  * @param[in] p 0 to 1; 0 keeps all.
+ * @param[in] min_keep Keeps at least so many.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
  * @thread one at a time
@@ -3268,6 +3485,7 @@ LLM_API
 LLM_NODISCARD
 llm_status_t llm_sampler_add_min_p(llm_sampler_t *LLM_NONNULL sampler,
                                    float p,
+                                   uint32_t min_keep,
                                    llm_error_t **LLM_NULLABLE error);
 
 /**
@@ -3380,23 +3598,6 @@ llm_status_t llm_sampler_add_mirostat_v2(llm_sampler_t *LLM_NONNULL sampler,
                                          float tau,
                                          float eta,
                                          llm_error_t **LLM_NULLABLE error);
-
-/**
- * Adds a step that makes recent tokens less probable: llm_sampler_add_penalties with `penalty` alone.
- *
- * @param[in] sampler A sampler.
- * @param[in] penalty More than 0; 1 is none.
- * @param[in] last_n How many recent tokens.
- * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the penalty is not positive and finite
- * @thread one at a time
- */
-LLM_API
-LLM_NODISCARD
-llm_status_t llm_sampler_add_repetition_penalty(llm_sampler_t *LLM_NONNULL sampler,
-                                                float penalty,
-                                                uint32_t last_n,
-                                                llm_error_t **LLM_NULLABLE error);
 
 /**
  * Adds a step that makes recent tokens less probable: positive logits are divided by `repeat`, others multiplied; then
@@ -3565,6 +3766,44 @@ llm_status_t llm_session_new(const llm_model_t *LLM_NONNULL model,
                              const llm_session_params_t *LLM_NULLABLE params,
                              llm_session_t **LLM_NONNULL session,
                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes a session whose keys and values go into the pages of a cache, which decides their number type and the size of a
+ * page. It takes over pages that sessions of the model with the same adapters and window have for the same beginning, so
+ * that this is neither computed nor kept twice.
+ *
+ * @param[in] model The model.
+ * @param[in] cache The cache, made for a model of this shape; the session keeps what it needs of it.
+ * @param[in] params @nullable How; NULL means the defaults. kv_type, cache and page_size do not count.
+ * @param[out] session The session, to be freed with llm_session_free.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_session_new; INVALID_ARGUMENT if the cache is for another shape of keys and values
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_new_in_pages(const llm_model_t *LLM_NONNULL model,
+                                      const llm_paged_cache_t *LLM_NONNULL cache,
+                                      const llm_session_params_t *LLM_NULLABLE params,
+                                      llm_session_t **LLM_NONNULL session,
+                                      llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
+ * shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then. The
+ * fork has the same sampler, set back to its seed, and no cancel switch.
+ *
+ * @param[in] session A session.
+ * @param[out] fork The new one, to be freed with llm_session_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_fork(llm_session_t *LLM_NONNULL session,
+                              llm_session_t **LLM_NONNULL fork,
+                              llm_error_t **LLM_NULLABLE error);
 
 /**
  * Frees a session; from inside its own callback, when the call around it ends.
@@ -4338,6 +4577,299 @@ LLM_NODISCARD
 llm_status_t llm_session_answer(llm_session_t *LLM_NONNULL session,
                                 llm_messages_t *LLM_NONNULL messages,
                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_paged_cache_params_init(llm_paged_cache_params_t *LLM_NULLABLE params,
+                                 size_t size);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_attention_params_init(llm_attention_params_t *LLM_NULLABLE params,
+                               size_t size);
+
+/**
+ * Makes an empty cache.
+ *
+ * @param[in] params What it is to hold.
+ * @param[out] cache The cache, to be freed with llm_paged_cache_free.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT names a number that is 0, or a page size that is no multiple of 16; UNSUPPORTED for an
+ *     instruction set that the machine lacks, or a head_dim that kv_type does not allow; OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_new(const llm_paged_cache_params_t *LLM_NONNULL params,
+                                 llm_paged_cache_t **LLM_NONNULL cache,
+                                 llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes an empty cache for sessions of a model.
+ *
+ * @param[in] model The model. It is not kept.
+ * @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's length
+ *     are the model's.
+ * @param[out] cache The cache, to be freed with llm_paged_cache_free.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_paged_cache_new
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_new_for_model(const llm_model_t *LLM_NONNULL model,
+                                           const llm_paged_cache_params_t *LLM_NONNULL params,
+                                           llm_paged_cache_t **LLM_NONNULL cache,
+                                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_paged_cache_free.
+ *
+ * @param[in] cache A cache.
+ * @return The same cache; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_paged_cache_t *llm_paged_cache_retain(const llm_paged_cache_t *LLM_NONNULL cache);
+
+/**
+ * Gives a reference back. The cache lives until its sessions are freed, too.
+ *
+ * @param[in] cache @nullable A cache; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_paged_cache_free(llm_paged_cache_t *LLM_NULLABLE cache);
+
+/**
+ * Makes an empty sequence.
+ *
+ * @param[in] cache A cache.
+ * @param[out] sequence The sequence. It takes memory until it is removed.
+ * @param[out] error @nullable Why it failed.
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_create_sequence(const llm_paged_cache_t *LLM_NONNULL cache,
+                                             llm_sequence_t *LLM_NONNULL sequence,
+                                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes a sequence with the committed positions of another, of which all pages are shared.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence to fork.
+ * @param[out] fork The new one.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_fork_sequence(const llm_paged_cache_t *LLM_NONNULL cache,
+                                           llm_sequence_t sequence,
+                                           llm_sequence_t *LLM_NONNULL fork,
+                                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes a sequence. Pages that nobody else holds are free again.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_remove_sequence(const llm_paged_cache_t *LLM_NONNULL cache,
+                                             llm_sequence_t sequence,
+                                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Keeps the first positions of a sequence in every layer, and forgets the others.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] length How many to keep, at most llm_paged_cache_sequence_length.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence; INVALID_ARGUMENT if it has fewer
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_truncate_sequence(const llm_paged_cache_t *LLM_NONNULL cache,
+                                               llm_sequence_t sequence,
+                                               size_t length,
+                                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Appends a position to a layer of a sequence: llm_paged_cache_append_tokens with a count of 1.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] layer The layer, from 0.
+ * @param[in] k (K,E) floats: the key.
+ * @param[in] v (K,E) floats: the value.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_paged_cache_append_tokens
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_append_token(const llm_paged_cache_t *LLM_NONNULL cache,
+                                          llm_sequence_t sequence,
+                                          uint32_t layer,
+                                          const float *LLM_NONNULL k,
+                                          const float *LLM_NONNULL v,
+                                          llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Appends positions to a layer of a sequence. A layer takes no positions that the layer before it does not have. A
+ * position is committed, and counts in the sequence's length, when the last layer has it.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] layer The layer, from 0.
+ * @param[in] k (T,K,E) floats: the keys.
+ * @param[in] v (T,K,E) floats: the values.
+ * @param[in] count T; 0 does nothing.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence; INVALID_ARGUMENT for a layer that there is not;
+ *     FAILED_PRECONDITION for a layer out of order; CACHE_FULL if there are no pages left, and OUT_OF_MEMORY: every
+ *     sequence is as it was then
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_append_tokens(const llm_paged_cache_t *LLM_NONNULL cache,
+                                           llm_sequence_t sequence,
+                                           uint32_t layer,
+                                           const float *LLM_NONNULL k,
+                                           const float *LLM_NULLABLE v,
+                                           size_t count,
+                                           llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The key of a position, as it is stored: rounded to the cache's type.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] layer The layer, from 0.
+ * @param[in] position The position, from 0; one that the layer has, committed or not.
+ * @param[out] k (K,E) floats.
+ * @param[in] capacity Of `k` in floats, at least K * E.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence; INVALID_ARGUMENT for a layer or position that there is not;
+ *     BUFFER_TOO_SMALL
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_get_k(const llm_paged_cache_t *LLM_NONNULL cache,
+                                   llm_sequence_t sequence,
+                                   uint32_t layer,
+                                   size_t position,
+                                   float *LLM_NULLABLE k,
+                                   size_t capacity,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The value of a position, as it is stored: rounded to the cache's type.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] layer The layer, from 0.
+ * @param[in] position The position, from 0; one that the layer has, committed or not.
+ * @param[out] v (K,E) floats.
+ * @param[in] capacity Of `v` in floats, at least K * E.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_paged_cache_get_k
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_get_v(const llm_paged_cache_t *LLM_NONNULL cache,
+                                   llm_sequence_t sequence,
+                                   uint32_t layer,
+                                   size_t position,
+                                   float *LLM_NULLABLE v,
+                                   size_t capacity,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The committed positions of a sequence: those that every layer has.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[out] length In positions.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_sequence_length(const llm_paged_cache_t *LLM_NONNULL cache,
+                                             llm_sequence_t sequence,
+                                             size_t *LLM_NONNULL length,
+                                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to its
+ * own.
+ *
+ * @param[in] cache A cache.
+ * @param[in] sequence The sequence.
+ * @param[in] layer The layer, from 0. Its last T positions are the queries'.
+ * @param[in] q (T,H,E) floats: the queries.
+ * @param[in] count T; 0 does nothing.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] out (T,H,E) floats.
+ * @param[in] capacity Of `out` in floats, at least T * H * E.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND; BUSY if another call uses the sequence; INVALID_ARGUMENT for a layer that there is not, more
+ *     queries than the layer has positions, and numbers in params that are not finite or heads that K does not divide;
+ *     BUFFER_TOO_SMALL, OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_attention(const llm_paged_cache_t *LLM_NONNULL cache,
+                                       llm_sequence_t sequence,
+                                       uint32_t layer,
+                                       const float *LLM_NULLABLE q,
+                                       size_t count,
+                                       const llm_attention_params_t *LLM_NULLABLE params,
+                                       float *LLM_NULLABLE out,
+                                       size_t capacity,
+                                       llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The state of the cache.
+ *
+ * @param[in] cache A cache.
+ * @param[in,out] stats Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_paged_cache_stats(const llm_paged_cache_t *LLM_NONNULL cache,
+                                   llm_paged_cache_stats_t *LLM_NONNULL stats,
+                                   llm_error_t **LLM_NULLABLE error);
 
 #ifdef __cplusplus
 }  // extern "C"

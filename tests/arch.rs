@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{floats, ids, load};
 use llm::generate::{EmbedOptions, Session, SessionOptions};
-use llm::model::{Model, Pooling};
+use llm::model::{CacheOptions, Model, Pooling};
 use llm::{Isa, KvType, Threads};
 
 /// The architectures of tests/data/arch.
@@ -49,10 +49,9 @@ fn session(model: &Arc<Model>, isa: Isa) -> Session {
 fn session_of(model: &Arc<Model>, isa: Isa, chunk: usize) -> Session {
     let options = SessionOptions {
         chunk,
-        kv_type: KvType::F32,
+        cache: CacheOptions { kv_type: KvType::F32, ..CacheOptions::default() },
         isa: Some(isa),
         threads: Some(Threads::new(2)),
-        ..SessionOptions::default()
     };
     Session::new(Arc::clone(model), &options).unwrap()
 }

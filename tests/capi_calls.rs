@@ -87,6 +87,10 @@ static void make_objects(const char *path, const char *lora)
     must(llm_cancel_new(&the_cancel, NULL));
     must(llm_gguf_writer_new(&the_gguf_writer, NULL));
     must(llm_messages_new(&the_messages, NULL));
+    llm_paged_cache_params_t pages;
+    llm_paged_cache_params_init(&pages, sizeof pages);
+    pages.num_layers = pages.num_kv_heads = pages.head_dim = pages.max_pages = 1;
+    must(llm_paged_cache_new(&pages, &the_paged_cache, NULL));
     must(llm_tokenizer_decode(the_tokenizer, NULL, 0, 0, &the_bytes, NULL));
     if (llm_gguf_open("", 0, NULL, &the_error) == LLM_STATUS_OK)
         exit(1);
@@ -104,6 +108,7 @@ static void free_objects(void)
     llm_cancel_free(the_cancel);
     llm_gguf_writer_free(the_gguf_writer);
     llm_messages_free(the_messages);
+    llm_paged_cache_free(the_paged_cache);
     llm_bytes_free(the_bytes);
     llm_error_free(the_error);
 }

@@ -57,6 +57,7 @@ tests! {
     models: models stopping_a_load tokenizers;
     adapters: adapting embedding;
     chat: messages conversing;
+    paged: pages forks;
     sampling: steps bad_parameters usual_chain token_lists callbacks_and_logprobs;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
 }

@@ -6,6 +6,7 @@ use llm::Error;
 use llm::chat::{Limits, Messages, Template};
 use llm::generate::{GenerateOptions, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf};
+use llm::model::CacheOptions;
 use llm::sample::{Params, Sampler};
 use llm::token::{EncodeOptions, Tokenizer};
 use serde_json::{Map, Value};
@@ -166,7 +167,10 @@ fn templates_see_the_variables_that_they_expect() {
 fn a_session_keeps_what_it_has_in_common_with_a_conversation() {
     let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
     let model = common::load(&gguf);
-    let options = SessionOptions { context_length: 1024, ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { context_length: 1024, ..CacheOptions::default() },
+        ..SessionOptions::default()
+    };
     let session = || Session::new(Arc::clone(&model), &options).unwrap();
     let mut messages = Messages::new();
     messages.set_template(Some(

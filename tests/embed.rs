@@ -5,14 +5,18 @@ mod common;
 use std::sync::Arc;
 
 use llm::generate::{EmbedOptions, Session, SessionOptions};
-use llm::model::{Model, Pooling};
+use llm::model::{CacheOptions, Model, Pooling};
 use llm::{Error, KvType, Threads};
 
 const TOKENS: [u32; 13] = [1, 5, 9, 200, 31, 77, 3, 3, 250, 8, 90, 41, 7];
 
 fn embed(model: &Arc<Model>, pooling: Option<Pooling>, normalize: bool, chunk: usize) -> Vec<f32> {
-    let options =
-        SessionOptions { kv_type: KvType::F32, chunk, threads: Some(Threads::new(2)), ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { kv_type: KvType::F32, ..CacheOptions::default() },
+        chunk,
+        threads: Some(Threads::new(2)),
+        ..SessionOptions::default()
+    };
     let mut session = Session::new(Arc::clone(model), &options).unwrap();
     let d = model.config().embedding_length;
     let mut out = vec![0.0; if pooling == Some(Pooling::None) { d * TOKENS.len() } else { d }];
@@ -42,7 +46,10 @@ fn pooled_states_are_those_of_the_tokens_and_give_the_logits() {
     }
     // The output matrix makes logits of them.
     let output = common::floats(&gguf, "output.weight");
-    let options = SessionOptions { kv_type: KvType::F32, ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { kv_type: KvType::F32, ..CacheOptions::default() },
+        ..SessionOptions::default()
+    };
     let mut session = Session::new(Arc::clone(&model), &options).unwrap();
     let mut logits = vec![0.0; n * v];
     session.eval(&TOKENS, &mut logits).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::load;
 use llm::generate::{Session, SessionOptions};
 use llm::gguf::Gguf;
-use llm::model::{Lora, Model};
+use llm::model::{CacheOptions, Lora, Model};
 use llm::{Error, Isa, KvType, Threads};
 
 const TOKENS: [u32; 13] = [1, 5, 9, 200, 31, 77, 3, 3, 250, 8, 90, 41, 7];
@@ -106,11 +106,10 @@ fn merged(mut bytes: Vec<u8>, pairs: &[Tensor], scale: f32) -> Vec<u8> {
 /// The logits of all tokens.
 fn logits(model: &Arc<Model>, loras: &[(&Arc<Lora>, f32)], isa: Isa, threads: usize, chunk: usize) -> Vec<f32> {
     let options = SessionOptions {
-        kv_type: KvType::F32,
+        cache: CacheOptions { kv_type: KvType::F32, ..CacheOptions::default() },
         isa: Some(isa),
         threads: Some(Threads::new(threads)),
         chunk,
-        ..SessionOptions::default()
     };
     let mut session = Session::new(Arc::clone(model), &options).unwrap();
     for (lora, scale) in loras {

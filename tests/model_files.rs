@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use llm::generate::{GenerateOptions, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf};
-use llm::model::{LoadOptions, Model};
+use llm::model::{CacheOptions, LoadOptions, Model};
 use llm::quant::Format;
 use llm::sample::{Params, Sampler};
-use llm::{Cancel, Error, KvType, Result};
+use llm::{Cancel, Error, Result};
 
 fn load(name: &str) -> Result<Model> {
     let gguf = Gguf::open(&common::data(&format!("gguf-bad/{name}")))?;
@@ -20,7 +20,10 @@ fn load(name: &str) -> Result<Model> {
 /// Loads and, if that works, generates a little: whatever comes must come without a crash.
 fn load_and_run(name: &str) -> Result<()> {
     let model = Arc::new(load(name)?);
-    let options = SessionOptions { context_length: 16, ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { context_length: 16, ..CacheOptions::default() },
+        ..SessionOptions::default()
+    };
     let mut session = Session::new(model, &options)?;
     session.append(&[1, 5, 9])?;
     session.start(GenerateOptions { max_tokens: 8, ignore_eog: true });
@@ -54,6 +57,10 @@ fn names(file: &str) -> &'static str {
         "load-no-merges.gguf" => "tokenizer.ggml.merges",
         other => panic!("{other} is new: say here what its message names"),
     }
+}
+
+fn context(context_length: usize) -> CacheOptions {
+    CacheOptions { context_length, ..CacheOptions::default() }
 }
 
 #[test]
@@ -191,7 +198,7 @@ fn progress_counts_up_to_the_total_and_may_stop() {
 #[test]
 fn memory_is_known_before_loading() {
     let gguf = Gguf::open(&common::real_model(common::SMOLLM2)).unwrap();
-    let memory = Model::memory(&gguf, 2048, KvType::F16, 512).unwrap();
+    let memory = Model::memory(&gguf, &context(2048), 512).unwrap();
     let model = Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap();
     assert_eq!(memory.weights, model.weight_bytes());
     // 30 layers, 3 heads of 64, keys and values, two bytes.
@@ -207,11 +214,11 @@ fn the_memory_of_any_context_and_chunk_is_stated_or_refused() {
     let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
     let mut last = 0;
     for bit in 0..64 {
-        let Ok(memory) = Model::memory(&gguf, 1 << bit, KvType::F16, usize::MAX) else { break };
+        let Ok(memory) = Model::memory(&gguf, &context(1 << bit), usize::MAX) else { break };
         assert!(memory.scratch >= last, "2^{bit} positions need {} bytes, half as many {last}", memory.scratch);
         last = memory.scratch;
     }
-    assert!(Model::memory(&gguf, usize::MAX, KvType::F16, usize::MAX).is_err());
+    assert!(Model::memory(&gguf, &context(usize::MAX), usize::MAX).is_err());
 }
 
 /// The logits of a few tokens.

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use common::{GEMMA3, SMOLLM2, floats, ids};
 use llm::generate::{Session, SessionOptions};
 use llm::gguf::Gguf;
-use llm::model::Model;
+use llm::model::{CacheOptions, Model};
 use llm::token::EncodeOptions;
 use llm::{Isa, KvType, Threads};
 
@@ -28,7 +28,12 @@ fn gemma3() -> &'static Arc<Model> {
 
 fn session(model: &Arc<Model>, kv_type: KvType, chunk: usize, threads: usize, isa: Isa) -> Session {
     let threads = Some(Threads::new(threads));
-    let options = SessionOptions { kv_type, chunk, threads, isa: Some(isa), context_length: 1024 };
+    let options = SessionOptions {
+        cache: CacheOptions { kv_type, context_length: 1024, ..CacheOptions::default() },
+        chunk,
+        threads,
+        isa: Some(isa),
+    };
     Session::new(Arc::clone(model), &options).unwrap()
 }
 

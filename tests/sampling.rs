@@ -145,7 +145,7 @@ fn draws_equal_the_goldens() {
         let (mut sampler, _) = chain(&case["chain"]);
         let logits = vector(&goldens, case["vector"].as_str().unwrap());
         let u = case["u"].as_array().unwrap().iter().map(|u| u.as_f64().unwrap());
-        let drawn: Vec<u32> = u.map(|u| sampler.sample_at(&logits, u).unwrap()).collect();
+        let drawn: Vec<u32> = u.map(|u| sampler.sample_with(&logits, &mut || u).unwrap()).collect();
         assert_eq!(drawn, ids(&case["tokens_in_probability_order"]), "{}", case["chain"]);
         run += drawn.len();
     }
@@ -256,7 +256,10 @@ fn equals_are_ordered_by_id_however_they_were_selected() {
 #[test]
 fn a_share_that_is_reached_exactly_is_enough() {
     let mut sampler = Sampler::new(1);
-    assert_eq!([0.0, 0.25, 0.26, 0.5, 1.0].map(|u| sampler.sample_at(&[2.0; 4], u).unwrap()), [0, 0, 1, 1, 3]);
+    assert_eq!(
+        [0.0, 0.25, 0.26, 0.5, 1.0].map(|u| sampler.sample_with(&[2.0; 4], &mut || u).unwrap()),
+        [0, 0, 1, 1, 3]
+    );
     sampler.push(Step::TopP { p: 0.5, min_keep: 1 }).unwrap();
     assert_eq!(sampler.distribution(&[2.0; 4]).unwrap().len(), 2);
 }
@@ -359,7 +362,7 @@ fn parameters_out_of_range_are_refused_with_facts() {
         assert_eq!(error.fact("parameter"), Some(name));
     }
     for u in [f64::NAN, -0.1, 1.1] {
-        let Err(Error::InvalidArgument(_)) = sampler.sample_at(&[1.0], u) else { panic!("u = {u}") };
+        let Err(Error::InvalidArgument(_)) = sampler.sample_with(&[1.0], &mut || u) else { panic!("u = {u}") };
     }
 }
 
@@ -459,7 +462,10 @@ fn each_step_takes_its_number_before_the_draw() {
     assert_eq!(never.sample(&uneven(1)).unwrap(), drawn[2]);
     // The caller's number of the draw leaves the steps theirs.
     never.reset();
-    assert_eq!(never.sample_at(&uneven(1), 0.0).unwrap(), plain.sample_at(&uneven(1), 0.0).unwrap());
+    assert_eq!(
+        never.sample_with(&uneven(1), &mut || 0.0).unwrap(),
+        plain.sample_with(&uneven(1), &mut || 0.0).unwrap()
+    );
     assert_eq!(never.sample(&uneven(1)).unwrap(), drawn[4]);
 }
 

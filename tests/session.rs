@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
-use llm::model::Model;
+use llm::model::{CacheOptions, Model};
 use llm::sample::{Params, Sampler};
 use llm::token::EncodeOptions;
 use llm::{Cancel, Error, Threads};
@@ -24,7 +24,10 @@ fn smollm2() -> Arc<Model> {
 }
 
 fn session(model: &Arc<Model>, context_length: usize) -> Session {
-    let options = SessionOptions { context_length, ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { context_length, ..CacheOptions::default() },
+        ..SessionOptions::default()
+    };
     Session::new(Arc::clone(model), &options).unwrap()
 }
 
@@ -74,7 +77,10 @@ fn bad_calls_have_their_error_and_change_nothing() {
 #[test]
 fn learned_positions_bound_the_context() {
     let model = common::load(&common::unpacked_gguf("arch/gpt2/model.gguf"));
-    let options = SessionOptions { context_length: 65, ..SessionOptions::default() };
+    let options = SessionOptions {
+        cache: CacheOptions { context_length: 65, ..CacheOptions::default() },
+        ..SessionOptions::default()
+    };
     let error = Session::new(Arc::clone(&model), &options).err().unwrap();
     assert!(matches!(error, Error::InvalidArgument(_)));
     assert_eq!(error.fact("expected"), Some("64"));
@@ -298,7 +304,11 @@ fn two_sessions_of_one_pool_compute_what_each_computes_alone() {
     let model = smollm2();
     let threads = Threads::new(2);
     let run = |tokens: &[u32], threads: Threads| {
-        let options = SessionOptions { threads: Some(threads), context_length: 128, ..SessionOptions::default() };
+        let options = SessionOptions {
+            threads: Some(threads),
+            cache: CacheOptions { context_length: 128, ..CacheOptions::default() },
+            ..SessionOptions::default()
+        };
         let mut session = Session::new(Arc::clone(&model), &options).unwrap();
         session.append(tokens).unwrap();
         bits(&mut session)

@@ -1,38 +1,236 @@
 //! Keys and values of past positions.
+//!
+//! There is one kind of cache, [`Cache`]: a list of pages for each group of layers. What the kinds of the C API differ in
+//! is how many pages there are and who shares them:
+//!
+//! | kind | pages |
+//! |---|---|
+//! | contiguous | one, with room for the whole context |
+//! | sliding | layers with a window have one that is a ring, others one with room for the whole context |
+//! | paged | small ones, taken from a common pool as positions come |
+//!
+//! A page that several sequences hold is never written to: who wants to gets a copy first (copy-on-write), of any kind.
+//!
+//! | file | content |
+//! |---|---|
+//! | `prefix.rs` | full pages by the tokens that lead to them, so that sequences with a common start share it |
+//! | `paged.rs` | pages and sequences as an object of its own, for other engines |
 
-use memmap2::MmapMut;
+mod paged;
+mod prefix;
 
-use crate::device::{Buffer, Device, KvShape, KvView, TILE};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::device::{Held, KvPage, KvPool, KvShape, KvTarget, KvView, PageShape, Places, TILE};
 use crate::error::{Error, Result};
+use prefix::Index;
 
-/// A cache of one sequence, all of its positions in one piece of memory that is committed as positions are written.
-#[derive(Debug)]
-pub(crate) struct Contiguous {
-    shape: KvShape,
-    layer_bytes: usize,
-    memory: MmapMut,
-    capacity: usize,
-    length: usize,
+pub use paged::{AttentionOptions, PagedCache, PagedOptions, PagedStats, SequenceId};
+
+/// What a query sees of the positions before it: all, or the last `window` and the first `pinned`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub(crate) struct Span {
+    pub window: Option<usize>,
+    pub pinned: usize,
 }
 
-impl Contiguous {
-    /// Bytes of a cache for `layers` layers of `shape`; `None` on overflow.
-    pub(crate) fn bytes(layers: usize, shape: KvShape) -> Option<usize> {
-        shape.bytes()?.checked_mul(layers)
+/// A pool of pages that sequences share.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pool: Arc<KvPool>,
+    /// Full pages are known by their tokens.
+    indexed: bool,
+    index: Mutex<Index>,
+    pub counts: Counts,
+}
+
+/// What happened in a pool so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub forks: AtomicU64,
+    pub copies: AtomicU64,
+    pub prefix_hits: AtomicU64,
+    pub evictions: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+impl Pages {
+    /// A pool of at most `max_pages` pages, which are found by their prefix if they are to be `indexed`.
+    pub(crate) fn new(shape: PageShape, max_pages: usize, indexed: bool) -> Result<Arc<Pages>> {
+        let pool = KvPool::new(shape, max_pages)?;
+        Ok(Arc::new(Pages { pool, indexed, index: Mutex::new(Index::default()), counts: Counts::default() }))
     }
 
-    /// A cache for `capacity` positions; `shape.tiles` is set from it.
-    pub(crate) fn new(layers: usize, shape: KvShape, capacity: usize) -> Result<Self> {
-        let shape = KvShape { tiles: capacity.div_ceil(TILE), ..shape };
-        let memory = Self::bytes(layers, shape).and_then(|bytes| MmapMut::map_anon(bytes.max(1)).ok());
-        let memory = memory.ok_or_else(|| {
-            Error::out_of_memory(format!("a key/value cache of {capacity} positions cannot be had"))
-                .with("positions", capacity)
-        })?;
-        #[cfg(target_os = "linux")]
-        // Only a wish: a long context is read with fewer page walks.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Contiguous { layer_bytes: memory.len() / layers.max(1), shape, memory, capacity, length: 0 })
+    /// A page of unspecified content. Pages that only the index holds make room for it.
+    fn take(&self) -> Result<KvPage> {
+        loop {
+            if let Some(page) = self.pool.take()? {
+                return Ok(page);
+            }
+            if !self.index.lock().evict() {
+                let pages = self.pool.max_pages();
+                let message = format!("all {pages} pages of the key/value cache are in use");
+                return Err(Error::cache_full(message).with("pages", pages));
+            }
+            count(&self.counts.evictions, 1);
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<KvPool> {
+        &self.pool
+    }
+}
+
+/// How the layers of a sequence are kept.
+#[derive(Debug)]
+struct Layout {
+    /// The group of a layer, and which of the group's layers it is.
+    of_layer: Vec<(usize, usize)>,
+    spans: Vec<Span>,
+    groups: Vec<GroupLayout>,
+    /// Positions there is room for at most.
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct GroupLayout {
+    pages: Arc<Pages>,
+    places: Places,
+    growth: Growth,
+}
+
+/// How a group's pages grow with its positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    /// One page that has room for all.
+    Fixed,
+    /// One page of which the first tiles are pinned and the others a ring of so many positions, for layers whose widest
+    /// window is `window`.
+    Ring { positions: usize, window: usize },
+    /// A page more when the last is full.
+    Paged,
+}
+
+/// What a sequence keeps of which layers.
+pub(crate) struct CacheShape<'a> {
+    pub kv: KvShape,
+    /// What each layer sees.
+    pub spans: &'a [Span],
+    /// Positions there is to be room for.
+    pub capacity: usize,
+}
+
+/// Which positions a sequence keeps, and how. Results are the same bits, whichever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum CacheKind {
+    /// All positions, in one piece of memory that is committed as they come.
+    #[default]
+    Contiguous,
+    /// Of layers with a window only the positions within it, in a ring: their memory does not grow with the length.
+    /// Forgetting more of the last tokens than were processed at once makes all be processed again.
+    Sliding,
+    /// All positions, in pages that are taken as they come, and shared by forks until one writes.
+    Paged,
+}
+
+/// Layers that grow in the same way.
+struct Group {
+    growth: Growth,
+    pinned: usize,
+    layers: usize,
+    tiles: usize,
+}
+
+impl CacheShape<'_> {
+    /// The groups, and for each layer its group and which of the group's layers it is.
+    fn groups(&self, kind: CacheKind, chunk: usize, page_tiles: usize) -> (Vec<Group>, Vec<(usize, usize)>) {
+        let all = self.capacity.div_ceil(TILE);
+        let of_layer = |span: &Span| match (kind, span.window) {
+            (CacheKind::Paged, _) => (Growth::Paged, 0, page_tiles),
+            (CacheKind::Sliding, Some(window)) => {
+                let pinned = span.pinned.div_ceil(TILE);
+                let ring = (window - 1).saturating_add(chunk).div_ceil(TILE);
+                if pinned.saturating_add(ring) >= all {
+                    return (Growth::Fixed, 0, all);
+                }
+                (Growth::Ring { positions: ring * TILE, window }, pinned, pinned + ring)
+            }
+            _ => (Growth::Fixed, 0, all),
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        let mut layers = Vec::with_capacity(self.spans.len());
+        for (growth, pinned, tiles) in self.spans.iter().map(of_layer) {
+            let same = |group: &Group| (group.growth, group.pinned) == (growth, pinned);
+            let g = groups.iter().position(same).unwrap_or(groups.len());
+            if g == groups.len() {
+                groups.push(Group { growth, pinned, layers: 0, tiles });
+            }
+            layers.push((g, groups[g].layers));
+            groups[g].layers += 1;
+        }
+        (groups, layers)
+    }
+}
+
+/// The keys and values of one sequence.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    layout: Arc<Layout>,
+    groups: Vec<Vec<Held>>,
+    length: usize,
+    /// The most positions that were written since it was empty: a ring has forgotten others for them.
+    written: usize,
+    /// Of a paged sequence, the keys of its full pages that the index has.
+    chain: Vec<u64>,
+}
+
+impl Cache {
+    /// Bytes of a cache whose positions are all in use; `None` on overflow. `chunk` and `page_size` are as for `new`.
+    pub(crate) fn bytes(
+        kind: CacheKind,
+        shape: &CacheShape<'_>,
+        chunk: usize,
+        page_size: usize,
+    ) -> Result<Option<usize>> {
+        let (groups, _) = shape.groups(kind, chunk, paged::page_tiles(page_size)?);
+        let bytes = |group: &Group| {
+            let page = PageShape { kv: shape.kv, layers: group.layers, tiles: group.tiles };
+            let pages = if group.growth == Growth::Paged { shape.capacity.div_ceil(page.positions()) } else { 1 };
+            page.bytes()?.checked_mul(pages)
+        };
+        Ok(groups.iter().try_fold(0usize, |sum, group| sum.checked_add(bytes(group)?)))
+    }
+
+    /// A cache with pages of its own. Up to `chunk` tokens are written at once; `page_size` is that of a paged one.
+    pub(crate) fn new(kind: CacheKind, shape: &CacheShape<'_>, chunk: usize, page_size: usize) -> Result<Cache> {
+        let (groups, of_layer) = shape.groups(kind, chunk, paged::page_tiles(page_size)?);
+        let (mut layouts, mut pages) = (Vec::with_capacity(groups.len()), Vec::with_capacity(groups.len()));
+        for Group { growth, pinned, layers, tiles } in groups {
+            // There is no limit but the capacity: a fork has pages of the same pool.
+            let pool = Pages::new(PageShape { kv: shape.kv, layers, tiles }, usize::MAX, false)?;
+            let own = if growth == Growth::Paged { None } else { Some(Held::new(Arc::new(pool.take()?))) };
+            pages.push(own.into_iter().collect());
+            layouts.push(GroupLayout { pages: pool, places: Places { tiles, pinned }, growth });
+        }
+        let (spans, capacity) = (shape.spans.to_vec(), shape.capacity);
+        let layout = Arc::new(Layout { of_layer, spans, groups: layouts, capacity });
+        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new() })
+    }
+
+    /// A cache that takes its pages from a pool.
+    pub(crate) fn in_pages(pages: &Arc<Pages>, spans: Vec<Span>, capacity: usize) -> Cache {
+        let places = Places { tiles: pages.pool.shape().tiles, pinned: 0 };
+        let group = GroupLayout { pages: Arc::clone(pages), places, growth: Growth::Paged };
+        let of_layer = (0..spans.len()).map(|l| (0, l)).collect();
+        let layout = Arc::new(Layout { of_layer, spans, groups: vec![group], capacity });
+        Cache { layout, groups: vec![Vec::new()], length: 0, written: 0, chain: Vec::new() }
     }
 
     /// Positions held.
@@ -42,28 +240,160 @@ impl Contiguous {
 
     /// Positions there is room for.
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        self.layout.capacity
     }
 
-    /// Writes a layer's keys and values of the positions after the held ones. They count once `commit` was called.
-    pub(crate) fn append(&mut self, device: &Device, layer: usize, k: &Buffer, v: &Buffer) {
-        let bytes = &mut self.memory[layer * self.layer_bytes..(layer + 1) * self.layer_bytes];
-        device.kv_append(self.shape, bytes, self.length, k, v);
+    /// What a layer's queries see.
+    pub(crate) fn span(&self, layer: usize) -> Span {
+        self.layout.spans[layer]
+    }
+
+    /// Makes room for writing the positions `range`, of which those before are held: pages that lack are taken and those
+    /// that others hold too are copied.
+    ///
+    /// # Errors
+    /// `CacheFull` if there is no page left, `OutOfMemory`; nothing has changed then.
+    pub(crate) fn reserve(&mut self, range: Range<usize>) -> Result<()> {
+        if range.end > self.layout.capacity {
+            let capacity = self.layout.capacity;
+            let message = format!("{} positions do not fit into a cache of {capacity}", range.end);
+            return Err(Error::cache_full(message).with("length", range.start).with("context_length", capacity));
+        }
+        let (mut ready, mut copies) = (Vec::new(), Vec::new());
+        for (g, (layout, pages)) in self.layout.groups.iter().zip(&mut self.groups).enumerate() {
+            let positions = layout.places.tiles * TILE;
+            let (first, end) = match layout.growth {
+                Growth::Paged => (range.start / positions, range.end.div_ceil(positions)),
+                _ => (0, 1),
+            };
+            for i in first..end {
+                let page = match pages.get_mut(i) {
+                    Some(page) => {
+                        if page.get_mut().is_some() {
+                            continue;
+                        }
+                        let mut copy = layout.pages.take()?;
+                        let held = match layout.growth {
+                            Growth::Ring { .. } => layout.places.tiles,
+                            _ => self.written.max(range.start).saturating_sub(i * positions).div_ceil(TILE),
+                        };
+                        copy.copy_from(page, held);
+                        copies.push(&layout.pages.counts.copies);
+                        copy
+                    }
+                    None => layout.pages.take()?,
+                };
+                ready.push((g, i, Held::new(Arc::new(page))));
+            }
+        }
+        copies.into_iter().for_each(|copies| count(copies, 1));
+        for (g, i, page) in ready {
+            let pages = &mut self.groups[g];
+            if i < pages.len() { pages[i] = page } else { pages.push(page) }
+        }
+        Ok(())
+    }
+
+    /// Where `rows` of a layer's new keys and values go: to the positions from `position` on, which are reserved.
+    pub(crate) fn target(&mut self, layer: usize, position: usize, rows: Range<usize>) -> KvTarget<'_> {
+        let (group, layer) = self.layout.of_layer[layer];
+        let GroupLayout { pages, places, .. } = &self.layout.groups[group];
+        let (shape, places) = (pages.pool.shape().kv, *places);
+        self.written = self.written.max(position + rows.len());
+        KvTarget { shape, layer, places, pages: &mut self.groups[group], position, rows }
     }
 
     /// A layer's keys and values, the uncommitted ones included.
     pub(crate) fn view(&self, layer: usize) -> KvView<'_> {
-        KvView::new(self.shape, &self.memory[layer * self.layer_bytes..(layer + 1) * self.layer_bytes])
+        let (group, layer) = self.layout.of_layer[layer];
+        let GroupLayout { pages, places, .. } = &self.layout.groups[group];
+        KvView { shape: pages.pool.shape().kv, layer, places: *places, pages: &self.groups[group] }
     }
 
     /// Takes `count` positions that were written for every layer as held.
     pub(crate) fn commit(&mut self, count: usize) {
-        debug_assert!(self.length + count <= self.capacity);
         self.length += count;
+        debug_assert!(self.length <= self.written);
     }
 
-    /// Forgets all positions from `length` on.
-    pub(crate) fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+    /// Forgets all positions from `length` on, those that are not committed too, and more if a ring lacks what those before need: gives how many it holds.
+    pub(crate) fn truncate(&mut self, length: usize) -> usize {
+        let length = length.min(self.length);
+        let kept = |group: &GroupLayout| match group.growth {
+            Growth::Ring { positions, window } => (length + 1).saturating_sub(window) + positions >= self.written,
+            _ => true,
+        };
+        self.length = if self.layout.groups.iter().all(kept) { length } else { 0 };
+        if self.length == 0 {
+            self.written = 0;
+        }
+        self.trim();
+        self.length
+    }
+
+    /// Gives back pages that hold no committed position.
+    fn trim(&mut self) {
+        for (layout, pages) in self.layout.groups.iter().zip(&mut self.groups) {
+            if layout.growth == Growth::Paged {
+                let positions = layout.places.tiles * TILE;
+                pages.truncate(self.length.div_ceil(positions));
+                self.chain.truncate(self.length / positions);
+                self.written = self.length;
+            }
+        }
+    }
+
+    /// A cache that holds the same positions. Both share the pages until one of them writes.
+    pub(crate) fn fork(&self) -> Cache {
+        for layout in &self.layout.groups {
+            count(&layout.pages.counts.forks, 1);
+        }
+        let (layout, groups, chain) = (Arc::clone(&self.layout), self.groups.clone(), self.chain.clone());
+        let mut fork = Cache { layout, groups, length: self.length, written: self.written, chain };
+        fork.trim();
+        fork
+    }
+
+    /// The pool of a paged cache whose pages are found by their prefix, and the positions of a page.
+    fn indexed(&self) -> Option<(&Arc<Pages>, usize)> {
+        let group = self.layout.groups.first().filter(|group| group.pages.indexed)?;
+        Some((&group.pages, group.places.tiles * TILE))
+    }
+
+    /// Takes over pages that hold the first of `tokens`, if the cache is empty and its pool knows some; gives how many
+    /// tokens it holds then. `salt` stands for everything else that keys and values depend on.
+    pub(crate) fn adopt(&mut self, salt: u64, tokens: &[u32]) -> usize {
+        if self.length > 0 {
+            return self.length;
+        }
+        let Some((pages, positions)) = self.indexed() else { return 0 };
+        let (found, chain) = pages.index.lock().find(salt, tokens.chunks_exact(positions));
+        count(&pages.counts.prefix_hits, found.len());
+        self.length = found.len() * positions;
+        (self.written, self.chain) = (self.length, chain);
+        self.groups = vec![found.into_iter().map(Held::new).collect()];
+        self.length
+    }
+
+    /// Lets others find the full pages of a paged cache, which holds the first of `tokens`. Where another sequence has
+    /// computed the same, its page takes the place of this one's.
+    pub(crate) fn publish(&mut self, salt: u64, tokens: &[u32]) {
+        let Some((pages, positions)) = self.indexed() else { return };
+        let full = self.length / positions;
+        if self.chain.len() >= full {
+            return;
+        }
+        let pages = Arc::clone(pages);
+        let mut index = pages.index.lock();
+        let held = tokens.chunks_exact(positions).take(full).skip(self.chain.len());
+        for (i, tokens) in (self.chain.len()..).zip(held) {
+            let parent = self.chain.last().copied();
+            let page = &mut self.groups[0][i];
+            let Some((key, known)) = index.insert(salt, parent, tokens, page.page()) else { break };
+            if let Some(known) = known {
+                *page = Held::new(known);
+            }
+            self.chain.push(key);
+        }
     }
 }

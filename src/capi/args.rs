@@ -227,6 +227,16 @@ pub(super) unsafe fn params<P: Growing>(pointer: *const P, argument: &'static st
     Ok(value)
 }
 
+/// As [`params`], of parameters that have to be given.
+///
+/// # Safety
+/// As [`params`].
+pub(super) unsafe fn required<P: Growing>(pointer: *const P, argument: &'static str) -> Result<P> {
+    checked(pointer, argument)?;
+    // SAFETY: the caller's promise.
+    unsafe { params(pointer, argument) }
+}
+
 /// A struct for the library to fill.
 pub(super) struct Info<P: Growing>(NonNull<P>, usize);
 

@@ -40,9 +40,10 @@ pub(super) enum Kind {
     GgufWriter,
     Lora,
     Messages,
+    PagedCache,
 }
 
-const KINDS: [(Kind, &str); 12] = [
+const KINDS: [(Kind, &str); 13] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -55,6 +56,7 @@ const KINDS: [(Kind, &str); 12] = [
     (Kind::GgufWriter, "llm_gguf_writer_t"),
     (Kind::Lora, "llm_lora_t"),
     (Kind::Messages, "llm_messages_t"),
+    (Kind::PagedCache, "llm_paged_cache_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

@@ -8,6 +8,7 @@ use super::bytes::llm_view_t;
 use super::gguf_tensors::llm_tensor_info_t;
 use super::lora::llm_lora_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
+use super::paged_cache::{llm_attention_params_t, llm_paged_cache_params_t, llm_paged_cache_stats_t};
 use super::quantize::{llm_imatrix_params_t, llm_quantize_params_t};
 use super::sampler::llm_sampler_params_t;
 use super::sampler_tokens::llm_candidate_t;
@@ -50,10 +51,18 @@ fn structs_are_as_the_json_says() {
         llm_candidate_t { token logit }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_embed_params_t { struct_size pooling flags }
-        llm_logprob_t { token logprob }
-        llm_session_params_t { struct_size context_length threads kv_type chunk isa reserved }
+        llm_session_params_t { struct_size context_length threads kv_type chunk isa cache window sinks page_size reserved }
         llm_generate_params_t { struct_size max_tokens flags }
+        llm_logprob_t { token logprob }
         llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
+        llm_paged_cache_params_t {
+            struct_size num_layers num_kv_heads head_dim max_pages page_size kv_type threads isa
+        }
+        llm_attention_params_t { struct_size num_heads window scale softcap }
+        llm_paged_cache_stats_t {
+            struct_size pages_total pages_used pages_shared pages_idle pages_peak utilisation positions sequences bytes
+            forks copies prefix_hits evictions
+        }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
     let mut stated = Vec::new();

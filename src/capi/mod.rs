@@ -62,3 +62,5 @@ mod session_params;
 
 mod lora;
 mod messages;
+
+mod paged_cache;

@@ -83,6 +83,7 @@ pub unsafe extern "C" fn llm_sampler_add_top_k(
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] p 0 to 1; 1 keeps all.
+/// @param[in] min_keep Keeps at least so many.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
 /// @thread one at a time
@@ -91,15 +92,17 @@ pub unsafe extern "C" fn llm_sampler_add_top_k(
 pub unsafe extern "C" fn llm_sampler_add_top_p(
     sampler: *mut llm_sampler_t,
     p: f32,
+    min_keep: u32,
     error: *mut *mut llm_error_t,
 ) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::TopP { p, min_keep: 1 }) })
+    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::TopP { p, min_keep: min_keep as usize }) })
 }
 
 /// Adds a step that drops tokens whose probability is less than `p` times the largest.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] p 0 to 1; 0 keeps all.
+/// @param[in] min_keep Keeps at least so many.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if p is not from 0 to 1
 /// @thread one at a time
@@ -108,9 +111,10 @@ pub unsafe extern "C" fn llm_sampler_add_top_p(
 pub unsafe extern "C" fn llm_sampler_add_min_p(
     sampler: *mut llm_sampler_t,
     p: f32,
+    min_keep: u32,
     error: *mut *mut llm_error_t,
 ) -> llm_status_t {
-    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::MinP { p, min_keep: 1 }) })
+    fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::MinP { p, min_keep: min_keep as usize }) })
 }
 
 /// Adds a step that keeps the tokens whose surprise is nearest to the expected one, until they have more than probability

@@ -31,28 +31,6 @@ pub struct llm_candidate_t {
 pub type llm_sampler_callback_t =
     Option<unsafe extern "C" fn(candidates: *mut llm_candidate_t, count: usize, user_data: *mut c_void)>;
 
-/// Adds a step that makes recent tokens less probable: llm_sampler_add_penalties with `penalty` alone.
-///
-/// @param[in] sampler A sampler.
-/// @param[in] penalty More than 0; 1 is none.
-/// @param[in] last_n How many recent tokens.
-/// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the penalty is not positive and finite
-/// @thread one at a time
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn llm_sampler_add_repetition_penalty(
-    sampler: *mut llm_sampler_t,
-    penalty: f32,
-    last_n: u32,
-    error: *mut *mut llm_error_t,
-) -> llm_status_t {
-    fallible!(error, {
-        let step = Step::Penalties { repeat: penalty, frequency: 0.0, presence: 0.0, last_n: last_n as usize };
-        handle::exclusive(sampler, "sampler")?.push(step)
-    })
-}
-
 /// Adds a step that makes recent tokens less probable: positive logits are divided by `repeat`, others multiplied; then
 /// `presence` is taken off, and `frequency` for each time that the token occurred.
 ///

@@ -9,6 +9,7 @@ use super::cancel::llm_cancel_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
 use super::model::llm_model_t;
+use super::paged_cache::llm_paged_cache_t;
 use super::session_params::{llm_session_params_t, options};
 use super::status::llm_status_t;
 use super::tokenizer::{encode_options, llm_token_t};
@@ -113,6 +114,62 @@ pub unsafe extern "C" fn llm_session_new(
         let options = options(&args::params(params, "params")?)?;
         let session = Session::new(Arc::clone(&model.model), &options)?;
         out.write(handle::new::<llm_session_t>(Conversation { session, sampler: greedy()? })?);
+        Ok(())
+    })
+}
+
+/// Makes a session whose keys and values go into the pages of a cache, which decides their number type and the size of a
+/// page. It takes over pages that sessions of the model with the same adapters and window have for the same beginning, so
+/// that this is neither computed nor kept twice.
+///
+/// @param[in] model The model.
+/// @param[in] cache The cache, made for a model of this shape; the session keeps what it needs of it.
+/// @param[in] params @nullable How; NULL means the defaults. kv_type, cache and page_size do not count.
+/// @param[out] session The session, to be freed with llm_session_free.
+/// @param[out] error @nullable Why it failed.
+/// @status as llm_session_new; INVALID_ARGUMENT if the cache is for another shape of keys and values
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_new_in_pages(
+    model: *const llm_model_t,
+    cache: *const llm_paged_cache_t,
+    params: *const llm_session_params_t,
+    session: *mut *mut llm_session_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let model = handle::shared(model, "model")?;
+        let cache = handle::shared(cache, "cache")?;
+        let out = args::out(session, "session")?;
+        let options = options(&args::params(params, "params")?)?;
+        let session = Session::in_pages(Arc::clone(&model.model), &cache, &options)?;
+        out.write(handle::new::<llm_session_t>(Conversation { session, sampler: greedy()? })?);
+        Ok(())
+    })
+}
+
+/// Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
+/// shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then. The
+/// fork has the same sampler, set back to its seed, and no cancel switch.
+///
+/// @param[in] session A session.
+/// @param[out] fork The new one, to be freed with llm_session_free.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_fork(
+    session: *mut llm_session_t,
+    fork: *mut *mut llm_session_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let conversation = handle::exclusive(session, "session")?;
+        let out = args::out(fork, "fork")?;
+        let (session, sampler) = (conversation.session.fork()?, conversation.sampler.fresh()?);
+        out.write(handle::new::<llm_session_t>(Conversation { session, sampler })?);
         Ok(())
     })
 }

@@ -2,8 +2,10 @@
 
 use super::args::{self, Growing};
 use super::model::{LLM_THREADS_AUTO, threads};
+use crate::cache::CacheKind;
 use crate::error::Result;
 use crate::generate::SessionOptions;
+use crate::model::CacheOptions;
 use crate::{Isa, KvType};
 
 /// How keys and values are stored: one of LLM_KV_.
@@ -13,8 +15,31 @@ pub type llm_kv_type_t = i32;
 pub const LLM_KV_F16: llm_kv_type_t = 0;
 /// Floats of 32 bits.
 pub const LLM_KV_F32: llm_kv_type_t = 1;
+/// 8.5 bits: blocks of 32 numbers as GGUF's Q8_0 has them. For heads whose length is a multiple of 32.
+pub const LLM_KV_Q8_0: llm_kv_type_t = 2;
+/// 4.5 bits: blocks of 32 numbers as GGUF's Q4_0 has them. For heads whose length is a multiple of 32.
+pub const LLM_KV_Q4_0: llm_kv_type_t = 3;
 
-const KV_TYPES: [(llm_kv_type_t, KvType); 2] = [(LLM_KV_F16, KvType::F16), (LLM_KV_F32, KvType::F32)];
+const KV_TYPES: [(llm_kv_type_t, KvType); 4] =
+    [(LLM_KV_F16, KvType::F16), (LLM_KV_F32, KvType::F32), (LLM_KV_Q8_0, KvType::Q8_0), (LLM_KV_Q4_0, KvType::Q4_0)];
+
+/// Which positions a session keeps, and how: one of LLM_CACHE_. All give the same bits.
+pub type llm_cache_kind_t = i32;
+
+/// All positions, in one piece of memory that is committed as they come.
+pub const LLM_CACHE_CONTIGUOUS: llm_cache_kind_t = 0;
+/// Of layers with a window only the positions within it, in a ring: their memory does not grow with the text. Forgetting
+/// more of the last tokens than a chunk has makes all tokens be processed again.
+pub const LLM_CACHE_SLIDING: llm_cache_kind_t = 1;
+/// All positions, in pages that are taken as they come; forks share them until one writes. For pages that sessions share
+/// see llm_session_new_in_pages.
+pub const LLM_CACHE_PAGED: llm_cache_kind_t = 2;
+
+const CACHE_KINDS: [(llm_cache_kind_t, CacheKind); 3] = [
+    (LLM_CACHE_CONTIGUOUS, CacheKind::Contiguous),
+    (LLM_CACHE_SLIDING, CacheKind::Sliding),
+    (LLM_CACHE_PAGED, CacheKind::Paged),
+];
 
 /// Which instruction set the kernels use: one of LLM_ISA_. All give the same bits.
 pub type llm_isa_t = i32;
@@ -56,6 +81,16 @@ pub struct llm_session_params_t {
     pub chunk: u32,
     /// One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
     pub isa: llm_isa_t,
+    /// One of LLM_CACHE_.
+    pub cache: llm_cache_kind_t,
+    /// A token sees this many of the last positions, its own included, in every layer whose own window is not shorter; 0: all
+    /// of them.
+    pub window: u32,
+    /// And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are counted
+    /// from the start of the text all the same.
+    pub sinks: u32,
+    /// Positions of a page of LLM_CACHE_PAGED, a multiple of 16; 0 means 16.
+    pub page_size: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -69,6 +104,10 @@ unsafe impl Growing for llm_session_params_t {
         kv_type: LLM_KV_F16,
         chunk: 0,
         isa: LLM_ISA_AUTO,
+        cache: LLM_CACHE_CONTIGUOUS,
+        window: 0,
+        sinks: 0,
+        page_size: 0,
         reserved: 0,
     };
 }
@@ -110,18 +149,32 @@ pub unsafe extern "C" fn llm_generate_params_init(params: *mut llm_generate_para
     value!((), { args::init(params, size) })
 }
 
-pub(super) fn kv_type(params: &llm_session_params_t) -> Result<KvType> {
-    args::one_of(params.kv_type, &KV_TYPES, "params.kv_type")
+pub(super) fn kv_type(number: llm_kv_type_t, argument: &'static str) -> Result<KvType> {
+    args::one_of(number, &KV_TYPES, argument)
+}
+
+pub(super) fn isa(number: llm_isa_t, argument: &'static str) -> Result<Option<Isa>> {
+    args::one_of(number, &ISAS, argument)
+}
+
+pub(super) fn cache_options(params: &llm_session_params_t) -> Result<CacheOptions> {
+    args::flags(params.reserved, 0, "params.reserved")?;
+    Ok(CacheOptions {
+        kind: args::one_of(params.cache, &CACHE_KINDS, "params.cache")?,
+        context_length: params.context_length as usize,
+        kv_type: kv_type(params.kv_type, "params.kv_type")?,
+        window: params.window as usize,
+        sinks: params.sinks as usize,
+        page_size: params.page_size as usize,
+    })
 }
 
 pub(super) fn options(params: &llm_session_params_t) -> Result<SessionOptions> {
-    args::flags(params.reserved, 0, "params.reserved")?;
     Ok(SessionOptions {
-        context_length: params.context_length as usize,
+        cache: cache_options(params)?,
         threads: threads(params.threads),
-        kv_type: kv_type(params)?,
         chunk: params.chunk as usize,
-        isa: args::one_of(params.isa, &ISAS, "params.isa")?,
+        isa: isa(params.isa, "params.isa")?,
     })
 }
 

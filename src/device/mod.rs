@@ -10,8 +10,8 @@
 //! | `add_scaled` | y (T,n) += scale x (T,n) |
 //! | `take` | x (T,n) -> act (T,n) |
 //! | `head_norm_rope` | q (T,H*E), k (T,K*E) in place |
-//! | `kv_append` | k, v (T,K*E) -> a layer of the cache |
-//! | `attention` | q (T,H*E), a layer of the cache -> act (T,H*E) |
+//! | `kv_append` | rows of k, v (T,K*E) -> a layer of some sequences |
+//! | `attention` | q (T,H*E), a layer of some sequences -> act (T,H*E) |
 //! | `glu` | gate, up (T,F) -> act (T,F) |
 //! | `linear_groups` | act in groups of rows, a W for each group -> (T,n) |
 //! | `moe_route` | scores (T,X) -> the experts of each token and their weights |
@@ -25,8 +25,8 @@
 mod cpu;
 
 pub(crate) use cpu::{
-    Act, Arena, Buffer, Device, GroupProduct, KvShape, KvView, Matrix, PANEL_ROWS, Precision, Product, Routes, Shape,
-    TILE, Weight,
+    Act, Arena, Buffer, Device, GroupProduct, Held, KvPage, KvPool, KvQuery, KvShape, KvTarget, KvView, Matrix,
+    PANEL_ROWS, PageShape, Places, Precision, Product, Routes, Shape, TILE, Weight,
 };
 pub use cpu::{Isa, KvType, Threads, physical_cores};
 
@@ -159,10 +159,12 @@ pub(crate) struct Attention<'a> {
     pub cap: Option<f32>,
     /// A query at position p sees positions p - window + 1 ..= p.
     pub window: Option<usize>,
+    /// And the first so many of all, at most 256, whatever the window (Xiao et al., "Efficient Streaming Language Models with
+    /// Attention Sinks", 2023).
+    pub pinned: usize,
     /// A query sees positions up to its own; otherwise all that there are.
     pub causal: bool,
-    /// (H) scores of a position that every query sees and that has no value (Xiao et al., "Efficient Streaming Language
-    /// Models with Attention Sinks", 2023, as learned by gpt-oss).
+    /// (H) scores of a position that every query sees and that has no value: learned attention sinks (gpt-oss).
     pub sinks: Option<&'a [f32]>,
     /// What the result is wanted in.
     pub precision: Precision,

@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::device::{KvType, Threads};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::model::{LoadOptions, Model, Observer};
+use crate::model::{CacheOptions, LoadOptions, Model, Observer};
 use crate::quantize::Importance;
 use crate::token::EncodeOptions;
 
@@ -56,10 +56,13 @@ pub fn imatrix(
         return Err(Error::invalid_argument(message).with("chunk_size", size));
     }
     let session_options = SessionOptions {
-        // A chunk is no longer than the text with its first token.
-        context_length: size.min(tokens.len() + 1),
+        cache: CacheOptions {
+            // A chunk is no longer than the text with its first token.
+            context_length: size.min(tokens.len() + 1),
+            kv_type: KvType::F32,
+            ..CacheOptions::default()
+        },
         threads: Some(threads),
-        kv_type: KvType::F32,
         ..SessionOptions::default()
     };
     let mut session = Session::new(model, &session_options)?;

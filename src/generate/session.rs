@@ -3,17 +3,18 @@
 mod embed;
 mod loras;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::stop::Stops;
-use crate::cache::Contiguous;
+use crate::cache::{Cache, PagedCache};
 use crate::cancel::Cancel;
 use crate::chat::Messages;
-use crate::device::{Device, Isa, KvType, Threads};
+use crate::device::{Device, Isa, Threads};
 use crate::error::{Error, Result, try_vec};
-use crate::model::{Model, Observer, Scratch};
+use crate::model::{CacheOptions, Model, Observer, Part, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
 use crate::token::{DecodeOptions, Decoder, EncodeOptions};
@@ -23,12 +24,10 @@ pub use embed::EmbedOptions;
 /// How to make a session.
 #[derive(Clone, Default)]
 pub struct SessionOptions {
-    /// Positions there is room for; 0: the model's own, at most 4096.
-    pub context_length: usize,
+    /// Where keys and values are kept.
+    pub cache: CacheOptions,
     /// The pool to compute on; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
-    /// The number type of cached keys and values.
-    pub kv_type: KvType,
     /// Tokens of a prompt that are processed together; 0: 512. Changes speed and memory, not one bit of a result.
     pub chunk: usize,
     /// The instruction set; `None`: [`Isa::choose`].
@@ -98,7 +97,8 @@ pub struct Timings {
 pub struct Session {
     model: Arc<Model>,
     device: Device,
-    cache: Contiguous,
+    cache: Cache,
+    cache_options: CacheOptions,
     scratch: Scratch,
     chunk: usize,
     cancel: Cancel,
@@ -129,22 +129,39 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// `OutOfMemory` if the cache cannot be had, `Unsupported` for an instruction set that the CPU lacks,
-    /// `InvalidArgument` for a context longer than the model's learned positions.
+    /// `OutOfMemory` if the cache cannot be had, `Unsupported` for an instruction set that the CPU lacks or a number type
+    /// that the model's head width does not allow, `InvalidArgument` for a context longer than the model's learned
+    /// positions, or cache options that do not go together.
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Session> {
+        let cache = &options.cache;
+        let chunk = options.chunk_or_default();
+        let cache =
+            model.config().with_cache(cache, |shape| Cache::new(cache.kind, shape, chunk, cache.page_size))??;
+        Session::with_cache(model, cache, options)
+    }
+
+    /// An empty session whose keys and values go into the pages of `pages`, which decides their kind, number type and page
+    /// size. It takes over the pages that other sessions there have for the same beginning.
+    ///
+    /// # Errors
+    /// As `new`, and `InvalidArgument` if `pages` is not for this model.
+    pub fn in_pages(model: Arc<Model>, pages: &PagedCache, options: &SessionOptions) -> Result<Session> {
+        let cache = model.cache_in(pages, &options.cache)?;
+        Session::with_cache(model, cache, options)
+    }
+
+    fn with_cache(model: Arc<Model>, cache: Cache, options: &SessionOptions) -> Result<Session> {
         let isa = match options.isa {
             Some(isa) => isa,
             None => Isa::choose()?,
         };
         let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
-        let config = model.config();
-        let capacity = config.session_context(options.context_length)?;
-        let cache = Contiguous::new(config.layer_count, config.kv_shape(options.kv_type), capacity)?;
-        let logits = try_vec(config.vocab_size, 0.0, "the logits of a token")?;
+        let logits = try_vec(model.config().vocab_size, 0.0, "the logits of a token")?;
         let decoder = Decoder::new(Arc::clone(model.tokenizer()), false);
         Ok(Session {
             device,
             cache,
+            cache_options: options.cache,
             scratch: Scratch::default(),
             chunk: options.chunk_or_default(),
             cancel: Cancel::new(),
@@ -160,6 +177,42 @@ impl Session {
             chosen: None,
             timings: Timings::default(),
             model,
+        })
+    }
+
+    /// A session with the same tokens, adapters and stop strings, ready for another continuation. Keys and values are
+    /// shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn fork(&self) -> Result<Session> {
+        let out_of_memory = |_| Error::out_of_memory("a fork's tokens cannot be had");
+        let mut tokens = Vec::new();
+        tokens.try_reserve_exact(self.tokens.len()).map_err(out_of_memory)?;
+        tokens.extend_from_slice(&self.tokens);
+        let mut logits = try_vec(self.logits.len(), 0.0, "the logits of a token")?;
+        logits.copy_from_slice(&self.logits);
+        let mut stops = self.stops.clone();
+        stops.restart();
+        Ok(Session {
+            device: self.device.clone(),
+            cache: self.cache.fork(),
+            cache_options: self.cache_options,
+            scratch: Scratch::with_adapters(self.scratch.adapters.fork()),
+            chunk: self.chunk,
+            cancel: Cancel::new(),
+            tokens,
+            logits,
+            decoder: Decoder::new(Arc::clone(self.model.tokenizer()), false),
+            stops,
+            text: Vec::new(),
+            options: self.options,
+            generated: 0,
+            accepted: 0,
+            finished: false,
+            chosen: None,
+            timings: Timings::default(),
+            model: Arc::clone(&self.model),
         })
     }
 
@@ -323,24 +376,36 @@ impl Session {
         // The first token whose logits are asked for.
         let first = total - all.as_ref().map_or(1, |all| all.len() / vocab_size);
         let mut written = 0;
+        let salt = self.salt();
+        self.cache.adopt(salt, &self.tokens[..first]);
         while self.cache.length() < total {
             let start = self.cache.length();
             let end = total.min(start.saturating_add(self.chunk));
-            let rows = first.clamp(start, end) - start..end - start;
-            let (cache, scratch) = (&mut self.cache, &mut self.scratch);
-            let count = rows.len();
-            self.model.forward(&self.device, &self.tokens[start..end], rows, cache, scratch, &self.cancel)?;
+            let asked = first.clamp(start, end) - start..end - start;
+            let (tokens, n) = (&self.tokens[start..end], asked.len() * vocab_size);
+            let part = Part { tokens, asked, cache: &mut self.cache };
+            self.model.forward(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
             if let Some(all) = all {
-                let n = count * vocab_size;
-                all[written..written + n].copy_from_slice(&scratch.logits.data()[..n]);
+                all[written..written + n].copy_from_slice(&self.scratch.logits.data()[..n]);
                 written += n;
             }
-            cache.commit(end - start);
+            self.cache.commit(end - start);
+            self.cache.publish(salt, &self.tokens);
         }
         self.chosen = None;
         let logits = self.scratch.logits.data();
         self.logits.copy_from_slice(&logits[logits.len() - vocab_size..]);
         Ok(())
+    }
+
+    /// A number for what keys and values depend on beside the tokens.
+    fn salt(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.model.id().hash(&mut hasher);
+        self.model.rotates_for(self.cache.capacity()).hash(&mut hasher);
+        (self.cache_options.window, self.cache_options.sinks).hash(&mut hasher);
+        self.scratch.adapters.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The logits (V) of what follows the last token.
@@ -474,11 +539,10 @@ impl Session {
         Ok(Next { token: Some(token), text: &self.text, finish: None })
     }
 
-    /// The log probabilities of the token that the last [`next`](Session::next) chose, and of the `n` most likely ones,
-    /// under the logits that it chose from: see [`logprobs`].
+    /// The log probabilities of the token that the last [`next`](Session::next) chose, and of the `n` most likely ones.
     ///
     /// # Errors
-    /// `FailedPrecondition` if none was chosen, or something was computed since; `OutOfMemory`.
+    /// `FailedPrecondition` if none was chosen, or something was computed since.
     pub fn logprobs(&self, n: usize) -> Result<(Logprob, Vec<Logprob>)> {
         let Some(token) = self.chosen else {
             let message = "no token was chosen, or tokens were processed since";

@@ -1,5 +1,6 @@
 //! Adapters in the forward pass: each product of a projection, and what the adapters of a session add to it.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::lora::{Lora, Pair};
@@ -33,6 +34,13 @@ pub(crate) struct Adapters {
     high: Vec<Buffer>,
 }
 
+/// By which adapters there are: keys and values of others are other numbers.
+impl Hash for Adapters {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.list.iter().for_each(|(lora, scale)| (lora.id(), scale.to_bits()).hash(hasher));
+    }
+}
+
 /// y = W x, a product with floats.
 fn product<'a>(weight: &'a Weight, out: &'a mut Buffer) -> Product<'a> {
     Product { weight, bias: None, fine: false, out }
@@ -42,6 +50,11 @@ impl Adapters {
     /// Adds one after those that are there.
     pub(crate) fn add(&mut self, lora: Arc<Lora>, scale: f32) {
         self.list.push((lora, scale));
+    }
+
+    /// The same adapters, with room of their own.
+    pub(crate) fn fork(&self) -> Adapters {
+        Adapters { list: self.list.clone(), ..Adapters::default() }
     }
 
     /// Removes all, and their room.

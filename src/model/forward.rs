@@ -11,10 +11,11 @@ use super::arch::Norms;
 use super::config::Config;
 use super::latent::LatentScratch;
 use super::mixture::MixtureScratch;
+use super::rope::Tables;
 use super::weights::{FeedForward, Layer, Mlp, NormWeights, Projection, QueriesKeysValues};
 use super::{Cancel, Model};
-use crate::cache::Contiguous;
-use crate::device::{Act, Attention, Buffer, Delta, Device, Norm, Precision, RopeTable, Weight};
+use crate::cache::Cache;
+use crate::device::{Act, Attention, Buffer, Delta, Device, KvQuery, Norm, Precision, RopeTable, Weight};
 use crate::error::{Error, Result};
 
 /// The intermediate results of a pass, kept from call to call so that steady state allocates nothing large.
@@ -43,6 +44,31 @@ pub(crate) struct Scratch {
     pub observer: Option<Box<dyn Observer>>,
 }
 
+/// Tokens that follow what a cache holds. Parts of a batch are processed together and do not see each other.
+pub(crate) struct Part<'a> {
+    /// Ids below V. To an encoder they must be the whole text.
+    pub tokens: &'a [u32],
+    /// Which of them something is asked about: their logits, or their hidden states.
+    pub asked: Range<usize>,
+    pub cache: &'a mut Cache,
+}
+
+/// A pass that is under way.
+pub(crate) struct Pass {
+    tables: Tables,
+    /// The next layer.
+    next: usize,
+}
+
+/// The rows of each part among those of the batch.
+fn rows_of(parts: &[Part<'_>]) -> impl Iterator<Item = Range<usize>> {
+    parts.iter().scan(0, |start, part| {
+        let rows = *start..*start + part.tokens.len();
+        *start = rows.end;
+        Some(rows)
+    })
+}
+
 /// Sees what matrices are multiplied with: `(T,n)` inputs, a row of n a token, of the matrices `names` of a layer, each
 /// `blk.LAYER.NAME.weight` if the model has it. Of a tensor that holds several, `matrix` says which of how many.
 pub(crate) trait Observer: std::fmt::Debug + Send {
@@ -57,6 +83,11 @@ pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, na
 }
 
 impl Scratch {
+    /// Empty, but for adapters.
+    pub(crate) fn with_adapters(adapters: Adapters) -> Scratch {
+        Scratch { adapters, ..Scratch::default() }
+    }
+
     /// About how many bytes a chunk of `tokens` needs, `logit_rows` of them with logits.
     pub(crate) fn bytes(config: &Config, tokens: usize, logit_rows: usize) -> usize {
         let (d, e) = (config.embedding_length, config.head_length);
@@ -91,66 +122,103 @@ pub(super) fn precision<'a>(weights: impl IntoIterator<Item = &'a Weight>, quant
 }
 
 impl Model {
-    /// Runs `tokens` (T) after the positions that `cache` holds, leaves their keys and values in it uncommitted, and
-    /// the logits of the tokens `rows` in `scratch.logits`. Every token must be below V and the cache have room.
-    /// Looks at `cancel` before each layer.
+    /// Runs the tokens of `parts`, leaves their keys and values uncommitted in the caches, and the logits of the tokens
+    /// that are asked about in `scratch.logits`, part after part. Looks at `cancel` before each layer.
     pub(crate) fn forward(
         &self,
         device: &Device,
-        tokens: &[u32],
-        rows: Range<usize>,
-        cache: &mut Contiguous,
+        parts: &mut [Part<'_>],
         scratch: &mut Scratch,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.hidden(device, parts, scratch, cancel)?;
+        self.logits(device, scratch)
+    }
+
+    /// As `forward`, but leaves the hidden states, which the logits are made of, in `scratch.act`.
+    pub(crate) fn hidden(
+        &self,
+        device: &Device,
+        parts: &mut [Part<'_>],
+        scratch: &mut Scratch,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let mut pass = self.begin(device, parts, scratch)?;
+        while self.layer(device, &mut pass, parts, scratch)? {
+            cancel.check("the forward pass")?;
+        }
+        self.end(device, parts, scratch)
+    }
+
+    /// Begins a pass, whose layers may be run at any time. The parts must be the same each time, and nothing else may use
+    /// the scratch meanwhile.
+    pub(crate) fn begin(&self, device: &Device, parts: &mut [Part<'_>], scratch: &mut Scratch) -> Result<Pass> {
+        let (config, weights) = (&self.config, &self.weights);
+        for part in &mut *parts {
+            let start = part.cache.length();
+            part.cache.reserve(start..start.saturating_add(part.tokens.len()))?;
+        }
+        let (mut tokens, mut positions) = (Vec::new(), Vec::new());
+        for part in &*parts {
+            tokens.extend_from_slice(part.tokens);
+            positions.extend((part.cache.length()..).take(part.tokens.len()));
+        }
+        let context = parts.first().map_or(0, |part| part.cache.capacity());
+        let tables = self.frequencies.tables(&positions, context)?;
+        let Scratch { x, adapters, .. } = scratch;
+        adapters.embed(device, &tokens, &weights.embedding, config.embedding_scale, x)?;
+        if let Some(token_type) = &weights.token_type {
+            device.add_row_to_each(token_type, x);
+        }
+        if let Some(learned) = &weights.positions {
+            device.add_positions(learned, &positions, x)?;
+        }
+        Ok(Pass { tables, next: 0 })
+    }
+
+    /// Runs the next layer; false if there is none left.
+    pub(crate) fn layer(
+        &self,
+        device: &Device,
+        pass: &mut Pass,
+        parts: &mut [Part<'_>],
+        scratch: &mut Scratch,
+    ) -> Result<bool> {
+        let Some(layer) = self.weights.layers.get(pass.next) else { return Ok(false) };
+        let l = pass.next;
+        let before = l.checked_sub(1).and_then(|l| self.weights.layers[l].ffn_post_norm.as_ref());
+        self.block(device, l, layer, before, pass.tables.of(self.config.rotation(l)), parts, scratch)?;
+        pass.next += 1;
+        Ok(true)
+    }
+
+    /// Ends a pass after its last layer: the hidden states of the tokens that are asked about are in `scratch.act`.
+    pub(crate) fn end(&self, device: &Device, parts: &[Part<'_>], scratch: &mut Scratch) -> Result<()> {
+        let weights = &self.weights;
+        let Scratch { x, delta, act, .. } = scratch;
+        let asked = || {
+            let rows = rows_of(parts).zip(parts);
+            rows.map(|(rows, part)| rows.start + part.asked.start..rows.start + part.asked.end)
+        };
+        x.keep(asked());
+        delta.keep(asked());
+        let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
+        let post = weights.layers.last().and_then(|layer| layer.ffn_post_norm.as_ref());
+        device.add_norm(x, Some(self.delta(delta, post)), Some(self.norm(&weights.output_norm)), act, taken)
+    }
+
+    /// scratch.logits = the logits of scratch.act.
+    pub(crate) fn logits(&self, device: &Device, scratch: &mut Scratch) -> Result<()> {
         let Some(output) = &self.weights.output else {
             let message = "the model is an encoder: it gives embeddings and no logits";
             return Err(Error::failed_precondition(message).with("architecture", self.architecture()));
         };
-        let Range { start, end } = rows;
-        self.hidden(device, tokens, rows, cache, scratch, cancel)?;
-        if start == end {
-            return Ok(());
-        }
         let Scratch { act, logits, adapters, .. } = scratch;
-        adapters.linear(device, act, [output.fine(logits)])?;
-        device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
+        if act.rows() > 0 {
+            adapters.linear(device, act, [output.fine(logits)])?;
+            device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
+        }
         Ok(())
-    }
-
-    /// As `forward`, but leaves the hidden states of the tokens `rows`, which the logits are made of, in `scratch.act`.
-    /// To an encoder the tokens must be the whole text.
-    pub(crate) fn hidden(
-        &self,
-        device: &Device,
-        tokens: &[u32],
-        rows: Range<usize>,
-        cache: &mut Contiguous,
-        scratch: &mut Scratch,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        let (config, weights) = (&self.config, &self.weights);
-        let tables = self.frequencies.tables(cache.length(), tokens.len(), cache.capacity())?;
-        let Scratch { x, adapters, .. } = scratch;
-        adapters.embed(device, tokens, &weights.embedding, config.embedding_scale, x)?;
-        if let Some(token_type) = &weights.token_type {
-            device.add_row_to_each(token_type, x);
-        }
-        if let Some(positions) = &weights.positions {
-            device.add_positions(positions, cache.length(), x)?;
-        }
-        let mut post = None;
-        for (l, layer) in weights.layers.iter().enumerate() {
-            cancel.check("the forward pass")?;
-            self.block(device, l, layer, post, tables.of(config.rotation(l)), cache, scratch)?;
-            post = layer.ffn_post_norm.as_ref();
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let Scratch { x, delta, act, .. } = scratch;
-        let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
-        device.add_norm(x, Some(self.delta(delta, post)), rows, Some(self.norm(&weights.output_norm)), act, taken)
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result
@@ -163,7 +231,7 @@ impl Model {
         layer: &Layer,
         post: Option<&NormWeights>,
         rope: &RopeTable,
-        cache: &mut Contiguous,
+        parts: &mut [Part<'_>],
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
@@ -182,17 +250,28 @@ impl Model {
                 self.latent_in(device, l, latent, rope, (act, q, k, v), room, adapters, observer)?;
             }
         }
-        cache.append(device, l, k, v);
+        let rows: Vec<Range<usize>> = rows_of(parts).collect();
+        let targets = parts.iter_mut().zip(&rows).map(|(part, rows)| {
+            let start = part.cache.length();
+            part.cache.target(l, start, rows.clone())
+        });
+        device.kv_append(targets.collect(), k, v)?;
+        let queries = parts.iter().zip(rows);
+        let queries: Vec<KvQuery<'_>> = queries
+            .map(|(part, rows)| KvQuery { view: part.cache.view(l), rows, start: part.cache.length() })
+            .collect();
+        let span = parts.first().map(|part| part.cache.span(l)).unwrap_or_default();
         let attention = Attention {
             heads: config.head_count,
             scale: config.attention_scale,
             cap: config.attention_softcap,
-            window: config.window(l),
+            window: span.window,
+            pinned: span.pinned,
             causal: !config.architecture.encoder,
             sinks: layer.sinks.as_deref(),
             precision: precision([&layer.o.weight], Precision::Eight),
         };
-        device.attention(q, cache.view(l), &attention, cache.length(), act)?;
+        device.attention(q, &queries, &attention, act)?;
         if let QueriesKeysValues::Latent(latent) = &layer.queries_keys_values {
             self.latent_out(device, latent, act, attention.precision, room)?;
         }
@@ -222,7 +301,7 @@ impl Model {
         act: &mut Act,
         taken: Precision,
     ) -> Result<()> {
-        device.add_norm(x, delta, 0..x.rows(), norm.map(|norm| self.norm(norm)), act, taken)?;
+        device.add_norm(x, delta, norm.map(|norm| self.norm(norm)), act, taken)?;
         if self.config.architecture.norms == Norms::OfSum { device.replace(act, x) } else { Ok(()) }
     }
 

@@ -57,7 +57,7 @@ impl Model {
                 observe(observer, l, &["attn_q_a", "attn_kv_a_mqa"], act);
                 adapters.linear(device, act, [down.to(low), weights.kv_down.fine(kv)])?;
                 let taken = precision([&weights.q.weight], Precision::Eight);
-                device.add_norm(low, None, 0..act.rows(), Some(self.norm(norm)), low_act, taken)?;
+                device.add_norm(low, None, Some(self.norm(norm)), low_act, taken)?;
                 observe(observer, l, &["attn_q_b"], low_act);
                 adapters.linear(device, low_act, [weights.q.to(raw)])?;
             }
@@ -101,7 +101,6 @@ impl Model {
         device.linear_groups(rows, [GroupProduct { matrices: &weights.v_up, out: by_head }])?;
         values.reset(act.rows(), heads * value)?;
         device.put_heads(by_head, heads, values.data_mut(), value, 0);
-        let all = 0..values.rows();
-        device.add_norm(values, None, all, None, act, taken)
+        device.add_norm(values, None, None, act, taken)
     }
 }

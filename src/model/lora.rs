@@ -41,9 +41,15 @@ pub struct Lora {
     /// By the index of the model's projections.
     pairs: Vec<Option<Pair>>,
     embedding: Option<Pair>,
+    id: u64,
 }
 
 impl Lora {
+    /// A number that no other adapter of this process has.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Loads the adapter of `gguf` for sessions of `model`. Neither is kept.
     ///
     /// # Errors
@@ -71,6 +77,7 @@ impl Lora {
         }
         let mut packing = Packing { gguf, arena: Arc::default(), matrices: Vec::new(), bytes: 0 };
         let mut lora = Lora {
+            id: super::unique_id(),
             name: gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
             alpha,
             rank: 0,

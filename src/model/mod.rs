@@ -4,6 +4,7 @@ mod adapters;
 mod arch;
 mod config;
 mod forward;
+mod keys_values;
 mod latent;
 mod lora;
 mod mixture;
@@ -13,14 +14,16 @@ mod weights;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use config::{Config, Pooling};
-pub(crate) use forward::{Observer, Scratch};
+pub(crate) use forward::{Observer, Part, Scratch};
+pub use keys_values::CacheOptions;
 pub use lora::Lora;
 
-use crate::cache::Contiguous;
+use crate::cache::Cache;
 use crate::cancel::Cancel;
-use crate::device::{KvShape, KvType, TILE, Threads};
+use crate::device::Threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::numeric::FloatEnvironment;
@@ -57,6 +60,13 @@ pub struct Model {
     frequencies: rope::Frequencies,
     tokenizer: Arc<Tokenizer>,
     name: String,
+    id: u64,
+}
+
+/// A number that this gives once.
+fn unique_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Model {
@@ -83,19 +93,31 @@ impl Model {
         plan.load(&threads, &options.cancel, progress)?;
         let frequencies = rope::Frequencies::new(&config, &weights.divisors);
         let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
-        Ok(Model { config, weights, slots, weight_bytes, parameter_count, frequencies, tokenizer, name })
+        Ok(Model {
+            config,
+            weights,
+            slots,
+            weight_bytes,
+            parameter_count,
+            frequencies,
+            tokenizer,
+            name,
+            id: unique_id(),
+        })
     }
 
-    /// The bytes that loading `gguf`, and a session with a context of `context_length` (0: the default), will need.
-    /// Reads no weights.
-    pub fn memory(gguf: &Gguf, context_length: usize, kv_type: KvType, chunk: usize) -> Result<Memory> {
+    /// The bytes that loading `gguf`, and a session with it, will need. Reads no weights.
+    ///
+    /// # Errors
+    /// Those of loading that need no weights, and those of a session with these options.
+    pub fn memory(gguf: &Gguf, cache: &CacheOptions, chunk: usize) -> Result<Memory> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
         let mut plan = plan::Plan::new(gguf);
         weights::Weights::new(&mut plan, &config)?;
-        let context_length = config.session_context(context_length)?;
-        let shape = KvShape { tiles: context_length.div_ceil(TILE), ..config.kv_shape(kv_type) };
-        let kv_cache = Contiguous::bytes(config.layer_count, shape).ok_or_else(|| {
+        let context_length = config.session_context(cache.context_length)?;
+        let kv_cache = config.with_cache(cache, |shape| Cache::bytes(cache.kind, shape, chunk, cache.page_size))?;
+        let kv_cache = kv_cache?.ok_or_else(|| {
             Error::invalid_argument(format!("a context of {context_length} positions is too long"))
                 .with("context_length", context_length)
         })?;
@@ -104,6 +126,16 @@ impl Model {
             kv_cache: kv_cache as u64,
             scratch: Scratch::bytes(&config, chunk.min(context_length), 1) as u64,
         })
+    }
+
+    /// Which of its frequencies a sequence of `context` positions is rotated by.
+    pub(crate) fn rotates_for(&self, context: usize) -> bool {
+        self.frequencies.is_long(context)
+    }
+
+    /// A number that no other model of this process has.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// What the model is.
@@ -139,36 +171,5 @@ impl Model {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
-    }
-}
-
-/// The context of a session that asks for none, if the model was trained for more.
-const DEFAULT_CONTEXT: usize = 4096;
-
-impl Config {
-    /// The context of a session that asked for `asked` positions, 0 meaning the default.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if the model has learned positions, and fewer.
-    pub(crate) fn session_context(&self, asked: usize) -> Result<usize> {
-        let context = if asked == 0 { self.context_length.min(DEFAULT_CONTEXT) } else { asked };
-        match self.learned_positions() {
-            Some(n) if context > n => {
-                let message = format!("a context of {context} tokens was asked for, but the model has {n} positions");
-                Err(Error::invalid_argument(message).with("context_length", context).with("expected", n))
-            }
-            _ => Ok(context),
-        }
-    }
-
-    /// The shape of a layer's cache, without its capacity.
-    pub(crate) fn kv_shape(&self, kv_type: KvType) -> KvShape {
-        KvShape {
-            heads: self.head_count_kv,
-            width: self.head_length,
-            value_width: self.value_length,
-            tiles: 0,
-            kv_type,
-        }
     }
 }

@@ -103,15 +103,19 @@ impl Frequencies {
         }
     }
 
-    /// The tables for `count` positions from `start` on, in a session of `context` positions: of layers without and
-    /// with a window.
-    pub(crate) fn tables(&self, start: usize, count: usize, context: usize) -> Result<Tables> {
+    /// True if sessions of `context` positions have frequencies of their own.
+    pub(crate) fn is_long(&self, context: usize) -> bool {
+        self.long.is_some() && context > self.original_context
+    }
+
+    /// The tables for `positions`, in a session of `context` positions: of layers without and with a window.
+    pub(crate) fn tables(&self, positions: &[usize], context: usize) -> Result<Tables> {
         let table = |table: &Table| -> Result<RopeTable> {
-            let n = count * table.angles.len();
+            let n = positions.len() * table.angles.len();
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
             let reserved = cos.try_reserve_exact(n).and_then(|()| sin.try_reserve_exact(n));
             reserved.map_err(|_| crate::Error::out_of_memory(format!("rotary tables of {n} angles cannot be had")))?;
-            for position in start..start + count {
+            for &position in positions {
                 for angle in &table.angles {
                     let (s, c) = wide::sin_cos(position as f64 * angle);
                     cos.push((c * table.factor) as f32);
@@ -120,10 +124,7 @@ impl Frequencies {
             }
             Ok(RopeTable { interleaved: self.interleaved, pairs: table.angles.len(), cos, sin })
         };
-        let global = match &self.long {
-            Some(long) if context > self.original_context => long,
-            _ => &self.short,
-        };
+        let global = if self.is_long(context) { self.long.as_ref() } else { None }.unwrap_or(&self.short);
         let none = RopeTable { interleaved: self.interleaved, pairs: 0, cos: Vec::new(), sin: Vec::new() };
         Ok(Tables { none, global: table(global)?, local: self.local.as_ref().map(table).transpose()? })
     }

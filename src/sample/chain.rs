@@ -244,18 +244,6 @@ impl Sampler {
         Ok(token)
     }
 
-    /// As [`sample`](Self::sample), with the caller's number for the draw instead of the generator's; steps that want some
-    /// still take theirs from the generator.
-    ///
-    /// # Errors
-    /// As [`sample_with`](Self::sample_with).
-    pub fn sample_at(&mut self, logits: &[f32], u: f64) -> Result<u32> {
-        let mut rng = self.rng.clone();
-        let token = self.choose(logits, &mut || rng.next_f64(), Some(u))?;
-        self.rng = rng;
-        Ok(token)
-    }
-
     /// As [`sample`](Self::sample), with the caller's numbers in [0, 1] instead of the generator's: those of the steps, in
     /// the order of the chain, then that of the draw. The token drawn with u is the first, in order of probability and ties
     /// by the smaller id, where the sum of the probabilities reaches u.
@@ -263,13 +251,9 @@ impl Sampler {
     /// # Errors
     /// As `sample`; `InvalidArgument` if the number of the draw is not in [0, 1].
     pub fn sample_with(&mut self, logits: &[f32], uniform: &mut dyn FnMut() -> f64) -> Result<u32> {
-        self.choose(logits, uniform, None)
-    }
-
-    fn choose(&mut self, logits: &[f32], uniform: &mut dyn FnMut() -> f64, u: Option<f64>) -> Result<u32> {
         let _environment = FloatEnvironment::enter();
         self.run(logits, uniform)?;
-        let u = u.unwrap_or_else(uniform);
+        let u = uniform();
         if !(0.0..=1.0).contains(&u) {
             return Err(Error::invalid_argument(format!("u is {u}, it must be a number from 0 to 1"))
                 .with("parameter", "u")

@@ -230,10 +230,10 @@ static void sampling(void)
     llm_token_t token = 99;
     llm_sampler_t *sampler = NULL;
     OK(llm_sampler_new_empty(7, &sampler, &error));
-    OK(llm_sampler_add_repetition_penalty(sampler, 10.0f, 8, &error));
+    OK(llm_sampler_add_penalties(sampler, 10.0f, 0.0f, 0.0f, 8, &error));
     OK(llm_sampler_add_top_k(sampler, 3, &error));
-    OK(llm_sampler_add_top_p(sampler, 0.9f, &error));
-    OK(llm_sampler_add_min_p(sampler, 0.01f, &error));
+    OK(llm_sampler_add_top_p(sampler, 0.9f, 1, &error));
+    OK(llm_sampler_add_min_p(sampler, 0.01f, 1, &error));
     OK(llm_sampler_add_temperature(sampler, 0.5f, &error));
     OK(llm_sampler_add_greedy(sampler, &error));
     OK(llm_sampler_sample(sampler, logits, 4, &token, &error));
@@ -248,7 +248,7 @@ static void sampling(void)
     llm_error_free(error);
     FAILS(INVALID_ARGUMENT, llm_sampler_add_temperature(sampler, 0.0f / 0.0f, &error));
     llm_error_free(error);
-    FAILS(INVALID_ARGUMENT, llm_sampler_add_top_p(sampler, 1.5f, &error));
+    FAILS(INVALID_ARGUMENT, llm_sampler_add_top_p(sampler, 1.5f, 1, &error));
     llm_error_free(error);
     llm_sampler_free(sampler);
 

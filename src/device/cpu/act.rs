@@ -215,7 +215,7 @@ impl ActTile<'_> {
 
 /// The words of one block.
 #[inline(always)]
-fn quantise_block<const W: usize>(x: &[f32; BLOCK]) -> [i32; W] {
+pub(super) fn quantise_block<const W: usize>(x: &[f32; BLOCK]) -> [i32; W] {
     let mut largest = 0;
     for x in x {
         largest = largest.max(x.to_bits() & 0x7FFF_FFFF);

@@ -4,8 +4,10 @@
 //! partial result and a row's partials are merged in ascending order. So a short call can share the segments out among
 //! the threads and a long one need not, with the same bits.
 
-use super::act::{Act, WIDTHS};
-use super::kv::{KvShape, KvView, TILE, append};
+use std::ops::Range;
+
+use super::act::{Act, WIDTHS, WORDS, quantise_block};
+use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::{Buffer, Device};
 use crate::device::Attention;
 use crate::error::{Result, try_vec};
@@ -22,8 +24,10 @@ pub(super) struct Tile<'a> {
     pub head: usize,
     /// Rows in use.
     pub rows: usize,
-    /// Scaled queries, `[e][stride]`; rows beyond `rows` are zero.
+    /// Scaled queries, `[e][stride]`; rows beyond `rows` are zero. Nothing where keys are quantised.
     pub q: &'a [f32],
+    /// Where keys are quantised, the blocks of the scaled queries as activations in 8 bits: `[block][word][stride]`.
+    pub blocks: &'a [i32],
     /// The tile width that kernels compute with: the smallest that holds `rows`.
     pub stride: usize,
     /// Live positions of each row: low..high.
@@ -110,113 +114,135 @@ impl Partial {
     }
 }
 
+/// Queries of one sequence, and the keys and values they look at.
+pub(crate) struct KvQuery<'a> {
+    pub view: KvView<'a>,
+    /// Rows of q.
+    pub rows: Range<usize>,
+    /// The position of the first of them.
+    pub start: usize,
+}
+
+/// A row's live positions beyond those it sees in any case.
+struct Live<'a> {
+    op: &'a Attention<'a>,
+    query: &'a KvQuery<'a>,
+}
+
+impl Live<'_> {
+    fn low(&self, position: usize) -> usize {
+        let low = self.op.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        // Where the window has not left the pinned positions behind, they are part of it.
+        if low <= self.op.pinned { 0 } else { low }
+    }
+
+    fn high(&self, position: usize) -> usize {
+        if self.op.causal { position + 1 } else { self.query.start + self.query.rows.len() }
+    }
+
+    /// What a row sees of the segment `segment`; of the pinned positions alone for `None`.
+    fn of(&self, position: usize, segment: Option<usize>) -> (usize, usize) {
+        let low = self.low(position);
+        match segment {
+            Some(_) => (low, self.high(position)),
+            None if low > 0 => (0, self.op.pinned),
+            None => (0, 0),
+        }
+    }
+}
+
 /// A chunk of the stage: some rows over some segments.
-struct Unit {
+struct Unit<'a> {
+    live: Live<'a>,
     head: usize,
     first_row: usize,
-    segments: std::ops::Range<usize>,
+    /// Begins with the pinned positions.
+    pinned: bool,
+    segments: Range<usize>,
     partial: Partial,
 }
 
 impl Device {
-    /// Stores k and v, (T, K * E), as positions `position`.. of a layer.
-    pub(crate) fn kv_append(&self, shape: KvShape, layer: &mut [u8], position: usize, k: &Buffer, v: &Buffer) {
-        let (k_row, v_row) = (shape.heads * shape.width, shape.heads * shape.value_width);
+    /// Stores rows of k and v, (T, K * E), in one layer of some sequences.
+    pub(crate) fn kv_append(&self, targets: Vec<KvTarget<'_>>, k: &Buffer, v: &Buffer) -> Result<()> {
         let mut parts = Vec::new();
-        let mut t = 0;
-        for (i, tile) in layer.chunks_exact_mut(shape.tile_bytes()).enumerate().skip(position / TILE) {
-            if t == k.rows() {
-                break;
-            }
-            let lane = position + t - i * TILE;
-            let count = (TILE - lane).min(k.rows() - t);
-            parts.push((tile, lane, t..t + count));
-            t += count;
-        }
-        debug_assert_eq!(t, k.rows(), "the cache has room");
-        self.threads.each(parts, |(tile, lane, own)| {
-            let (k, v) = (&k.data()[own.start * k_row..own.end * k_row], &v.data()[own.start * v_row..own.end * v_row]);
-            append(shape, tile, lane, k, v);
+        targets.into_iter().try_for_each(|target| target.tiles(&mut parts))?;
+        self.threads.each(parts, |part| {
+            let rows = |x: &Buffer| part.rows.start * x.width..part.rows.end * x.width;
+            append(part.shape, part.tile, part.lane, &k.data()[rows(k)], &v.data()[rows(v)]);
         });
+        Ok(())
     }
 
-    /// out = softmax(q k^T * scale) v for the queries at positions `start`.., each over the positions up to its own
-    /// within the window. q is (T, H * E), out (T, H * E), with the E of keys and of values.
+    /// out = softmax(q k^T * scale) v for queries of some sequences, each over the positions of its sequence up to its
+    /// own within the window. q is (T, H * E), out (T, H * E), with the E of keys and of values.
     pub(crate) fn attention(
         &self,
         q: &Buffer,
-        kv: KvView<'_>,
+        queries: &[KvQuery<'_>],
         op: &Attention<'_>,
-        start: usize,
         out: &mut Act,
     ) -> Result<()> {
-        let (t, e, group) = (q.rows(), kv.width, op.heads / kv.shape.heads);
-        let rows = t * group;
-        let tiles = rows.div_ceil(ROWS);
-        let low = |position: usize| op.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let high = |position: usize| if op.causal { position + 1 } else { start + t };
-        let segments = |first_row: usize| {
-            let last_row = rows.min(first_row + ROWS) - 1;
-            let (first, last) = (start + first_row / group, start + last_row / group);
-            low(first) / SEGMENT..(high(last) - 1) / SEGMENT + 1
-        };
+        let Some(shape) = queries.first().map(|query| query.view.shape) else { return Ok(()) };
+        let group = op.heads / shape.heads;
+        let tiles = |query: &KvQuery<'_>| (query.rows.len() * group).div_ceil(ROWS);
+        let count = shape.heads * queries.iter().map(tiles).sum::<usize>();
         // Few rows: a unit a segment, so that every thread has some; else a unit a tile.
-        let split = kv.shape.heads * tiles < 4 * self.threads.count();
+        let split = count < 4 * self.threads.count();
         let mut units = Vec::new();
-        for head in 0..kv.shape.heads {
-            for tile in 0..tiles {
-                let first_row = tile * ROWS;
-                let mut unit = |segments| -> Result<()> {
-                    let partial = Partial::new(ROWS.min(rows - first_row), kv.shape.value_stride())?;
-                    units.push(Unit { head, first_row, segments, partial });
-                    Ok(())
-                };
-                if split {
-                    segments(first_row).try_for_each(|segment| unit(segment..segment + 1))?;
-                } else {
-                    unit(segments(first_row))?;
+        for query in queries {
+            let rows = query.rows.len() * group;
+            for head in 0..shape.heads {
+                for first_row in (0..rows).step_by(ROWS) {
+                    let live = || Live { op, query };
+                    let last_row = rows.min(first_row + ROWS) - 1;
+                    let (first, last) = (query.start + first_row / group, query.start + last_row / group);
+                    let segments = live().low(first) / SEGMENT..(live().high(last) - 1) / SEGMENT + 1;
+                    let mut unit = |pinned, segments| -> Result<()> {
+                        let partial = Partial::new(ROWS.min(rows - first_row), shape.value_stride())?;
+                        units.push(Unit { live: live(), head, first_row, pinned, segments, partial });
+                        Ok(())
+                    };
+                    let pinned = op.pinned > 0 && live().low(last) > 0;
+                    if split {
+                        if pinned {
+                            unit(true, 0..0)?;
+                        }
+                        segments.into_iter().try_for_each(|segment| unit(false, segment..segment + 1))?;
+                    } else {
+                        unit(pinned, segments)?;
+                    }
                 }
             }
         }
-        self.threads.try_each(&mut units, |unit| {
-            let n = unit.partial.rows();
-            let stride = padded(n);
-            let (mut live_low, mut live_high) = ([0; ROWS], [0; ROWS]);
-            let mut scaled = try_vec(e * stride, 0.0, "attention")?;
-            for r in 0..n {
-                let (token, head) = ((unit.first_row + r) / group, unit.head * group + (unit.first_row + r) % group);
-                let query = &q.row(token)[head * e..(head + 1) * e];
-                for (out, x) in scaled[r..].iter_mut().step_by(stride).zip(query) {
-                    *out = x * op.scale;
-                }
-                (live_low[r], live_high[r]) = (low(start + token), high(start + token));
-            }
-            let (head, q, cap) = (unit.head, &scaled[..], op.cap);
-            let tile = Tile { kv, head, rows: n, q, stride, low: live_low, high: live_high, cap };
-            let mut next = Partial::new(n, kv.shape.value_stride())?;
-            for segment in unit.segments.clone() {
-                (self.kernels.attend)(&tile, segment, &mut next);
-                (self.kernels.merge)(&mut unit.partial, &next);
-            }
-            Ok(())
-        })?;
-        let mut whole: Vec<Unit> = Vec::with_capacity(kv.shape.heads * tiles);
+        self.threads.try_each(&mut units, |unit| self.attend(q, unit, group))?;
+        let mut whole: Vec<Unit<'_>> = Vec::with_capacity(count);
         for unit in units {
+            let same = |last: &Unit<'_>| {
+                std::ptr::eq(last.live.query, unit.live.query)
+                    && (last.head, last.first_row) == (unit.head, unit.first_row)
+            };
             match whole.last_mut() {
-                Some(last) if (last.head, last.first_row) == (unit.head, unit.first_row) => {
-                    (self.kernels.merge)(&mut last.partial, &unit.partial);
-                }
+                Some(last) if same(last) => (self.kernels.merge)(&mut last.partial, &unit.partial),
                 _ => whole.push(unit),
             }
         }
-        let e = kv.shape.value_width;
-        out.reset(t, op.heads * e, op.precision, self.kernels.widest)?;
+        // The query of each token, and the first of its units.
+        let mut of_token = Vec::with_capacity(q.rows());
+        let mut first = 0;
+        for query in queries {
+            of_token.extend(query.rows.clone().map(|row| (first, row - query.rows.start, tiles(query))));
+            first += shape.heads * tiles(query);
+        }
+        let e = shape.value_width;
+        out.reset(q.rows(), op.heads * e, op.precision, self.kernels.widest)?;
         self.each_tile(out, |tile| {
             let width = tile.values.len() / tile.width;
             for (token, row) in (tile.start..).zip(tile.values.chunks_exact_mut(width)) {
+                let (first, token, tiles) = of_token[token];
                 for (head, out) in row.chunks_exact_mut(e).enumerate() {
                     let index = token * group + head % group;
-                    let partial = &whole[head / group * tiles + index / ROWS].partial;
+                    let partial = &whole[first + head / group * tiles + index / ROWS].partial;
                     let factor = partial.factor(index % ROWS, op.sinks.map(|sinks| sinks[head]));
                     for (out, o) in out.iter_mut().zip(partial.o(index % ROWS)) {
                         *out = o * factor;
@@ -225,6 +251,42 @@ impl Device {
             }
             (self.kernels.quantise)(tile);
         });
+        Ok(())
+    }
+
+    /// Computes a unit.
+    fn attend(&self, q: &Buffer, unit: &mut Unit<'_>, group: usize) -> Result<()> {
+        let (query, op) = (unit.live.query, unit.live.op);
+        let shape = query.view.shape;
+        let (n, e) = (unit.partial.rows(), shape.width);
+        let stride = padded(n);
+        let quantised = matches!(shape.kv_type.store(), Store::Blocks(..));
+        let mut scaled = try_vec(if quantised { 0 } else { e * stride }, 0.0, "attention")?;
+        let mut blocks = try_vec(if quantised { e / BLOCK * WORDS * stride } else { 0 }, 0, "attention")?;
+        let row = |r: usize| ((unit.first_row + r) / group, (unit.first_row + r) % group);
+        for r in 0..n {
+            let (token, head) = row(r);
+            let head = unit.head * group + head;
+            let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
+            for (column, x) in scaled.chunks_exact_mut(stride).zip(own) {
+                column[r] = x * op.scale;
+            }
+            for (words, x) in blocks.chunks_exact_mut(WORDS * stride).zip(own.as_chunks::<BLOCK>().0) {
+                let block = quantise_block::<WORDS>(&x.map(|x| x * op.scale));
+                words[r..].iter_mut().step_by(stride).zip(block).for_each(|(out, word)| *out = word);
+            }
+        }
+        let (low, high) = ([0; ROWS], [0; ROWS]);
+        let (head, q, cap) = (unit.head, &scaled[..], op.cap);
+        let mut tile = Tile { kv: query.view, head, rows: n, q, blocks: &blocks, stride, low, high, cap };
+        let mut next = Partial::new(n, shape.value_stride())?;
+        for segment in unit.pinned.then_some(None).into_iter().chain(unit.segments.clone().map(Some)) {
+            for r in 0..n {
+                (tile.low[r], tile.high[r]) = unit.live.of(query.start + row(r).0, segment);
+            }
+            (self.kernels.attend)(&tile, segment.unwrap_or(0), &mut next);
+            (self.kernels.merge)(&mut unit.partial, &next);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod experts;
 mod kernels;
 mod kv;
+mod kv_page;
 mod linear;
 mod packed;
 mod rows;
@@ -14,10 +15,12 @@ mod threads;
 mod vector;
 
 pub(crate) use act::{Act, Precision};
+pub(crate) use attention::KvQuery;
 pub(crate) use experts::Routes;
 pub use kernels::Isa;
 pub use kv::KvType;
-pub(crate) use kv::{KvShape, KvView, TILE};
+pub(crate) use kv::{KvShape, KvTarget, KvView, Places, TILE};
+pub(crate) use kv_page::{Held, KvPage, KvPool, PageShape};
 pub(crate) use linear::{GroupProduct, Matrix, Product};
 pub(crate) use packed::{Arena, ROWS as PANEL_ROWS, Shape, Weight};
 pub use threads::{Threads, physical_cores};
@@ -57,6 +60,17 @@ impl Buffer {
         }
         self.data.resize(n, 0.0);
         Ok(())
+    }
+
+    /// Keeps these rows, which ascend.
+    pub(crate) fn keep(&mut self, ranges: impl Iterator<Item = std::ops::Range<usize>>) {
+        let mut kept = 0;
+        for rows in ranges {
+            self.data.copy_within(rows.start * self.width..rows.end * self.width, kept * self.width);
+            kept += rows.len();
+        }
+        self.rows = kept;
+        self.data.truncate(kept * self.width);
     }
 
     /// T.

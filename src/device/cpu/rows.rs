@@ -34,10 +34,10 @@ impl Device {
     }
 
     /// x += W\[start..\], a row a token. W is (positions,D), x (T,D).
-    pub(crate) fn add_positions(&self, weight: &Weight, start: usize, x: &mut Buffer) -> Result<()> {
+    pub(crate) fn add_positions(&self, weight: &Weight, positions: &[usize], x: &mut Buffer) -> Result<()> {
         let mut row = vec![0.0; x.width];
         let width = x.width;
-        for (position, x) in (start..).zip(x.data_mut().chunks_exact_mut(width)) {
+        for (&position, x) in positions.iter().zip(x.data_mut().chunks_exact_mut(width)) {
             weight.row(position, &mut row)?;
             x.iter_mut().zip(&row).for_each(|(x, p)| *x += p);
         }
@@ -93,21 +93,19 @@ impl Device {
         Ok(())
     }
 
-    /// x += delta, then act = norm(x), or x itself without a norm. For the rows `rows` of x and delta; act has rows.len()
-    /// rows. `precision`: what act is wanted in.
+    /// x += delta, then act = norm(x), or x itself without a norm. `precision`: what act is wanted in.
     pub(crate) fn add_norm(
         &self,
         x: &mut Buffer,
         delta: Option<Delta<'_>>,
-        rows: std::ops::Range<usize>,
         norm: Option<Norm<'_>>,
         act: &mut Act,
         precision: Precision,
     ) -> Result<()> {
         let width = x.width;
-        act.reset(rows.len(), width, precision, self.kernels.widest)?;
-        let mut rest = &mut x.data_mut()[rows.start * width..rows.end * width];
-        let small = rows.len() * width <= SMALL;
+        act.reset(x.rows(), width, precision, self.kernels.widest)?;
+        let mut rest = x.data_mut();
+        let small = rest.len() <= SMALL;
         let mut parts = Vec::new();
         for tile in act.tiles_mut() {
             let (own, others) = rest.split_at_mut(tile.values.len());
@@ -116,7 +114,7 @@ impl Device {
         }
         let work = |(mut tile, x): (ActTile<'_>, &mut [f32])| {
             let outs = tile.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
-            for (t, (out, x)) in (rows.start + tile.start..).zip(outs) {
+            for (t, (out, x)) in (tile.start..).zip(outs) {
                 if let Some(delta) = delta {
                     self.add_row(x, delta, t, out);
                 }

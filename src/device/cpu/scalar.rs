@@ -5,6 +5,7 @@
 
 use super::act::{BLOCK, FINE_WORDS, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
+use super::kv::Store;
 use super::linear::Job;
 use super::packed::{ROWS, Shape, TWO};
 use crate::device::Activation;
@@ -212,10 +213,15 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
 }
 
 /// The attention of a tile's rows over the live positions of one segment: for each row
-/// s = fma chain over e of q * k, capped: cap * tanh(s / cap); m = max s over 16 lanes (position mod 16), then the tree;
-/// p = exp(s - m); l = the 16-lane sum of p; o[e] = fma(p, v, o[e]), positions ascending.
+/// s = the score of a position, capped: cap * tanh(s / cap); m = max s over 16 lanes (position mod 16), then the tree;
+/// p = exp(s - m); l = the 16-lane sum of p; o += p * v, positions ascending.
+///
+/// Scores of float keys are fma chains over e. Those of quantised keys are the product of a symmetric format with the
+/// query in blocks of 8 bits: s = fma(a, scale * d, s), blocks ascending. Values enter by o[e] = fma(p, v, o[e]), those of
+/// a block with t = p * scale by o[e] = fma(code, t, o[e]).
 pub(super) fn attend(tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
     let first = segment * SEGMENT;
+    let quantised = matches!(tile.kv.shape.kv_type.store(), Store::Blocks(..));
     for r in 0..tile.rows {
         let (low, high) = (tile.low[r].max(first), tile.high[r].min(first + SEGMENT));
         partial.live[r] = low < high;
@@ -225,10 +231,7 @@ pub(super) fn attend(tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
         let mut p = [0.0; SEGMENT];
         let mut lanes = [f32::NEG_INFINITY; 16];
         for position in low..high {
-            let mut score = 0.0;
-            for e in 0..tile.kv.width {
-                score = fma(tile.kv.key(tile.head, position, e), tile.q[e * tile.stride + r], score);
-            }
+            let mut score = if quantised { block_score(tile, r, position) } else { float_score(tile, r, position) };
             if let Some(cap) = tile.cap {
                 score = numeric::tanh(score / cap) * cap;
             }
@@ -242,12 +245,36 @@ pub(super) fn attend(tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
         for position in low..high {
             let p = numeric::exp(p[position - first] - m);
             sums[position % 16] += p;
-            for (e, o) in o.iter_mut().enumerate() {
-                *o = fma(p, tile.kv.value(tile.head, position, e), *o);
+            if quantised {
+                for (b, o) in o.chunks_exact_mut(BLOCK).enumerate() {
+                    let (scale, codes) = tile.kv.value_block(tile.head, position, b);
+                    let t = p * scale;
+                    o.iter_mut().zip(codes).for_each(|(o, code)| *o = fma(t, code as f32, *o));
+                }
+            } else {
+                for (e, o) in o.iter_mut().enumerate() {
+                    *o = fma(p, tile.kv.value(tile.head, position, e), *o);
+                }
             }
         }
         (partial.m[r], partial.l[r]) = (m, tree_sum(sums));
     }
+}
+
+fn float_score(tile: &Tile<'_>, r: usize, position: usize) -> f32 {
+    let queries = tile.q.iter().skip(r).step_by(tile.stride);
+    queries.enumerate().fold(0.0, |score, (e, q)| fma(tile.kv.key(tile.head, position, e), *q, score))
+}
+
+fn block_score(tile: &Tile<'_>, r: usize, position: usize) -> f32 {
+    let blocks = tile.blocks.chunks_exact(WORDS * tile.stride).enumerate();
+    blocks.fold(0.0, |score, (b, words)| {
+        let word = |i: usize| words[i * tile.stride + r];
+        let (scale, codes) = tile.kv.key_block(tile.head, position, b);
+        let query = |k: usize| i32::from(word(k / 4).to_le_bytes()[k % 4] as i8);
+        let a: i32 = codes.iter().enumerate().map(|(k, code)| code * query(k)).sum();
+        fma(a as f32, scale * f32::from_bits(word(WORDS - 2) as u32), score)
+    })
 }
 
 /// Merges the next segment's partial into a row's running (M, L, O): M' = max(M, m), a = exp(M - M'), b = exp(m - M'),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::error::{Error, Result, try_vec};
-use crate::model::{Config, Pooling};
+use crate::model::{Config, Part, Pooling};
 use crate::numeric::FloatEnvironment;
 
 /// How an embedding is made.
@@ -57,13 +57,13 @@ impl Session {
         for chunk in tokens.chunks(together) {
             let start = self.cache.length();
             let rows = pool.rows(start..start + chunk.len());
-            let (cache, scratch) = (&mut self.cache, &mut self.scratch);
             let asked = !rows.is_empty();
-            self.model.hidden(&self.device, chunk, rows, cache, scratch, &self.cancel)?;
+            let part = Part { tokens: chunk, asked: rows, cache: &mut self.cache };
+            self.model.hidden(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
             if asked {
-                pool.push(scratch.act.values());
+                pool.push(self.scratch.act.values());
             }
-            cache.commit(chunk.len());
+            self.cache.commit(chunk.len());
         }
         pool.finish();
         Ok(())

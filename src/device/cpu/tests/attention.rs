@@ -1,30 +1,53 @@
 //! Attention: every instruction set, thread count and split of the same tokens gives the same bits, positions that are
 //! not live never matter, and the result is a softmax.
 
-use super::super::{KvShape, KvType, KvView};
+use std::sync::Arc;
+
+use super::super::{Held, KvPool, KvQuery, KvShape, KvTarget, KvType, KvView, PageShape, Places};
 use super::*;
 use crate::device::Attention;
+use crate::quant::Format;
 
 /// A layer's cache that was full of NaN before anything was stored.
 struct Cache {
     shape: KvShape,
-    memory: Vec<u64>,
+    places: Places,
+    pages: Vec<Held>,
 }
 
 impl Cache {
     fn new(heads: usize, width: usize, positions: usize, kv_type: KvType) -> Cache {
-        let shape = KvShape { heads, width, value_width: width, tiles: positions.div_ceil(16), kv_type };
-        Cache { shape, memory: vec![u64::MAX; shape.bytes().unwrap() / 8] }
+        Cache::in_pages((heads, width, kv_type), positions.div_ceil(16), 1, 0)
+    }
+
+    /// In `count` pages of `tiles`, the first `pinned` tiles of which are kept if there are more positions.
+    fn in_pages((heads, width, kv_type): (usize, usize, KvType), tiles: usize, count: usize, pinned: usize) -> Cache {
+        let shape = KvShape { heads, width, value_width: width, kv_type };
+        let pool = KvPool::new(PageShape { kv: shape, layers: 1, tiles }, count).unwrap();
+        let page = || {
+            let mut page = pool.take().unwrap().unwrap();
+            page.parts_mut(tiles).for_each(|bytes| bytes.fill(0xFF));
+            Held::new(Arc::new(page))
+        };
+        Cache { shape, places: Places { tiles, pinned }, pages: (0..count).map(|_| page()).collect() }
     }
 
     fn append(&mut self, device: &Device, position: usize, k: &[f32], v: &[f32]) {
         let width = self.shape.heads * self.shape.width;
         let (k, v) = (buffer(width, k), buffer(width, v));
-        device.kv_append(self.shape, bytemuck::cast_slice_mut(&mut self.memory), position, &k, &v);
+        let Cache { shape, places, pages } = self;
+        let rows = 0..k.rows();
+        let target = KvTarget { shape: *shape, layer: 0, places: *places, pages, position, rows };
+        device.kv_append(vec![target], &k, &v).unwrap();
     }
 
     fn view(&self) -> KvView<'_> {
-        KvView::new(self.shape, bytemuck::cast_slice(&self.memory))
+        KvView { shape: self.shape, layer: 0, places: self.places, pages: &self.pages }
+    }
+
+    /// The queries of positions from `start` on.
+    fn query(&self, start: usize, q: &Buffer) -> KvQuery<'_> {
+        KvQuery { view: self.view(), rows: 0..q.rows(), start }
     }
 }
 
@@ -40,6 +63,7 @@ struct Case {
     kv_type: KvType,
     cap: Option<f32>,
     window: Option<usize>,
+    pinned: usize,
     causal: bool,
     sinks: Option<Vec<f32>>,
     q: Vec<f32>,
@@ -61,6 +85,7 @@ impl Case {
             kv_type: KvType::F16,
             cap: None,
             window: None,
+            pinned: 0,
             causal: true,
             sinks: None,
             q,
@@ -80,6 +105,7 @@ impl Case {
             scale,
             cap: self.cap,
             window: self.window,
+            pinned: self.pinned,
             causal: self.causal,
             sinks: self.sinks.as_deref(),
             precision: Precision::Float,
@@ -111,7 +137,7 @@ impl Case {
         let row = self.heads() * self.width;
         let q = buffer(row, &self.q[positions.start * row..positions.end * row]);
         let mut out = Act::default();
-        device.attention(&q, cache.view(), &self.op(), positions.start, &mut out).unwrap();
+        device.attention(&q, &[cache.query(positions.start, &q)], &self.op(), &mut out).unwrap();
         assert_eq!((out.rows(), out.width()), (positions.len(), row));
         out.values().to_vec()
     }
@@ -131,6 +157,12 @@ impl Case {
     }
 }
 
+/// The number types for heads of this width.
+fn types(width: usize) -> &'static [KvType] {
+    let all = &[KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0];
+    if width.is_multiple_of(32) { all } else { &all[..2] }
+}
+
 #[test]
 fn every_instruction_set_and_thread_count_gives_the_same_bits() {
     let devices = devices();
@@ -143,7 +175,8 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
                 let start = [0, 255, 16, 257, 15][i % 5];
                 let t = [1, 5, 17, 1][i / 2 % 4];
                 let mut case = Case::new(&mut rng, (kv_heads, group, width), start + t);
-                case.kv_type = [KvType::F16, KvType::F32][i % 2];
+                case.kv_type = types(width)[i % types(width).len()];
+                case.pinned = [0, 3, 40][i % 3];
                 case.cap = [None, Some(50.0), None][i % 3];
                 case.window = [None, Some(16), Some(300), None][i % 4];
                 case.sinks = (i % 5 < 2).then(|| rng.floats(kv_heads * group));
@@ -160,10 +193,12 @@ fn the_edges_of_tiles_segments_and_windows() {
     for (i, start) in [0, 15, 16, 255, 256, 257, 600].into_iter().enumerate() {
         for (j, t) in [1, 5, 17, 64].into_iter().enumerate() {
             for (l, window) in [None, Some(1), Some(16), Some(300)].into_iter().enumerate() {
-                let mut case = Case::new(&mut rng, (1, 3, 16), start + t);
+                let width = if (i + j) % 2 == 0 { 16 } else { 32 };
+                let mut case = Case::new(&mut rng, (1, 3, width), start + t);
                 case.window = window;
                 case.cap = ((i + j + l) % 2 == 0).then_some(50.0);
-                case.kv_type = if (i + l) % 2 == 0 { KvType::F16 } else { KvType::F32 };
+                case.kv_type = types(width)[(i + l) % types(width).len()];
+                case.pinned = [0, 18][(i + j) % 2];
                 case.check_devices(&devices, start, start + t);
             }
         }
@@ -175,14 +210,55 @@ fn the_edges_of_tiles_segments_and_windows() {
 #[test]
 fn the_split_of_a_prompt_does_not_matter() {
     let mut rng = Rng::new(22);
-    for window in [None, Some(20), Some(260)] {
-        let mut case = Case::new(&mut rng, (2, 2, 16), 530);
-        case.window = window;
+    for (window, kv_type) in [(None, KvType::F16), (Some(20), KvType::Q8_0), (Some(260), KvType::F32)] {
+        let mut case = Case::new(&mut rng, (2, 2, 32), 530);
+        (case.window, case.kv_type, case.pinned) = (window, kv_type, if window.is_some() { 7 } else { 0 });
         let whole = case.run(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), 0, 530, 530);
         for (name, device) in devices().into_iter().filter(|(name, _)| !name.starts_with("scalar on 3")) {
             for chunk in [1, 7, 64, 256, 530] {
                 let found = case.run(&device, 0, 530, chunk);
                 assert_same(&found, &whole, || format!("{name}, window {window:?}, chunks of {chunk}"));
+            }
+        }
+    }
+}
+
+/// The same positions in small pages, in a ring that has just room for the window, and beside other sequences.
+#[test]
+fn where_positions_lie_does_not_matter() {
+    let mut rng = Rng::new(28);
+    for (i, kv_type) in [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0].into_iter().enumerate() {
+        for (window, pinned) in [(None, 0), (Some(33), 0), (Some(40), 18), (Some(260), 256)] {
+            let mut case = Case::new(&mut rng, (2, 3, 32), 620);
+            (case.window, case.pinned, case.kv_type) = (window, pinned, kv_type);
+            let (q_row, chunk) = (case.heads() * case.width, 50);
+            let whole = case.run(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), 0, 620, chunk);
+            for (name, device) in devices().into_iter().skip(i % 2).step_by(2) {
+                let mut pages = Cache::in_pages((2, 32, kv_type), 2, 20, 0);
+                let pinned_tiles = pinned.div_ceil(16);
+                let ring = window.map_or(39, |window| pinned_tiles + (window + chunk - 1).div_ceil(16));
+                let mut ring = Cache::in_pages((2, 32, kv_type), ring, 1, pinned_tiles);
+                for start in (0..620).step_by(chunk) {
+                    let own = start..620.min(start + chunk);
+                    case.append(&device, &mut pages, own.clone());
+                    case.append(&device, &mut ring, own.clone());
+                    // The queries of the ring stand between those of the pages.
+                    let q = &case.q[own.start * q_row..own.end * q_row];
+                    let (first, n) = (own.len() / 2, own.len());
+                    let q = buffer(q_row, &[&q[..first * q_row], q, &q[first * q_row..]].concat());
+                    let queries = [
+                        KvQuery { rows: 0..first, ..pages.query(own.start, &q) },
+                        KvQuery { rows: first..first + n, ..ring.query(own.start, &q) },
+                        KvQuery { rows: first + n..2 * n, ..pages.query(own.start + first, &q) },
+                    ];
+                    let mut out = Act::default();
+                    device.attention(&q, &queries, &case.op(), &mut out).unwrap();
+                    let expected = &whole[own.start * q_row..own.end * q_row];
+                    let expected = [&expected[..first * q_row], expected, &expected[first * q_row..]].concat();
+                    assert_same(out.values(), &expected, || {
+                        format!("{name}: {kv_type:?}, window {window:?}, pinned {pinned}, from {start}")
+                    });
+                }
             }
         }
     }
@@ -213,17 +289,36 @@ fn positions_before_the_window_may_hold_anything() {
 /// Softmax attention in f64 over the cached numbers, and the bound of the f32 result's error, for one query head.
 fn definition(case: &Case, position: usize, head: usize) -> (Vec<f64>, f64) {
     let width = case.width;
-    let stored = |x: f32| match case.kv_type {
-        KvType::F16 => half::f16::from_f32(x).to_f64(),
-        KvType::F32 => f64::from(x),
-    };
     let row = |x: &[f32], at: usize| x[at * width..(at + 1) * width].to_vec();
-    let q = row(&case.q, position * case.heads() + head);
+    // What the cache keeps of a row.
+    let stored = |x: &[f32], at: usize| -> Vec<f64> {
+        let mut kept = row(x, at);
+        match case.kv_type {
+            KvType::F16 => kept.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32()),
+            KvType::F32 => {}
+            KvType::Q8_0 | KvType::Q4_0 => {
+                let format = if case.kv_type == KvType::Q8_0 { Format::Q8_0 } else { Format::Q4_0 };
+                let mut bytes = vec![0; format.row_bytes(width).unwrap()];
+                format.encode(&kept, &mut bytes).unwrap();
+                format.decode(&bytes, &mut kept).unwrap();
+            }
+        }
+        kept.into_iter().map(f64::from).collect()
+    };
+    let mut q: Vec<f64> =
+        row(&case.q, position * case.heads() + head).iter().map(|x| f64::from(x * case.op().scale)).collect();
+    if matches!(case.kv_type, KvType::Q8_0 | KvType::Q4_0) {
+        for block in q.chunks_mut(32) {
+            let d = block.iter().fold(0f64, |m, x| m.max(x.abs())) / 127.0;
+            block.iter_mut().for_each(|x| *x = (*x / d).round_ties_even() * d);
+        }
+    }
     let low = case.window.map_or(0, |window| (position + 1).saturating_sub(window));
     let (mut scores, mut magnitude) = (Vec::new(), 0f64);
-    for p in low..=position {
-        let k = row(&case.k, p * case.kv_heads + head / case.group);
-        let terms = || q.iter().zip(&k).map(|(&q, &k)| f64::from(q) * stored(k) * f64::from(case.op().scale));
+    let seen = (0..low.min(case.pinned)).chain(low..=position);
+    for p in seen.clone() {
+        let k = stored(&case.k, p * case.kv_heads + head / case.group);
+        let terms = || q.iter().zip(&k).map(|(q, k)| q * k);
         magnitude = magnitude.max(terms().map(f64::abs).sum());
         let score: f64 = terms().sum();
         scores.push(case.cap.map_or(score, |cap| f64::from(cap) * tanh(score / f64::from(cap))));
@@ -232,9 +327,9 @@ fn definition(case: &Case, position: usize, head: usize) -> (Vec<f64>, f64) {
     let weights: Vec<f64> = scores.iter().map(|s| crate::numeric::wide::exp(s - m)).collect();
     let total: f64 = weights.iter().sum();
     let mut out = vec![0.0; width];
-    for (p, weight) in (low..).zip(&weights) {
-        for (o, v) in out.iter_mut().zip(row(&case.v, p * case.kv_heads + head / case.group)) {
-            *o += weight / total * stored(v);
+    for (p, weight) in seen.zip(&weights) {
+        for (o, v) in out.iter_mut().zip(stored(&case.v, p * case.kv_heads + head / case.group)) {
+            *o += weight / total * v;
         }
     }
     // A score is a chain of E roundings, each of at most 2^-24 of the terms' magnitudes so far; with the rounding of
@@ -254,11 +349,19 @@ fn tanh(x: f64) -> f64 {
 fn attention_is_a_softmax_over_the_live_positions() {
     let mut rng = Rng::new(24);
     let device = Device::new(Threads::new(1), Isa::Scalar).unwrap();
-    let cases =
-        [(8, None, None), (64, Some(5.0), None), (16, None, Some(17)), (128, None, Some(300)), (80, Some(50.0), None)];
-    for (i, (width, cap, window)) in cases.into_iter().enumerate() {
+    let cases = [
+        (8, None, None, KvType::F16),
+        (64, Some(5.0), None, KvType::F32),
+        (16, None, Some(17), KvType::F16),
+        (128, None, Some(300), KvType::F32),
+        (80, Some(50.0), None, KvType::F16),
+        (64, None, Some(300), KvType::Q8_0),
+        (32, None, Some(17), KvType::Q4_0),
+        (96, Some(50.0), None, KvType::Q8_0),
+    ];
+    for (i, (width, cap, window, kv_type)) in cases.into_iter().enumerate() {
         let mut case = Case::new(&mut rng, (2, 3, width), 530);
-        (case.cap, case.window, case.kv_type) = (cap, window, [KvType::F16, KvType::F32][i % 2]);
+        (case.cap, case.window, case.kv_type, case.pinned) = (cap, window, kv_type, [0, 5, 20][i % 3]);
         for position in [0, 1, 16, 255, 256, 257, 529] {
             let found = case.run(&device, position, position + 1, 1);
             for (head, found) in found.chunks_exact(width).enumerate() {
@@ -295,7 +398,7 @@ fn results_are_quantised_where_that_is_asked_for() {
         case.append(&device, &mut cache, 0..20);
         let (q, op) = (buffer(64, &case.q), Attention { precision: Precision::Eight, ..case.op() });
         let mut out = Act::default();
-        device.attention(&q, cache.view(), &op, 0, &mut out).unwrap();
+        device.attention(&q, &[cache.query(0, &q)], &op, &mut out).unwrap();
         let expected = act(&device, 64, out.values(), Precision::Eight);
         for t in 0..20 {
             assert_eq!(quantised(&out, t), quantised(&expected, t), "{name} row {t}");

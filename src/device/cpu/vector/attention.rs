@@ -1,58 +1,136 @@
 //! Attention: lanes are positions for the scores, and head elements for the sum of values.
 
+use super::super::act::WORDS;
 use super::super::attention::{Partial, ROWS, SEGMENT, Tile};
-use super::super::kv::{Elements, TILE};
+use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::Simd;
+use super::codes::{Bytes, FourBits};
+use super::linear::{row_numbers, symmetric};
 use crate::numeric::{self, Real};
 
 /// A number type of cached keys and values.
 trait Element: Copy {
+    /// The scores of a vector of positions of a tile from `lane` on, with NR queries.
+    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR];
+    /// What a weight becomes for the elements from `e` on of the position `lane` of a tile.
+    fn weight(values: &[u8], blocks: usize, lane: usize, e: usize, weight: f32) -> f32;
+    /// These elements, that weight multiplies.
+    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F;
+}
+
+/// Numbers as they are.
+#[derive(Clone, Copy)]
+struct Floats<X>(std::marker::PhantomData<X>);
+
+trait Float: bytemuck::Pod {
     fn load<S: Simd>(s: S, x: &[Self]) -> S::F;
 }
 
-impl Element for u16 {
+impl Float for u16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[u16]) -> S::F {
         s.load_f16(x)
     }
 }
 
-impl Element for f32 {
+impl Float for f32 {
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[f32]) -> S::F {
         s.load(x)
     }
 }
 
+impl<X: Float> Element for Floats<X> {
+    #[inline(always)]
+    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR] {
+        let mut sum = [s.f32(0.0); NR];
+        let keys = bytemuck::cast_slice::<u8, X>(keys).as_chunks::<TILE>().0;
+        for (key, q) in keys.iter().zip(tile.q.as_chunks::<NR>().0) {
+            let key = X::load(s, &key[lane..]);
+            for r in 0..NR {
+                sum[r] = key.fma(s.f32(q[r]), sum[r]);
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn weight(_values: &[u8], _blocks: usize, _lane: usize, _e: usize, weight: f32) -> f32 {
+        weight
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F {
+        X::load(s, &bytemuck::cast_slice::<u8, X>(values)[lane * stride + e..])
+    }
+}
+
+/// Blocks whose codes take BYTES bytes.
+#[derive(Clone, Copy)]
+struct Blocks<const BYTES: usize>;
+
+impl<const BYTES: usize> Element for Blocks<BYTES> {
+    #[inline(always)]
+    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR] {
+        let mut sum = [s.f32(0.0); NR];
+        let queries = tile.blocks.as_chunks::<NR>().0.as_chunks::<WORDS>().0;
+        let (scales, codes) = keys.split_at(2 * TILE * queries.len());
+        let blocks = scales.chunks_exact(2 * TILE).zip(codes.chunks_exact(TILE * BYTES));
+        for ((scales, codes), q) in blocks.zip(queries) {
+            let scale = row_numbers(s, scales, lane);
+            if BYTES == BLOCK {
+                symmetric(s, scale, (Bytes, codes), lane, q, &mut sum);
+            } else {
+                symmetric(s, scale, (FourBits::<3>, codes), lane, q, &mut sum);
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn weight(values: &[u8], blocks: usize, lane: usize, e: usize, weight: f32) -> f32 {
+        let scales = bytemuck::cast_slice::<u8, u16>(&values[..2 * TILE * blocks]);
+        weight * half::f16::from_bits(scales[lane * blocks + e / BLOCK]).to_f32()
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F {
+        let blocks = stride / BLOCK;
+        let codes = &values[2 * TILE * blocks + (lane * blocks + e / BLOCK) * BYTES..];
+        if BYTES == BLOCK {
+            return s.to_f32(s.load_i8(&codes[e % BLOCK..]));
+        }
+        let bytes = s.load_i8(&codes[e % BYTES..]);
+        let code = if e % BLOCK < BYTES { bytes } else { s.shr::<4>(bytes) };
+        s.to_f32(s.sub_i32(s.and(code, s.i32(15)), s.i32(8)))
+    }
+}
+
 /// `scalar::attend`.
 #[inline(always)]
 pub(in super::super) fn attend<S: Simd>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
-    match tile.kv.elements {
-        Elements::F16(x) => attend_as(s, tile, x, segment, partial),
-        Elements::F32(x) => attend_as(s, tile, x, segment, partial),
+    match tile.kv.shape.kv_type {
+        KvType::F16 => attend_as::<S, Floats<u16>>(s, tile, segment, partial),
+        KvType::F32 => attend_as::<S, Floats<f32>>(s, tile, segment, partial),
+        KvType::Q8_0 => attend_as::<S, Blocks<32>>(s, tile, segment, partial),
+        KvType::Q4_0 => attend_as::<S, Blocks<16>>(s, tile, segment, partial),
     }
 }
 
 #[inline(always)]
-fn attend_as<S: Simd, X: Element>(s: S, tile: &Tile<'_>, kv: &[X], segment: usize, partial: &mut Partial) {
+fn attend_as<S: Simd, X: Element>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
     match tile.stride {
-        12 => attend_rows::<S, X, 12>(s, tile, kv, segment, partial),
-        8 => attend_rows::<S, X, 8>(s, tile, kv, segment, partial),
-        4 => attend_rows::<S, X, 4>(s, tile, kv, segment, partial),
-        2 => attend_rows::<S, X, 2>(s, tile, kv, segment, partial),
-        _ => attend_rows::<S, X, 1>(s, tile, kv, segment, partial),
+        12 => attend_rows::<S, X, 12>(s, tile, segment, partial),
+        8 => attend_rows::<S, X, 8>(s, tile, segment, partial),
+        4 => attend_rows::<S, X, 4>(s, tile, segment, partial),
+        2 => attend_rows::<S, X, 2>(s, tile, segment, partial),
+        _ => attend_rows::<S, X, 1>(s, tile, segment, partial),
     }
 }
 
 #[inline(always)]
-fn attend_rows<S: Simd, X: Element, const NR: usize>(
-    s: S,
-    tile: &Tile<'_>,
-    kv: &[X],
-    segment: usize,
-    partial: &mut Partial,
-) {
+fn attend_rows<S: Simd, X: Element, const NR: usize>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
     let first = segment * SEGMENT;
     // Live positions of each row within the segment; a row without any has low == high.
     let mut low = [0; ROWS];
@@ -70,7 +148,7 @@ fn attend_rows<S: Simd, X: Element, const NR: usize>(
         return;
     }
     let mut p = [[0.0f32; SEGMENT]; NR];
-    scores(s, tile, kv, first, lowest, highest, &mut p);
+    scores::<S, X, NR>(s, tile, first, lowest, highest, &mut p);
     for r in 0..tile.rows {
         if partial.live[r] {
             (partial.m[r], partial.l[r]) = softmax(s, &mut p[r], low[r], high[r]);
@@ -90,15 +168,15 @@ fn attend_rows<S: Simd, X: Element, const NR: usize>(
             let o = partial.o_mut(r);
             o.fill(0.0);
             let before = low[r]..if shared.is_empty() { high[r] } else { shared.start };
-            values::<S, X, 1>(s, tile, kv, first, before, [&p[r]], [o]);
+            values::<S, X, 1>(s, tile, first, before, [&p[r]], [o]);
         }
     }
     if shared.is_empty() {
         return;
     }
-    values::<S, X, NR>(s, tile, kv, first, shared.clone(), p.each_ref(), partial.rows_mut());
+    values::<S, X, NR>(s, tile, first, shared.clone(), p.each_ref(), partial.rows_mut());
     for r in 0..tile.rows {
-        values::<S, X, 1>(s, tile, kv, first, shared.end..high[r], [&p[r]], [partial.o_mut(r)]);
+        values::<S, X, 1>(s, tile, first, shared.end..high[r], [&p[r]], [partial.o_mut(r)]);
     }
 }
 
@@ -107,24 +185,15 @@ fn attend_rows<S: Simd, X: Element, const NR: usize>(
 fn scores<S: Simd, X: Element, const NR: usize>(
     s: S,
     tile: &Tile<'_>,
-    kv: &[X],
     first: usize,
     lowest: usize,
     highest: usize,
     p: &mut [[f32; SEGMENT]; NR],
 ) {
-    let queries = tile.q.as_chunks::<NR>().0;
     for t in lowest / TILE..highest.div_ceil(TILE) {
-        let start = tile.kv.key_tile(tile.head, first / TILE + t);
-        let (keys, _) = kv[start..start + TILE * tile.kv.width].as_chunks::<TILE>();
+        let keys = tile.kv.head(tile.head, first / TILE + t).0;
         for lane in (0..TILE).step_by(S::LANES) {
-            let mut sum = [s.f32(0.0); NR];
-            for (key, q) in keys.iter().zip(queries) {
-                let key = X::load(s, &key[lane..]);
-                for r in 0..NR {
-                    sum[r] = key.fma(s.f32(q[r]), sum[r]);
-                }
-            }
+            let mut sum = X::scores::<S, NR>(s, tile, keys, lane);
             for r in 0..NR {
                 if let Some(cap) = tile.cap {
                     sum[r] = numeric::tanh(sum[r].div(s.f32(cap))).mul(s.f32(cap));
@@ -177,7 +246,6 @@ fn live(low: usize, high: usize, at: usize, lanes: usize) -> (usize, usize) {
 fn values<S: Simd, X: Element, const NR: usize>(
     s: S,
     tile: &Tile<'_>,
-    kv: &[X],
     first: usize,
     range: std::ops::Range<usize>,
     p: [&[f32; SEGMENT]; NR],
@@ -191,10 +259,10 @@ fn values<S: Simd, X: Element, const NR: usize>(
     let mut e = 0;
     while e < stride {
         if e + wide <= stride && wide > S::LANES {
-            values_at::<S, X, NR, 2>(s, tile, kv, first, range.clone(), &p, &mut o, e);
+            values_at::<S, X, NR, 2>(s, tile, first, range.clone(), &p, &mut o, e);
             e += wide;
         } else {
-            values_at::<S, X, NR, 1>(s, tile, kv, first, range.clone(), &p, &mut o, e);
+            values_at::<S, X, NR, 1>(s, tile, first, range.clone(), &p, &mut o, e);
             e += S::LANES;
         }
     }
@@ -206,7 +274,6 @@ fn values<S: Simd, X: Element, const NR: usize>(
 fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
     s: S,
     tile: &Tile<'_>,
-    kv: &[X],
     first: usize,
     range: std::ops::Range<usize>,
     p: &[&[f32; SEGMENT]; NR],
@@ -224,16 +291,16 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
     while position < range.end {
         let t = position / TILE;
         let end = range.end.min((t + 1) * TILE);
-        let start = tile.kv.value_tile(tile.head, first / TILE + t) + e;
-        let rows = &kv[start..start + TILE * stride - e];
+        let values = tile.kv.head(tile.head, first / TILE + t).1;
         for position in position..end {
-            let row = &rows[position % TILE * stride..];
+            let lane = position % TILE;
             let mut value = [s.f32(0.0); NV];
             for v in 0..NV {
-                value[v] = X::load(s, &row[v * S::LANES..]);
+                value[v] = X::values(s, values, stride, lane, e + v * S::LANES);
             }
             for r in 0..NR {
-                let weight = s.f32(p[r][position]);
+                // All NV vectors lie in one block.
+                let weight = s.f32(X::weight(values, stride / BLOCK, lane, e, p[r][position]));
                 for v in 0..NV {
                     sum[r][v] = weight.fma(value[v], sum[r][v]);
                 }
