@@ -1,5 +1,6 @@
 //! A conversation with a model: tokens in, tokens and text out.
 
+mod generation;
 mod imatrix;
 mod session;
 mod stop;

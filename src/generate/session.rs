@@ -3,21 +3,20 @@
 mod embed;
 mod loras;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::stop::Stops;
+use super::generation::Generation;
 use crate::cache::{Cache, PagedCache};
 use crate::cancel::Cancel;
 use crate::chat::Messages;
 use crate::device::{Device, Isa, Threads};
 use crate::error::{Error, Result, try_vec};
-use crate::model::{CacheOptions, Model, Observer, Part, Scratch};
+use crate::model::{AdapterList, CacheOptions, Model, Observer, Part, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
-use crate::token::{DecodeOptions, Decoder, EncodeOptions};
+use crate::token::{DecodeOptions, EncodeOptions};
 
 pub use embed::EmbedOptions;
 
@@ -106,15 +105,8 @@ pub struct Session {
     tokens: Vec<u32>,
     /// (V): what follows the last cached token.
     logits: Vec<f32>,
-    decoder: Decoder,
-    stops: Stops,
-    text: Vec<u8>,
-    options: GenerateOptions,
-    /// Tokens generated since `start`.
-    generated: usize,
-    /// Tokens that the sampler has seen since `start`.
-    accepted: usize,
-    finished: bool,
+    adapters: AdapterList,
+    generation: Generation,
     /// What `next` chose, while `logits` are what it chose from.
     chosen: Option<u32>,
     timings: Timings,
@@ -157,7 +149,6 @@ impl Session {
         };
         let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
         let logits = try_vec(model.config().vocab_size, 0.0, "the logits of a token")?;
-        let decoder = Decoder::new(Arc::clone(model.tokenizer()), false);
         Ok(Session {
             device,
             cache,
@@ -167,13 +158,8 @@ impl Session {
             cancel: Cancel::new(),
             tokens: Vec::new(),
             logits,
-            decoder,
-            stops: Stops::default(),
-            text: Vec::new(),
-            options: GenerateOptions::default(),
-            generated: 0,
-            accepted: 0,
-            finished: false,
+            adapters: AdapterList::new(),
+            generation: Generation::new(model.tokenizer()),
             chosen: None,
             timings: Timings::default(),
             model,
@@ -192,24 +178,17 @@ impl Session {
         tokens.extend_from_slice(&self.tokens);
         let mut logits = try_vec(self.logits.len(), 0.0, "the logits of a token")?;
         logits.copy_from_slice(&self.logits);
-        let mut stops = self.stops.clone();
-        stops.restart();
         Ok(Session {
             device: self.device.clone(),
             cache: self.cache.fork(),
             cache_options: self.cache_options,
-            scratch: Scratch::with_adapters(self.scratch.adapters.fork()),
+            scratch: Scratch::default(),
             chunk: self.chunk,
             cancel: Cancel::new(),
             tokens,
             logits,
-            decoder: Decoder::new(Arc::clone(self.model.tokenizer()), false),
-            stops,
-            text: Vec::new(),
-            options: self.options,
-            generated: 0,
-            accepted: 0,
-            finished: false,
+            adapters: self.adapters.clone(),
+            generation: self.generation.fork(),
             chosen: None,
             timings: Timings::default(),
             model: Arc::clone(&self.model),
@@ -298,7 +277,7 @@ impl Session {
     /// # Errors
     /// `OutOfMemory`.
     pub fn answer(&self, messages: &mut Messages) -> Result<()> {
-        let tokens = &self.tokens[self.tokens.len().saturating_sub(self.generated)..];
+        let tokens = &self.tokens[self.tokens.len().saturating_sub(self.generation.generated())..];
         let shown = DecodeOptions { show_special: true, ..DecodeOptions::default() };
         let text = self.model.tokenizer().decode(tokens, shown)?;
         messages.add_answer(&String::from_utf8_lossy(&text));
@@ -306,7 +285,7 @@ impl Session {
     }
 
     fn process(&mut self, tokens: &[u32], logits: Option<&mut [f32]>) -> Result<()> {
-        self.check_tokens(tokens)?;
+        self.model.check_tokens(tokens)?;
         if tokens.is_empty() {
             return Ok(());
         }
@@ -323,17 +302,6 @@ impl Session {
         self.timings.prompt_tokens += tokens.len() as u64;
         self.timings.prompt_time += start.elapsed();
         Ok(())
-    }
-
-    /// `InvalidArgument` if one of the tokens is outside the vocabulary.
-    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
-        let vocab_size = self.model.config().vocab_size;
-        let Some((index, token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) else {
-            return Ok(());
-        };
-        let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
-        let error = Error::invalid_argument(message).with("token", token).with("index", index);
-        Err(error.with("vocab_size", vocab_size))
     }
 
     /// `FailedPrecondition` if the session holds tokens.
@@ -376,14 +344,14 @@ impl Session {
         // The first token whose logits are asked for.
         let first = total - all.as_ref().map_or(1, |all| all.len() / vocab_size);
         let mut written = 0;
-        let salt = self.salt();
+        let salt = self.model.cache_salt(&self.cache_options, self.cache.capacity(), &self.adapters);
         self.cache.adopt(salt, &self.tokens[..first]);
         while self.cache.length() < total {
             let start = self.cache.length();
             let end = total.min(start.saturating_add(self.chunk));
             let asked = first.clamp(start, end) - start..end - start;
             let (tokens, n) = (&self.tokens[start..end], asked.len() * vocab_size);
-            let part = Part { tokens, asked, cache: &mut self.cache };
+            let part = Part { tokens, asked, cache: &mut self.cache, adapters: &self.adapters };
             self.model.forward(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
             if let Some(all) = all {
                 all[written..written + n].copy_from_slice(&self.scratch.logits.data()[..n]);
@@ -396,16 +364,6 @@ impl Session {
         let logits = self.scratch.logits.data();
         self.logits.copy_from_slice(&logits[logits.len() - vocab_size..]);
         Ok(())
-    }
-
-    /// A number for what keys and values depend on beside the tokens.
-    fn salt(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.model.id().hash(&mut hasher);
-        self.model.rotates_for(self.cache.capacity()).hash(&mut hasher);
-        (self.cache_options.window, self.cache_options.sinks).hash(&mut hasher);
-        self.scratch.adapters.hash(&mut hasher);
-        hasher.finish()
     }
 
     /// The logits (V) of what follows the last token.
@@ -436,7 +394,7 @@ impl Session {
             self.tokens.truncate(length);
             // The last token is processed again when its logits are asked for.
             self.cache.truncate(length.saturating_sub(1));
-            self.start(self.options);
+            self.start(self.generation.options());
         }
         Ok(())
     }
@@ -446,7 +404,7 @@ impl Session {
         self.tokens.clear();
         self.cache.truncate(0);
         self.timings = Timings::default();
-        self.start(self.options);
+        self.start(self.generation.options());
     }
 
     /// Adds a string that ends a generation when it appears in the text. It is never given out.
@@ -454,15 +412,12 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` if it is empty or not UTF-8; `OutOfMemory`.
     pub fn add_stop(&mut self, text: &[u8]) -> Result<()> {
-        if text.is_empty() || std::str::from_utf8(text).is_err() {
-            return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
-        }
-        self.stops.add(text)
+        self.generation.add_stop(text)
     }
 
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
-        self.stops.clear();
+        self.generation.clear_stops();
     }
 
     /// Begins a generation after the tokens that are there: counts anew, and the sampler of the first
@@ -470,25 +425,20 @@ impl Session {
     /// [`flush`](Session::flush). Appending, truncating and resetting begin another generation too, with the same
     /// options; after appending the sampler goes on.
     pub fn start(&mut self, options: GenerateOptions) {
-        self.options = options;
-        self.accepted = 0;
-        self.begin();
+        self.generation.start(options);
+        self.chosen = None;
     }
 
     fn begin(&mut self) {
-        self.stops.restart();
-        self.decoder.reset();
-        (self.generated, self.finished, self.chosen) = (0, false, None);
+        self.generation.begin();
+        self.chosen = None;
     }
 
     /// Ends the generation and gives the text that was withheld: what may begin a stop string, and the bytes of an
     /// incomplete character.
     pub fn flush(&mut self) -> &[u8] {
-        self.text.clear();
-        if !self.finished {
-            self.finish(None, FinishReason::Aborted);
-        }
-        &self.text
+        self.generation.end(FinishReason::Aborted);
+        self.generation.text()
     }
 
     /// Chooses the next token, adds it and gives it with the text that became certain. Nothing changes if it fails.
@@ -497,46 +447,19 @@ impl Session {
     /// `FailedPrecondition` if there are no tokens, or the generation has finished and nothing was appended since;
     /// `Cancelled`; what the sampler reports.
     pub fn next(&mut self, sampler: &mut Sampler) -> Result<Next<'_>> {
-        if self.finished {
+        if self.generation.finished() {
             let message = "the generation has finished: append tokens or start another";
             return Err(Error::failed_precondition(message));
         }
         let start = Instant::now();
         self.cancel.check("the generation")?;
         self.logits()?;
-        self.text.clear();
-        if self.tokens.len() == self.cache.capacity() {
-            return Ok(self.finish(None, FinishReason::ContextFull));
-        }
-        if self.accepted == 0 {
-            sampler.reset();
-        }
-        self.tokens[self.accepted..].iter().for_each(|&token| sampler.accept(token));
-        self.accepted = self.tokens.len();
-        let _environment = FloatEnvironment::enter();
-        let token = sampler.sample(&self.logits)?;
-        self.chosen = Some(token);
-        if self.model.tokenizer().is_eog(token) && !self.options.ignore_eog {
-            self.timings.generate_time += start.elapsed();
-            return Ok(self.finish(Some(token), FinishReason::Eog));
-        }
-        let stopped = self.stops.push(self.decoder.push(token)?, &mut self.text);
-        self.tokens.push(token);
-        self.generated += 1;
-        self.timings.generated_tokens += 1;
+        let (capacity, length) = (self.cache.capacity(), self.tokens.len());
+        let (token, finish) = self.generation.next(sampler, &mut self.tokens, &self.logits, capacity)?;
+        self.chosen = token;
+        self.timings.generated_tokens += (self.tokens.len() - length) as u64;
         self.timings.generate_time += start.elapsed();
-        if stopped {
-            self.finished = true;
-            self.decoder.reset();
-            return Ok(Next { token: Some(token), text: &self.text, finish: Some(FinishReason::Stop) });
-        }
-        if self.generated == self.options.max_tokens {
-            return Ok(self.finish(Some(token), FinishReason::Length));
-        }
-        if self.tokens.len() == self.cache.capacity() {
-            return Ok(self.finish(Some(token), FinishReason::ContextFull));
-        }
-        Ok(Next { token: Some(token), text: &self.text, finish: None })
+        Ok(Next { token, text: self.generation.text(), finish })
     }
 
     /// The log probabilities of the token that the last [`next`](Session::next) chose, and of the `n` most likely ones.
@@ -549,16 +472,6 @@ impl Session {
             return Err(Error::failed_precondition(message));
         };
         logprobs(&self.logits, token, n)
-    }
-
-    /// The last step: gives out the text that was held back.
-    fn finish(&mut self, token: Option<u32>, reason: FinishReason) -> Next<'_> {
-        self.finished = true;
-        let stopped = self.stops.push(self.decoder.finish(), &mut self.text);
-        if !stopped {
-            self.stops.finish(&mut self.text);
-        }
-        Next { token, text: &self.text, finish: Some(reason) }
     }
 
     /// Calls [`next`](Session::next) until it finishes or `on_token` breaks. If it fails, what was generated stays.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::adapters::{Adapters, Output};
+use super::adapters::{AdapterList, Adapters, Output};
 use super::arch::Norms;
 use super::config::Config;
 use super::latent::LatentScratch;
@@ -39,7 +39,7 @@ pub(crate) struct Scratch {
     /// (rows asked, V)
     pub logits: Buffer,
     /// What is added to the products.
-    pub adapters: Adapters,
+    pub(super) adapters: Adapters,
     /// Told what the matrices of each layer are multiplied with.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -51,6 +51,7 @@ pub(crate) struct Part<'a> {
     /// Which of them something is asked about: their logits, or their hidden states.
     pub asked: Range<usize>,
     pub cache: &'a mut Cache,
+    pub adapters: &'a AdapterList,
 }
 
 /// A pass that is under way.
@@ -83,11 +84,6 @@ pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, na
 }
 
 impl Scratch {
-    /// Empty, but for adapters.
-    pub(crate) fn with_adapters(adapters: Adapters) -> Scratch {
-        Scratch { adapters, ..Scratch::default() }
-    }
-
     /// About how many bytes a chunk of `tokens` needs, `logit_rows` of them with logits.
     pub(crate) fn bytes(config: &Config, tokens: usize, logit_rows: usize) -> usize {
         let (d, e) = (config.embedding_length, config.head_length);
@@ -131,6 +127,7 @@ impl Model {
         scratch: &mut Scratch,
         cancel: &Cancel,
     ) -> Result<()> {
+        self.output()?;
         self.hidden(device, parts, scratch, cancel)?;
         self.logits(device, scratch)
     }
@@ -144,8 +141,11 @@ impl Model {
         cancel: &Cancel,
     ) -> Result<()> {
         let mut pass = self.begin(device, parts, scratch)?;
-        while self.layer(device, &mut pass, parts, scratch)? {
+        loop {
             cancel.check("the forward pass")?;
+            if !self.layer(device, &mut pass, parts, scratch)? {
+                break;
+            }
         }
         self.end(device, parts, scratch)
     }
@@ -166,6 +166,7 @@ impl Model {
         let context = parts.first().map_or(0, |part| part.cache.capacity());
         let tables = self.frequencies.tables(&positions, context)?;
         let Scratch { x, adapters, .. } = scratch;
+        adapters.assign(rows_of(parts).zip(parts.iter().map(|part| part.adapters)));
         adapters.embed(device, &tokens, &weights.embedding, config.embedding_scale, x)?;
         if let Some(token_type) = &weights.token_type {
             device.add_row_to_each(token_type, x);
@@ -195,11 +196,17 @@ impl Model {
     /// Ends a pass after its last layer: the hidden states of the tokens that are asked about are in `scratch.act`.
     pub(crate) fn end(&self, device: &Device, parts: &[Part<'_>], scratch: &mut Scratch) -> Result<()> {
         let weights = &self.weights;
-        let Scratch { x, delta, act, .. } = scratch;
+        let Scratch { x, delta, act, adapters, .. } = scratch;
         let asked = || {
             let rows = rows_of(parts).zip(parts);
             rows.map(|(rows, part)| rows.start + part.asked.start..rows.start + part.asked.end)
         };
+        let counted = parts.iter().scan(0, |start, part| {
+            let rows = *start..*start + part.asked.len();
+            *start = rows.end;
+            Some((rows, part.adapters))
+        });
+        adapters.assign(counted);
         x.keep(asked());
         delta.keep(asked());
         let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
@@ -207,12 +214,17 @@ impl Model {
         device.add_norm(x, Some(self.delta(delta, post)), Some(self.norm(&weights.output_norm)), act, taken)
     }
 
+    /// The matrix that makes logits.
+    fn output(&self) -> Result<&Projection> {
+        self.weights.output.as_ref().ok_or_else(|| {
+            let message = "the model is an encoder: it gives embeddings and no logits";
+            Error::failed_precondition(message).with("architecture", self.architecture())
+        })
+    }
+
     /// scratch.logits = the logits of scratch.act.
     pub(crate) fn logits(&self, device: &Device, scratch: &mut Scratch) -> Result<()> {
-        let Some(output) = &self.weights.output else {
-            let message = "the model is an encoder: it gives embeddings and no logits";
-            return Err(Error::failed_precondition(message).with("architecture", self.architecture()));
-        };
+        let output = self.output()?;
         let Scratch { act, logits, adapters, .. } = scratch;
         if act.rows() > 0 {
             adapters.linear(device, act, [output.fine(logits)])?;

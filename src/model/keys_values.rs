@@ -1,5 +1,8 @@
 //! What a model asks of the cache of its keys and values.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::adapters::{AdapterList, hash_adapters};
 use super::{Config, Model};
 use crate::cache::{Cache, CacheKind, CacheShape, PagedCache, PagedOptions, Span};
 use crate::device::{KvShape, KvType};
@@ -90,6 +93,16 @@ impl Model {
     pub fn paged_cache(&self, options: &PagedOptions) -> Result<PagedCache> {
         let options = PagedOptions { layers: self.config.layer_count, ..options.clone() };
         PagedCache::with_shape(self.config.kv_shape(options.kv_type), &options)
+    }
+
+    /// A number for what keys and values depend on beside the tokens, in a cache with room for `capacity` positions.
+    pub(crate) fn cache_salt(&self, options: &CacheOptions, capacity: usize, adapters: &AdapterList) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.id().hash(&mut hasher);
+        self.rotates_for(capacity).hash(&mut hasher);
+        (options.window, options.sinks).hash(&mut hasher);
+        hash_adapters(adapters, &mut hasher);
+        hasher.finish()
     }
 
     /// An empty cache of a sequence in these pages, which decide its kind and number type.

@@ -146,8 +146,19 @@ impl Lora {
     }
 
     /// True if the adapter was loaded for this model, or one with the same tensors.
-    pub(crate) fn fits(&self, model: &Model) -> bool {
+    fn fits(&self, model: &Model) -> bool {
         Arc::ptr_eq(&self.slots, &model.slots) || self.slots == model.slots
+    }
+
+    /// `InvalidArgument` if the adapter is for another model, or the scale is not finite.
+    pub(crate) fn check(&self, model: &Model, scale: f32) -> Result<()> {
+        if !scale.is_finite() {
+            return Err(Error::invalid_argument(format!("an adapter's scale is {scale}")).with("scale", scale));
+        }
+        if !self.fits(model) {
+            return Err(Error::invalid_argument("the adapter was loaded for another model"));
+        }
+        Ok(())
     }
 
     /// The pair of a projection and its s, if it does anything.

@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use adapters::AdapterList;
 pub use config::{Config, Pooling};
 pub(crate) use forward::{Observer, Part, Scratch};
 pub use keys_values::CacheOptions;
@@ -131,6 +132,17 @@ impl Model {
     /// Which of its frequencies a sequence of `context` positions is rotated by.
     pub(crate) fn rotates_for(&self, context: usize) -> bool {
         self.frequencies.is_long(context)
+    }
+
+    /// `InvalidArgument` if one of the tokens is outside the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab_size = self.config.vocab_size;
+        let Some((index, token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= vocab_size) else {
+            return Ok(());
+        };
+        let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
+        let error = Error::invalid_argument(message).with("token", token).with("index", index);
+        Err(error.with("vocab_size", vocab_size))
     }
 
     /// A number that no other model of this process has.

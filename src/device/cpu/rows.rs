@@ -78,10 +78,11 @@ impl Device {
     }
 
     /// y = fma(scale, x, y), each (T,n).
-    pub(crate) fn add_scaled(&self, scale: f32, x: &Buffer, y: &mut Buffer) {
-        debug_assert_eq!(x.data().len(), y.data().len());
-        let small = y.data().len() <= SMALL;
-        let parts = x.data().chunks(SMALL).zip(y.data_mut().chunks_mut(SMALL));
+    pub(crate) fn add_scaled(&self, scale: f32, x: &Buffer, first: usize, y: &mut Buffer) {
+        debug_assert!(x.width == y.width && first + x.rows() <= y.rows());
+        let y = &mut y.data_mut()[first * x.width..][..x.data().len()];
+        let small = y.len() <= SMALL;
+        let parts = x.data().chunks(SMALL).zip(y.chunks_mut(SMALL));
         let work = |(x, y): (&[f32], &mut [f32])| (self.kernels.add_scaled)(scale, x, y);
         if small { parts.for_each(work) } else { self.threads.each(parts, work) }
     }

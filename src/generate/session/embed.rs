@@ -38,7 +38,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::invalid_argument("an embedding is that of at least one token"));
         }
-        self.check_tokens(tokens)?;
+        self.model.check_tokens(tokens)?;
         self.check_room(0, tokens.len())?;
         let pool = Pool::new(self.model.config(), options, tokens.len(), out)?;
         let start = Instant::now();
@@ -58,7 +58,7 @@ impl Session {
             let start = self.cache.length();
             let rows = pool.rows(start..start + chunk.len());
             let asked = !rows.is_empty();
-            let part = Part { tokens: chunk, asked: rows, cache: &mut self.cache };
+            let part = Part { tokens: chunk, asked: rows, cache: &mut self.cache, adapters: &self.adapters };
             self.model.hidden(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
             if asked {
                 pool.push(self.scratch.act.values());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Lora;
 
 impl Session {
@@ -16,13 +16,8 @@ impl Session {
     /// `InvalidArgument` for a scale that is not finite, or an adapter of another model.
     pub fn add_lora(&mut self, lora: Arc<Lora>, scale: f32) -> Result<()> {
         self.check_empty("adding an adapter")?;
-        if !scale.is_finite() {
-            return Err(Error::invalid_argument(format!("an adapter's scale is {scale}")).with("scale", scale));
-        }
-        if !lora.fits(&self.model) {
-            return Err(Error::invalid_argument("the adapter was loaded for another model"));
-        }
-        self.scratch.adapters.add(lora, scale);
+        lora.check(&self.model, scale)?;
+        self.adapters.push((lora, scale));
         Ok(())
     }
 
@@ -32,7 +27,7 @@ impl Session {
     /// `FailedPrecondition` if the session holds tokens.
     pub fn clear_loras(&mut self) -> Result<()> {
         self.check_empty("removing adapters")?;
-        self.scratch.adapters.clear();
+        self.adapters.clear();
         Ok(())
     }
 }

@@ -1,0 +1,158 @@
+//! From logits to a token, and from tokens to text: sampler, stop strings, limits.
+
+use std::sync::Arc;
+
+use super::stop::Stops;
+use super::{FinishReason, GenerateOptions};
+use crate::error::{Error, Result};
+use crate::numeric::FloatEnvironment;
+use crate::sample::Sampler;
+use crate::token::{Decoder, Tokenizer};
+
+/// Makes one generation after the other.
+pub(super) struct Generation {
+    tokenizer: Arc<Tokenizer>,
+    decoder: Decoder,
+    stops: Stops,
+    /// What became certain with the last token.
+    text: Vec<u8>,
+    options: GenerateOptions,
+    /// Tokens of this generation.
+    generated: usize,
+    /// Tokens that the sampler has seen.
+    accepted: usize,
+    finished: bool,
+}
+
+impl Generation {
+    pub(super) fn new(tokenizer: &Arc<Tokenizer>) -> Generation {
+        Generation {
+            tokenizer: Arc::clone(tokenizer),
+            decoder: Decoder::new(Arc::clone(tokenizer), false),
+            stops: Stops::default(),
+            text: Vec::new(),
+            options: GenerateOptions::default(),
+            generated: 0,
+            accepted: 0,
+            finished: false,
+        }
+    }
+
+    /// The same stop strings and options, before a generation.
+    pub(super) fn fork(&self) -> Generation {
+        let (stops, options) = (self.stops.clone(), self.options);
+        let mut fork = Generation { stops, options, ..Generation::new(&self.tokenizer) };
+        fork.begin();
+        fork
+    }
+
+    /// Begins another generation, with a sampler that is reset and shown all tokens.
+    pub(super) fn start(&mut self, options: GenerateOptions) {
+        self.options = options;
+        self.accepted = 0;
+        self.begin();
+    }
+
+    /// Begins another generation; the sampler goes on.
+    pub(super) fn begin(&mut self) {
+        self.stops.restart();
+        self.decoder.reset();
+        (self.generated, self.finished) = (0, false);
+    }
+
+    /// When generations end.
+    pub(super) fn options(&self) -> GenerateOptions {
+        self.options
+    }
+
+    /// Adds a stop string.
+    pub(super) fn add_stop(&mut self, text: &[u8]) -> Result<()> {
+        if text.is_empty() || std::str::from_utf8(text).is_err() {
+            return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
+        }
+        self.stops.add(text)
+    }
+
+    /// Removes all stop strings.
+    pub(super) fn clear_stops(&mut self) {
+        self.stops.clear();
+    }
+
+    /// Tokens of this generation.
+    pub(super) fn generated(&self) -> usize {
+        self.generated
+    }
+
+    /// True once a reason was given.
+    pub(super) fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The text that became certain with the last call.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Chooses what follows `tokens` by its logits (V) and adds it to them, unless it ends the generation. Gives it, and
+    /// why the generation ended, if it did: there may be no more than `capacity` tokens.
+    pub(super) fn next(
+        &mut self,
+        sampler: &mut Sampler,
+        tokens: &mut Vec<u32>,
+        logits: &[f32],
+        capacity: usize,
+    ) -> Result<(Option<u32>, Option<FinishReason>)> {
+        if tokens.len() == capacity {
+            self.end(FinishReason::ContextFull);
+            return Ok((None, Some(FinishReason::ContextFull)));
+        }
+        tokens.try_reserve(1).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
+        if self.accepted == 0 {
+            sampler.reset();
+        }
+        tokens[self.accepted..].iter().for_each(|&token| sampler.accept(token));
+        self.accepted = tokens.len();
+        let _environment = FloatEnvironment::enter();
+        let token = sampler.sample(logits)?;
+        if self.tokenizer.is_eog(token) && !self.options.ignore_eog {
+            self.text.clear();
+            return Ok((Some(token), Some(self.finish(FinishReason::Eog))));
+        }
+        let finish = self.push(token, tokens.len() + 1 == capacity)?;
+        tokens.push(token);
+        Ok((Some(token), finish))
+    }
+
+    /// Makes text of a token; `full` if there is room for no other behind it.
+    fn push(&mut self, token: u32, full: bool) -> Result<Option<FinishReason>> {
+        self.text.clear();
+        let stopped = self.stops.push(self.decoder.push(token)?, &mut self.text);
+        self.generated += 1;
+        if stopped {
+            self.finished = true;
+            self.decoder.reset();
+            return Ok(Some(FinishReason::Stop));
+        }
+        let length = self.generated == self.options.max_tokens;
+        let reason = if length { Some(FinishReason::Length) } else { full.then_some(FinishReason::ContextFull) };
+        Ok(reason.map(|reason| self.finish(reason)))
+    }
+
+    /// Ends the generation without a token.
+    pub(super) fn end(&mut self, reason: FinishReason) {
+        self.text.clear();
+        if !self.finished {
+            self.finish(reason);
+        }
+    }
+
+    /// Gives out the text that was held back.
+    fn finish(&mut self, reason: FinishReason) -> FinishReason {
+        self.finished = true;
+        let stopped = self.stops.push(self.decoder.finish(), &mut self.text);
+        if !stopped {
+            self.stops.finish(&mut self.text);
+        }
+        reason
+    }
+}
