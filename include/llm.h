@@ -150,6 +150,11 @@
 #define LLM_MESSAGES_ANSWER 1
 
 /**
+ * The continuations that llm_session_beam_search found, best first. Shared, they do not change.
+ */
+typedef struct llm_beams_t llm_beams_t;
+
+/**
  * Bytes made by the library and owned by the caller. They do not change.
  *
  * @code{.c}
@@ -193,6 +198,38 @@ typedef struct llm_cancel_t llm_cancel_t;
 typedef struct llm_decoder_t llm_decoder_t;
 
 /**
+ * Processes many requests together; the output of each is, bit for bit, what it would be in a session of its own. Shared,
+ * reference counted: any thread may submit and cancel, and one at a time polls or waits, which is when the work is done.
+ *
+ * Keys and values are kept in pages. Requests that begin alike share them, so a common beginning is processed once. When
+ * pages run out, the last request in the order of priority and arrival gives up its own, and is computed again later.
+ *
+ * @code{.c}
+ * llm_engine_t *engine;
+ * llm_request_t *request;
+ * llm_events_t *events;
+ * llm_request_id_t id;
+ * if (llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
+ *     && llm_request_new(&request, &error) == LLM_STATUS_OK
+ *     && llm_events_new(&events, &error) == LLM_STATUS_OK
+ *     && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
+ *         == LLM_STATUS_OK
+ *     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK) {
+ *     bool more = true;
+ *     while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
+ *         for (size_t i = 0; i < llm_events_count(events); i++) {
+ *             llm_event_t event;
+ *             event.struct_size = sizeof event;
+ *             if (llm_events_get(events, i, &event, &error) == LLM_STATUS_OK)
+ *                 fwrite(event.text.data, 1, event.text.size, stdout);
+ *         }
+ *     }
+ * }
+ * @endcode
+ */
+typedef struct llm_engine_t llm_engine_t;
+
+/**
  * Why a call failed: status, message, and the facts behind it by key ("path", "tensor", "expected", "found", …).
  *
  * It may be read from any thread and does not change.
@@ -206,6 +243,11 @@ typedef struct llm_decoder_t llm_decoder_t;
  * @endcode
  */
 typedef struct llm_error_t llm_error_t;
+
+/**
+ * What an engine reports: a list that each llm_engine_poll or llm_engine_wait fills anew. Exclusive.
+ */
+typedef struct llm_events_t llm_events_t;
 
 /**
  * A GGUF file (version 2 or 3): its metadata by key, its tensors by index. Shared, reference counted.
@@ -337,6 +379,12 @@ typedef struct llm_model_t llm_model_t;
  * @endcode
  */
 typedef struct llm_paged_cache_t llm_paged_cache_t;
+
+/**
+ * A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
+ * Exclusive.
+ */
+typedef struct llm_request_t llm_request_t;
 
 /**
  * A chain of samplers and a random generator: the same seed gives the same tokens everywhere. Exclusive.
@@ -1053,6 +1101,97 @@ typedef bool (*llm_token_callback_t)(llm_token_t token,
                                      void *user_data);
 
 /**
+ * What guessing did since it was set. Set struct_size before it is filled.
+ */
+typedef struct llm_speculation_t {
+    /**
+     * sizeof(llm_speculation_t).
+     */
+    size_t struct_size;
+    /**
+     * Tokens that were guessed.
+     */
+    uint64_t guessed;
+    /**
+     * Guesses that were right; accepted / guessed is the rate of acceptance.
+     */
+    uint64_t accepted;
+    /**
+     * Passes through the model that had guesses: each gives a token, and one more for each right guess.
+     */
+    uint64_t passes;
+} llm_speculation_t;
+
+/**
+ * How to search. Begin with llm_beam_params_init.
+ */
+typedef struct llm_beam_params_t {
+    /**
+     * sizeof(llm_beam_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Continuations are compared by the sum of their log probabilities / length^length_penalty. 0 prefers short ones.
+     * Default 1.
+     */
+    double length_penalty;
+    /**
+     * Continuations that are followed at a time, and given in the end, 1 to 256. Default 4.
+     */
+    uint32_t width;
+    /**
+     * Tokens of a continuation at most; 0 means as many as fit into the context.
+     */
+    uint32_t max_tokens;
+    /**
+     * LLM_GENERATE_IGNORE_EOG or 0.
+     */
+    uint32_t flags;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} llm_beam_params_t;
+
+/**
+ * A continuation. Set struct_size before it is filled.
+ */
+typedef struct llm_beam_t {
+    /**
+     * sizeof(llm_beam_t).
+     */
+    size_t struct_size;
+    /**
+     * The sum of the natural log probabilities of its tokens and of the one that ended it.
+     */
+    double logprob;
+    /**
+     * What they are ordered by: logprob / length^length_penalty, an ending token counted.
+     */
+    double score;
+    /**
+     * Its tokens, without one that ended it. They live until the beams are freed.
+     */
+    const llm_token_t *tokens;
+    /**
+     * How many.
+     */
+    size_t token_count;
+    /**
+     * Their text; lives as long.
+     */
+    struct llm_view_t text;
+    /**
+     * LLM_FINISH_EOG, LLM_FINISH_LENGTH or LLM_FINISH_CONTEXT_FULL.
+     */
+    llm_finish_reason_t finish_reason;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} llm_beam_t;
+
+/**
  * What an adapter is. Set struct_size before it is filled.
  */
 typedef struct llm_lora_info_t {
@@ -1216,6 +1355,217 @@ typedef struct llm_paged_cache_stats_t {
      */
     uint64_t evictions;
 } llm_paged_cache_stats_t;
+
+/**
+ * How a request goes on. Begin with llm_request_params_init.
+ */
+typedef struct llm_request_params_t {
+    /**
+     * sizeof(llm_request_params_t).
+     */
+    size_t struct_size;
+    /**
+     * End a continuation after this many tokens; 0 is no limit but the context.
+     */
+    uint32_t max_tokens;
+    /**
+     * LLM_GENERATE_IGNORE_EOG or 0.
+     */
+    uint32_t flags;
+    /**
+     * Requests with a higher one go first; among equals the one that was submitted first. Default 0.
+     */
+    int32_t priority;
+    /**
+     * Continuations of the prompt, at most 256; 0 means 1. Number i draws with the sampler's seed + i. Default 1.
+     */
+    uint32_t count;
+} llm_request_params_t;
+
+/**
+ * How to make an engine. Begin with llm_engine_params_init.
+ */
+typedef struct llm_engine_params_t {
+    /**
+     * sizeof(llm_engine_params_t).
+     */
+    size_t struct_size;
+    /**
+     * Positions there is room for in a sequence; as in llm_session_params_t.
+     */
+    uint32_t context_length;
+    /**
+     * Pages of all sequences together; 0 means as many as max_batch sequences of the whole context need. Memory is taken as
+     * they are first used.
+     */
+    uint32_t max_pages;
+    /**
+     * Positions of a page, a multiple of 16; 0 means 16.
+     */
+    uint32_t page_size;
+    /**
+     * One of LLM_KV_.
+     */
+    llm_kv_type_t kv_type;
+    /**
+     * Sequences that are processed together; 0 means 8. More give more tokens a second, each of them later.
+     */
+    uint32_t max_batch;
+    /**
+     * Tokens of prompts that are processed together; 0 means 512.
+     */
+    uint32_t chunk;
+    /**
+     * Threads that compute; as in llm_session_params_t.
+     */
+    uint32_t threads;
+    /**
+     * One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
+     */
+    llm_isa_t isa;
+    /**
+     * As in llm_session_params_t.
+     */
+    uint32_t window;
+    /**
+     * As in llm_session_params_t.
+     */
+    uint32_t sinks;
+} llm_engine_params_t;
+
+/**
+ * A request of an engine. Numbers begin at 1 and are not used again.
+ */
+typedef uint64_t llm_request_id_t;
+
+/**
+ * What an engine does and did. Set struct_size before it is filled.
+ */
+typedef struct llm_engine_stats_t {
+    /**
+     * sizeof(llm_engine_stats_t).
+     */
+    size_t struct_size;
+    /**
+     * Sequences that hold no pages: not started, or pages given up.
+     */
+    uint64_t waiting;
+    /**
+     * Sequences that hold pages.
+     */
+    uint64_t running;
+    /**
+     * Requests that were submitted.
+     */
+    uint64_t submitted;
+    /**
+     * Continuations that came to an end of their own.
+     */
+    uint64_t finished;
+    /**
+     * Continuations that were cancelled.
+     */
+    uint64_t cancelled;
+    /**
+     * Continuations that failed.
+     */
+    uint64_t failed;
+    /**
+     * Passes through the model.
+     */
+    uint64_t steps;
+    /**
+     * Sequences that had a part in a pass, of all passes: members / steps is the usual size of a batch.
+     */
+    uint64_t members;
+    /**
+     * The most sequences that had a part in one pass.
+     */
+    uint64_t largest_batch;
+    /**
+     * Tokens of prompts, and of sequences that gave up their pages, that were processed.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens of prompts that were found in the pages of others.
+     */
+    uint64_t reused_tokens;
+    /**
+     * Tokens that were chosen.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Times that a sequence gave up its pages to another.
+     */
+    uint64_t preemptions;
+    /**
+     * Microseconds of work: generated_tokens / time_us is the rate.
+     */
+    uint64_t time_us;
+    /**
+     * The most microseconds for which a poll could not return.
+     */
+    uint64_t largest_quantum_us;
+    /**
+     * Pages that there may be.
+     */
+    uint64_t pages_total;
+    /**
+     * Pages that sequences hold.
+     */
+    uint64_t pages_used;
+    /**
+     * Pages that more than one of them holds.
+     */
+    uint64_t pages_shared;
+    /**
+     * Pages that none of them holds, kept because a request may begin with their tokens.
+     */
+    uint64_t pages_idle;
+    /**
+     * Bytes of the pages that are used or idle.
+     */
+    uint64_t bytes;
+} llm_engine_stats_t;
+
+/**
+ * What became of a request. Set struct_size before it is filled. Each continuation ends with exactly one event that has a
+ * finish reason or a status other than LLM_STATUS_OK.
+ */
+typedef struct llm_event_t {
+    /**
+     * sizeof(llm_event_t).
+     */
+    size_t struct_size;
+    /**
+     * The request.
+     */
+    llm_request_id_t request;
+    /**
+     * Which of its continuations.
+     */
+    uint32_t index;
+    /**
+     * The token that was chosen, or LLM_TOKEN_NONE.
+     */
+    llm_token_t token;
+    /**
+     * LLM_FINISH_NONE, or why the continuation ended.
+     */
+    llm_finish_reason_t finish_reason;
+    /**
+     * LLM_STATUS_OK, CANCELLED, or why it is impossible to go on.
+     */
+    llm_status_t status;
+    /**
+     * The text that is complete with the token, as of llm_session_next. Lives until the list is filled again or freed.
+     */
+    struct llm_view_t text;
+    /**
+     * What the status says in words, empty if it is OK. Lives as long.
+     */
+    struct llm_view_t message;
+} llm_event_t;
 
 /**
  * It did what was asked.
@@ -4200,6 +4550,185 @@ void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
                               size_t size);
 
 /**
+ * Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before is processed
+ * together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It pays where
+ * texts are repeated: edits, summaries, code; elsewhere it rests.
+ *
+ * @param[in] session A session.
+ * @param[in] max_tokens Guesses at a time at most; 0 means 12.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_speculate_lookup(llm_session_t *LLM_NONNULL session,
+                                          uint32_t max_tokens,
+                                          llm_error_t **LLM_NULLABLE error);
+
+/**
+ * As llm_session_speculate_lookup, with the most probable tokens of a smaller model as guesses.
+ *
+ * @param[in] session A session.
+ * @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL ends
+ *     all guessing.
+ * @param[in] max_tokens Guesses at a time at most; 0 means 4.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft is an
+ *     encoder
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_speculate_draft(llm_session_t *LLM_NONNULL session,
+                                         const llm_model_t *LLM_NULLABLE draft,
+                                         uint32_t max_tokens,
+                                         llm_error_t **LLM_NULLABLE error);
+
+/**
+ * What guessing did since it was set; zeros if it was not.
+ *
+ * @param[in] session A session.
+ * @param[in,out] speculation Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, INVALID_ARGUMENT
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_speculation(llm_session_t *LLM_NONNULL session,
+                                     llm_speculation_t *LLM_NONNULL speculation,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as this
+ * one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and adapters.
+ * The file is written under a temporary name and renamed when it is complete. It belongs to this version of the library.
+ *
+ * @param[in] session A session.
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, IO; NOT_FOUND if there is no such folder
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_save(llm_session_t *LLM_NONNULL session,
+                              const char *LLM_NULLABLE path,
+                              size_t path_size,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one of the
+ * same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context and threads may
+ * differ. On failure nothing has changed.
+ *
+ * @param[in] session A session.
+ * @param[in] path The path, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
+ *     FAILED_PRECONDITION names what differs, another model for example; CACHE_FULL if the context is too short
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
+                              const char *LLM_NULLABLE path,
+                              size_t path_size,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes room where a conversation has filled its context: drops the older half of the tokens behind the first `keep` (a
+ * system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their new
+ * positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens that are left
+ * are processed again. A generation goes on where it is, also one that ended because the context was full.
+ *
+ * Results are not those of a session that never had the dropped tokens.
+ *
+ * @param[in] session A session.
+ * @param[in] keep Tokens at the start to keep.
+ * @param[out] dropped @nullable How many tokens were dropped.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if there are
+ *     fewer tokens. Nothing has changed then
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_shift(llm_session_t *LLM_NONNULL session,
+                               size_t keep,
+                               size_t *LLM_NULLABLE dropped,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_beam_params_init(llm_beam_params_t *LLM_NULLABLE params,
+                          size_t size);
+
+/**
+ * Searches the most likely continuations of a session as a whole. The session is as before. A cache of LLM_CACHE_PAGED is
+ * shared with it page by page; others are copied for each beam.
+ *
+ * @param[in] session A session with tokens.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] beams The continuations, best first, to be freed with llm_beams_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags); CACHE_FULL if shared pages run out;
+ *     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty not finite
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
+                                     const llm_beam_params_t *LLM_NULLABLE params,
+                                     llm_beams_t **LLM_NONNULL beams,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees the continuations.
+ *
+ * @param[in] beams @nullable Continuations; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_beams_free(llm_beams_t *LLM_NULLABLE beams);
+
+/**
+ * How many continuations there are: as many as the width, or fewer if fewer are possible.
+ *
+ * @param[in] beams Continuations.
+ * @return Their number; 0 if they are none.
+ * @thread any
+ */
+LLM_API
+size_t llm_beams_count(const llm_beams_t *LLM_NONNULL beams);
+
+/**
+ * A continuation.
+ *
+ * @param[in] beams Continuations.
+ * @param[in] index Below llm_beams_count.
+ * @param[in,out] beam Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT if there are not so many
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_beams_get(const llm_beams_t *LLM_NONNULL beams,
+                           size_t index,
+                           llm_beam_t *LLM_NONNULL beam,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
  * Loads an adapter from a file.
  *
  * @param[in] model The model that it is for.
@@ -4870,6 +5399,350 @@ LLM_NODISCARD
 llm_status_t llm_paged_cache_stats(const llm_paged_cache_t *LLM_NONNULL cache,
                                    llm_paged_cache_stats_t *LLM_NONNULL stats,
                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_request_params_init(llm_request_params_t *LLM_NULLABLE params,
+                             size_t size);
+
+/**
+ * Makes a request without a prompt, which takes the most probable token.
+ *
+ * @param[out] request The request, to be freed with llm_request_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_new(llm_request_t **LLM_NONNULL request,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a request. What was submitted goes on.
+ *
+ * @param[in] request @nullable A request; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_request_free(llm_request_t *LLM_NULLABLE request);
+
+/**
+ * Sets the prompt.
+ *
+ * @param[in] request A request.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_tokens(llm_request_t *LLM_NONNULL request,
+                                    const llm_token_t *LLM_NULLABLE tokens,
+                                    size_t count,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets the prompt, from text.
+ *
+ * @param[in] request A request.
+ * @param[in] tokenizer The tokenizer of the model.
+ * @param[in] text Any bytes.
+ * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
+ * @param[in] flags LLM_ENCODE_ bits.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY, UNSUPPORTED (unknown flags, or a model without tokenizer)
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_text(llm_request_t *LLM_NONNULL request,
+                                  const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                  const char *LLM_NULLABLE text,
+                                  size_t text_size,
+                                  uint32_t flags,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets how it goes on.
+ *
+ * @param[in] request A request.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, UNSUPPORTED (unknown flags)
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_params(llm_request_t *LLM_NONNULL request,
+                                    const llm_request_params_t *LLM_NULLABLE params,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets how tokens are chosen.
+ *
+ * @param[in] request A request.
+ * @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt as its
+ *     history. NULL takes the most probable token.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_sampler(llm_request_t *LLM_NONNULL request,
+                                     llm_sampler_t *LLM_NULLABLE sampler,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a stop string, as llm_session_add_stop does.
+ *
+ * @param[in] request A request.
+ * @param[in] text UTF-8, not empty; llm_engine_submit looks at that.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_add_stop(llm_request_t *LLM_NONNULL request,
+                                  const char *LLM_NULLABLE text,
+                                  size_t text_size,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds an adapter, as llm_session_add_lora does. Requests with different adapters are processed together.
+ *
+ * @param[in] request A request.
+ * @param[in] lora An adapter of the engine's model.
+ * @param[in] scale What it is multiplied with, usually 1; llm_engine_submit looks at that.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
+                                  const llm_lora_t *LLM_NONNULL lora,
+                                  float scale,
+                                  llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Writes the defaults.
+ *
+ * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+ * @param[in] size sizeof *params.
+ * @thread any
+ */
+LLM_API
+void llm_engine_params_init(llm_engine_params_t *LLM_NULLABLE params,
+                            size_t size);
+
+/**
+ * Makes an engine with pages of its own.
+ *
+ * @param[in] model The model, which the engine keeps alive.
+ * @param[in] params @nullable How; NULL means the defaults.
+ * @param[out] engine The engine, to be freed with llm_engine_free.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_session_new; FAILED_PRECONDITION if the model is an encoder
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_new(const llm_model_t *LLM_NONNULL model,
+                            const llm_engine_params_t *LLM_NULLABLE params,
+                            llm_engine_t **LLM_NONNULL engine,
+                            llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and may
+ * serve sessions too.
+ *
+ * @param[in] model The model, which the engine keeps alive.
+ * @param[in] cache The cache, made for a model of this shape; the engine keeps what it needs of it.
+ * @param[in] params @nullable How; NULL means the defaults. kv_type, max_pages and page_size do not count.
+ * @param[out] engine The engine, to be freed with llm_engine_free.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_engine_new; INVALID_ARGUMENT if the cache is for another shape of keys and values
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_new_in_pages(const llm_model_t *LLM_NONNULL model,
+                                     const llm_paged_cache_t *LLM_NONNULL cache,
+                                     const llm_engine_params_t *LLM_NULLABLE params,
+                                     llm_engine_t **LLM_NONNULL engine,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Another reference to the engine, to be freed too.
+ *
+ * @param[in] engine An engine.
+ * @return The same engine; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_engine_t *llm_engine_retain(const llm_engine_t *LLM_NONNULL engine);
+
+/**
+ * Gives a reference back. With the last one the requests end without further events.
+ *
+ * @param[in] engine @nullable An engine; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
+
+/**
+ * Takes a request. It is copied, and processed when the engine is polled.
+ *
+ * @param[in] engine An engine.
+ * @param[in] request The request.
+ * @param[out] id Its number, which events name.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the context or
+ *     the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
+ *     UTF-8, more than 256 continuations, an adapter of another model, or one whose scale is not finite
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_submit(const llm_engine_t *LLM_NONNULL engine,
+                               llm_request_t *LLM_NONNULL request,
+                               llm_request_id_t *LLM_NONNULL id,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Asks for the end of a request. Its continuations that have not ended each get an event with CANCELLED, after events
+ * that were under way.
+ *
+ * @param[in] engine An engine.
+ * @param[in] id The request; one that has ended stays as it is.
+ * @param[out] error @nullable Why it failed.
+ * @status NOT_FOUND if there never was one
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_cancel(const llm_engine_t *LLM_NONNULL engine,
+                               llm_request_id_t id,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
+ * most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take as long as
+ * many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer about a quarter of the
+ * budget. At least one piece of work is done if there is any.
+ *
+ * @param[in] engine An engine.
+ * @param[in] budget_us Microseconds.
+ * @param[in] events Filled with what happened, in its order.
+ * @param[out] more @nullable Whether there is more to do.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY if another call polls the engine or uses the list; OUT_OF_MEMORY, after which the next call tries again: no
+ *     request and no event is lost; FAILED_PRECONDITION after INTERNAL
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_poll(const llm_engine_t *LLM_NONNULL engine,
+                             uint64_t budget_us,
+                             llm_events_t *LLM_NONNULL events,
+                             bool *LLM_NULLABLE more,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Works until something has happened; if there is nothing to do, sleeps until a request is submitted.
+ *
+ * @param[in] engine An engine.
+ * @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never.
+ * @param[in] events Filled with what happened, in its order.
+ * @param[out] more @nullable Whether there is more to do.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_engine_poll
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_wait(const llm_engine_t *LLM_NONNULL engine,
+                             uint64_t timeout_us,
+                             llm_events_t *LLM_NONNULL events,
+                             bool *LLM_NULLABLE more,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * What an engine does and did until its last poll.
+ *
+ * @param[in] engine An engine.
+ * @param[in,out] stats Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_stats(const llm_engine_t *LLM_NONNULL engine,
+                              llm_engine_stats_t *LLM_NONNULL stats,
+                              llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes an empty list.
+ *
+ * @param[out] events The list, to be freed with llm_events_free.
+ * @param[out] error @nullable Why it failed.
+ * @status OUT_OF_MEMORY
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_events_new(llm_events_t **LLM_NONNULL events,
+                            llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Frees a list.
+ *
+ * @param[in] events @nullable A list; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_events_free(llm_events_t *LLM_NULLABLE events);
+
+/**
+ * How many events a list has.
+ *
+ * @param[in] events A list.
+ * @return Their number; 0 if it is not a list, or in use.
+ * @thread one at a time
+ */
+LLM_API
+size_t llm_events_count(llm_events_t *LLM_NONNULL events);
+
+/**
+ * An event of a list.
+ *
+ * @param[in] events A list.
+ * @param[in] index Below llm_events_count.
+ * @param[in,out] event Filled; its struct_size must be set.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if there are not so many
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_events_get(llm_events_t *LLM_NONNULL events,
+                            size_t index,
+                            llm_event_t *LLM_NONNULL event,
+                            llm_error_t **LLM_NULLABLE error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -91,6 +91,12 @@ static void make_objects(const char *path, const char *lora)
     llm_paged_cache_params_init(&pages, sizeof pages);
     pages.num_layers = pages.num_kv_heads = pages.head_dim = pages.max_pages = 1;
     must(llm_paged_cache_new(&pages, &the_paged_cache, NULL));
+    must(llm_engine_new(the_model, NULL, &the_engine, NULL));
+    must(llm_events_new(&the_events, NULL));
+    must(llm_request_new(&the_request, NULL));
+    must(llm_session_append_tokens(the_session, (const llm_token_t[]){1, 2}, 2, NULL));
+    must(llm_session_beam_search(the_session, NULL, &the_beams, NULL));
+    must(llm_session_reset(the_session, NULL));
     must(llm_tokenizer_decode(the_tokenizer, NULL, 0, 0, &the_bytes, NULL));
     if (llm_gguf_open("", 0, NULL, &the_error) == LLM_STATUS_OK)
         exit(1);
@@ -109,6 +115,10 @@ static void free_objects(void)
     llm_gguf_writer_free(the_gguf_writer);
     llm_messages_free(the_messages);
     llm_paged_cache_free(the_paged_cache);
+    llm_engine_free(the_engine);
+    llm_events_free(the_events);
+    llm_request_free(the_request);
+    llm_beams_free(the_beams);
     llm_bytes_free(the_bytes);
     llm_error_free(the_error);
 }

@@ -25,10 +25,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::device::{Held, KvPage, KvPool, KvShape, KvTarget, KvView, PageShape, Places, TILE};
+use crate::device::{Held, KvPage, KvPool, KvShape, KvTarget, KvType, KvView, PageShape, Places, TILE};
 use crate::error::{Error, Result};
 use prefix::Index;
 
+pub(crate) use paged::page_positions;
 pub use paged::{AttentionOptions, PagedCache, PagedOptions, PagedStats, SequenceId};
 
 /// What a query sees of the positions before it: all, or the last `window` and the first `pinned`.
@@ -189,6 +190,8 @@ pub(crate) struct Cache {
     written: usize,
     /// Of a paged sequence, the keys of its full pages that the index has.
     chain: Vec<u64>,
+    /// Its keys and values are not those that its tokens alone lead to.
+    altered: bool,
 }
 
 impl Cache {
@@ -221,7 +224,7 @@ impl Cache {
         }
         let (spans, capacity) = (shape.spans.to_vec(), shape.capacity);
         let layout = Arc::new(Layout { of_layer, spans, groups: layouts, capacity });
-        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new() })
+        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new(), altered: false })
     }
 
     /// A cache that takes its pages from a pool.
@@ -230,7 +233,7 @@ impl Cache {
         let group = GroupLayout { pages: Arc::clone(pages), places, growth: Growth::Paged };
         let of_layer = (0..spans.len()).map(|l| (0, l)).collect();
         let layout = Arc::new(Layout { of_layer, spans, groups: vec![group], capacity });
-        Cache { layout, groups: vec![Vec::new()], length: 0, written: 0, chain: Vec::new() }
+        Cache { layout, groups: vec![Vec::new()], length: 0, written: 0, chain: Vec::new(), altered: false }
     }
 
     /// Positions held.
@@ -241,6 +244,11 @@ impl Cache {
     /// Positions there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.layout.capacity
+    }
+
+    /// Pages held.
+    pub(crate) fn pages(&self) -> usize {
+        self.groups.iter().map(Vec::len).sum()
     }
 
     /// What a layer's queries see.
@@ -325,7 +333,7 @@ impl Cache {
         };
         self.length = if self.layout.groups.iter().all(kept) { length } else { 0 };
         if self.length == 0 {
-            self.written = 0;
+            (self.written, self.altered) = (0, false);
         }
         self.trim();
         self.length
@@ -349,9 +357,100 @@ impl Cache {
             count(&layout.pages.counts.forks, 1);
         }
         let (layout, groups, chain) = (Arc::clone(&self.layout), self.groups.clone(), self.chain.clone());
-        let mut fork = Cache { layout, groups, length: self.length, written: self.written, chain };
+        let (length, written, altered) = (self.length, self.written, self.altered);
+        let mut fork = Cache { layout, groups, length, written, chain, altered };
         fork.trim();
         fork
+    }
+
+    /// An empty cache of the same kind, with pages of the same pools.
+    pub(crate) fn empty(&self) -> Result<Cache> {
+        let mut groups = Vec::with_capacity(self.layout.groups.len());
+        for layout in &self.layout.groups {
+            let own =
+                if layout.growth == Growth::Paged { None } else { Some(Held::new(Arc::new(layout.pages.take()?))) };
+            groups.push(own.into_iter().collect());
+        }
+        let layout = Arc::clone(&self.layout);
+        Ok(Cache { layout, groups, length: 0, written: 0, chain: Vec::new(), altered: false })
+    }
+
+    /// Layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.layout.of_layer.len()
+    }
+
+    /// The number type.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.layout.groups.first().map(|group| group.pages.pool.shape().kv.kv_type).unwrap_or_default()
+    }
+
+    /// Bytes of a tile of a layer.
+    pub(crate) fn tile_bytes(&self) -> usize {
+        self.layout.groups.first().map_or(0, |group| group.pages.pool.shape().kv.tile_bytes())
+    }
+
+    /// True if keys and values were put there that the tokens alone do not lead to.
+    pub(crate) fn altered(&self) -> bool {
+        self.altered
+    }
+
+    /// Says that keys and values are not what the tokens lead to: nobody else may take them over.
+    pub(crate) fn set_altered(&mut self, altered: bool) {
+        self.altered = altered;
+    }
+
+    /// The first tile of a layer that is held: before it a ring has only the pinned ones.
+    pub(crate) fn first_tile(&self, layer: usize) -> usize {
+        let group = &self.layout.groups[self.layout.of_layer[layer].0];
+        match group.growth {
+            Growth::Ring { positions, .. } => self.written.saturating_sub(positions).div_ceil(TILE),
+            _ => 0,
+        }
+    }
+
+    /// The tiles of a layer that have to be kept for the positions held: the pinned ones and those from the first on.
+    pub(crate) fn held_tiles(&self, layer: usize, first: usize) -> impl Iterator<Item = usize> + use<> {
+        let pinned = self.layout.groups[self.layout.of_layer[layer].0].places.pinned;
+        let end = self.length.div_ceil(TILE);
+        (0..pinned.min(first).min(end)).chain(first.min(end)..end)
+    }
+
+    /// Copies a tile of a layer in from elsewhere. Its positions are reserved.
+    pub(crate) fn set_tile(&mut self, layer: usize, tile: usize, bytes: &[u8]) -> Result<()> {
+        let (group, layer) = self.layout.of_layer[layer];
+        let places = self.layout.groups[group].places;
+        let pages = &mut self.groups[group];
+        let place = places.of(tile, pages.len());
+        let page = pages.get_mut(place / places.tiles).and_then(Held::get_mut);
+        let target = page.and_then(|page| page.tiles_mut(layer).nth(place % places.tiles));
+        target.ok_or_else(|| Error::internal("a tile that is not reserved is written to"))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The first tile of a layer to be held of `length` positions, where tiles before `saved` cannot be had; `None` if they
+    /// are needed.
+    pub(crate) fn first_of(&self, layer: usize, length: usize, saved: usize) -> Option<usize> {
+        match self.layout.groups[self.layout.of_layer[layer].0].growth {
+            Growth::Ring { positions, .. } => Some(saved.max(length.div_ceil(TILE).saturating_sub(positions / TILE))),
+            _ => (saved == 0).then_some(0),
+        }
+    }
+
+    /// True if no layer has forgotten a position.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.layout.groups.iter().all(|group| !matches!(group.growth, Growth::Ring { .. }))
+    }
+
+    /// Takes `length` positions as held, whose tiles were set, from the tiles `first` of each layer on.
+    pub(crate) fn restore(&mut self, length: usize, first: &[usize]) {
+        self.length = length;
+        self.written = length;
+        for (layer, first) in first.iter().enumerate() {
+            if let Growth::Ring { positions, .. } = self.layout.groups[self.layout.of_layer[layer].0].growth {
+                self.written = self.written.max(first * TILE + positions);
+            }
+        }
     }
 
     /// The pool of a paged cache whose pages are found by their prefix, and the positions of a page.
@@ -380,7 +479,7 @@ impl Cache {
     pub(crate) fn publish(&mut self, salt: u64, tokens: &[u32]) {
         let Some((pages, positions)) = self.indexed() else { return };
         let full = self.length / positions;
-        if self.chain.len() >= full {
+        if self.altered || self.chain.len() >= full {
             return;
         }
         let pages = Arc::clone(pages);

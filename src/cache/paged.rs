@@ -138,6 +138,11 @@ pub(super) fn page_tiles(page_size: usize) -> Result<usize> {
     Ok(positions / TILE)
 }
 
+/// The positions of a page that were asked for.
+pub(crate) fn page_positions(page_size: usize) -> Result<usize> {
+    Ok(page_tiles(page_size)? * TILE)
+}
+
 impl PagedCache {
     /// An empty cache.
     ///
@@ -173,6 +178,11 @@ impl PagedCache {
     /// The pool.
     pub(crate) fn pages(&self) -> &Arc<Pages> {
         &self.pages
+    }
+
+    /// Positions of a page.
+    pub(crate) fn page_positions(&self) -> usize {
+        self.pages.pool().shape().positions()
     }
 
     /// L.

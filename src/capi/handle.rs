@@ -41,9 +41,13 @@ pub(super) enum Kind {
     Lora,
     Messages,
     PagedCache,
+    Engine,
+    Events,
+    Request,
+    Beams,
 }
 
-const KINDS: [(Kind, &str); 13] = [
+const KINDS: [(Kind, &str); 17] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -57,6 +61,10 @@ const KINDS: [(Kind, &str); 13] = [
     (Kind::Lora, "llm_lora_t"),
     (Kind::Messages, "llm_messages_t"),
     (Kind::PagedCache, "llm_paged_cache_t"),
+    (Kind::Engine, "llm_engine_t"),
+    (Kind::Events, "llm_events_t"),
+    (Kind::Request, "llm_request_t"),
+    (Kind::Beams, "llm_beams_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

@@ -4,18 +4,22 @@ use std::mem::offset_of;
 
 use serde_json::Value;
 
+use super::beams::{llm_beam_params_t, llm_beam_t};
 use super::bytes::llm_view_t;
+use super::engine::{llm_engine_params_t, llm_engine_stats_t, llm_event_t};
 use super::gguf_tensors::llm_tensor_info_t;
 use super::lora::llm_lora_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
 use super::paged_cache::{llm_attention_params_t, llm_paged_cache_params_t, llm_paged_cache_stats_t};
 use super::quantize::{llm_imatrix_params_t, llm_quantize_params_t};
+use super::request::llm_request_params_t;
 use super::sampler::llm_sampler_params_t;
 use super::sampler_tokens::llm_candidate_t;
 use super::session::llm_timings_t;
 use super::session_embed::llm_embed_params_t;
 use super::session_generate::llm_logprob_t;
 use super::session_params::{llm_generate_params_t, llm_session_params_t};
+use super::session_speculation::llm_speculation_t;
 use super::tokenizer::llm_tokenizer_info_t;
 
 macro_rules! layouts {
@@ -54,6 +58,9 @@ fn structs_are_as_the_json_says() {
         llm_session_params_t { struct_size context_length threads kv_type chunk isa cache window sinks page_size reserved }
         llm_generate_params_t { struct_size max_tokens flags }
         llm_logprob_t { token logprob }
+        llm_speculation_t { struct_size guessed accepted passes }
+        llm_beam_params_t { struct_size length_penalty width max_tokens flags reserved }
+        llm_beam_t { struct_size logprob score tokens token_count text finish_reason reserved }
         llm_lora_info_t { struct_size rank tensor_count bytes alpha reserved }
         llm_paged_cache_params_t {
             struct_size num_layers num_kv_heads head_dim max_pages page_size kv_type threads isa
@@ -62,6 +69,16 @@ fn structs_are_as_the_json_says() {
         llm_paged_cache_stats_t {
             struct_size pages_total pages_used pages_shared pages_idle pages_peak utilisation positions sequences bytes
             forks copies prefix_hits evictions
+        }
+        llm_request_params_t { struct_size max_tokens flags priority count }
+        llm_engine_params_t {
+            struct_size context_length max_pages page_size kv_type max_batch chunk threads isa window sinks
+        }
+        llm_event_t { struct_size request index token finish_reason status text message }
+        llm_engine_stats_t {
+            struct_size waiting running submitted finished cancelled failed steps members largest_batch prompt_tokens
+            reused_tokens generated_tokens preemptions time_us largest_quantum_us pages_total pages_used pages_shared
+            pages_idle bytes
         }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();

@@ -59,8 +59,16 @@ mod session;
 mod session_embed;
 mod session_generate;
 mod session_params;
+mod session_speculation;
+mod session_state;
+
+mod beams;
 
 mod lora;
 mod messages;
 
 mod paged_cache;
+
+mod request;
+
+mod engine;

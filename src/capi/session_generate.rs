@@ -115,7 +115,7 @@ pub unsafe extern "C" fn llm_session_start(
     })
 }
 
-fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t {
+pub(super) fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t {
     match reason {
         None => LLM_FINISH_NONE,
         Some(FinishReason::Eog) => LLM_FINISH_EOG,

@@ -21,7 +21,8 @@ pub(super) struct Generation {
     generated: usize,
     /// Tokens that the sampler has seen.
     accepted: usize,
-    finished: bool,
+    /// Why it ended.
+    ended: Option<FinishReason>,
 }
 
 impl Generation {
@@ -34,7 +35,7 @@ impl Generation {
             options: GenerateOptions::default(),
             generated: 0,
             accepted: 0,
-            finished: false,
+            ended: None,
         }
     }
 
@@ -57,7 +58,7 @@ impl Generation {
     pub(super) fn begin(&mut self) {
         self.stops.restart();
         self.decoder.reset();
-        (self.generated, self.finished) = (0, false);
+        (self.generated, self.ended) = (0, None);
     }
 
     /// When generations end.
@@ -78,14 +79,33 @@ impl Generation {
         self.stops.clear();
     }
 
+    /// Goes on after tokens were dropped, `left` of `before` being left: also if it ended because there was no room.
+    pub(super) fn shifted(&mut self, before: usize, left: usize) {
+        if self.accepted > 0 {
+            // Those at the end that the sampler has not seen are to be shown.
+            self.accepted = (self.accepted + left).saturating_sub(before).max(1);
+        }
+        if self.ended == Some(FinishReason::ContextFull) {
+            self.ended = None;
+        }
+    }
+
     /// Tokens of this generation.
     pub(super) fn generated(&self) -> usize {
         self.generated
     }
 
+    /// Tokens that may still be generated.
+    pub(super) fn left(&self) -> usize {
+        match self.options.max_tokens {
+            0 => usize::MAX,
+            most => most.saturating_sub(self.generated),
+        }
+    }
+
     /// True once a reason was given.
     pub(super) fn finished(&self) -> bool {
-        self.finished
+        self.ended.is_some()
     }
 
     /// The text that became certain with the last call.
@@ -129,7 +149,7 @@ impl Generation {
         let stopped = self.stops.push(self.decoder.push(token)?, &mut self.text);
         self.generated += 1;
         if stopped {
-            self.finished = true;
+            self.ended = Some(FinishReason::Stop);
             self.decoder.reset();
             return Ok(Some(FinishReason::Stop));
         }
@@ -141,14 +161,14 @@ impl Generation {
     /// Ends the generation without a token.
     pub(super) fn end(&mut self, reason: FinishReason) {
         self.text.clear();
-        if !self.finished {
+        if self.ended.is_none() {
             self.finish(reason);
         }
     }
 
     /// Gives out the text that was held back.
     fn finish(&mut self, reason: FinishReason) -> FinishReason {
-        self.finished = true;
+        self.ended = Some(reason);
         let stopped = self.stops.push(self.decoder.finish(), &mut self.text);
         if !stopped {
             self.stops.finish(&mut self.text);

@@ -1,9 +1,14 @@
 //! A conversation with a model: tokens in, tokens and text out.
 
+mod engine;
 mod generation;
 mod imatrix;
 mod session;
 mod stop;
 
+pub use engine::{Engine, EngineOptions, EngineStats, Event, Request, RequestId};
 pub use imatrix::{ImatrixOptions, imatrix};
-pub use session::{EmbedOptions, FinishReason, GenerateOptions, Next, Session, SessionOptions, Timings};
+pub use session::{
+    Beam, BeamOptions, EmbedOptions, FinishReason, GenerateOptions, Next, Session, SessionOptions, Speculation,
+    SpeculationStats, Timings,
+};

@@ -1,7 +1,11 @@
 //! One sequence of tokens, its keys and values, and the generation of more.
 
+mod beams;
 mod embed;
 mod loras;
+mod shift;
+mod speculation;
+mod state;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,7 +22,11 @@ use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
 use crate::token::{DecodeOptions, EncodeOptions};
 
+use speculation::{Ahead, Guesser};
+
+pub use beams::{Beam, BeamOptions};
 pub use embed::EmbedOptions;
+pub use speculation::{Speculation, SpeculationStats};
 
 /// How to make a session.
 #[derive(Clone, Default)]
@@ -107,6 +115,9 @@ pub struct Session {
     logits: Vec<f32>,
     adapters: AdapterList,
     generation: Generation,
+    guesser: Option<Guesser>,
+    /// What the cache holds beyond `tokens`.
+    ahead: Ahead,
     /// What `next` chose, while `logits` are what it chose from.
     chosen: Option<u32>,
     timings: Timings,
@@ -148,18 +159,30 @@ impl Session {
             None => Isa::choose()?,
         };
         let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
+        Session::on(device, model, cache, options.cache, options.chunk_or_default())
+    }
+
+    fn on(
+        device: Device,
+        model: Arc<Model>,
+        cache: Cache,
+        cache_options: CacheOptions,
+        chunk: usize,
+    ) -> Result<Session> {
         let logits = try_vec(model.config().vocab_size, 0.0, "the logits of a token")?;
         Ok(Session {
             device,
             cache,
-            cache_options: options.cache,
+            cache_options,
             scratch: Scratch::default(),
-            chunk: options.chunk_or_default(),
+            chunk,
             cancel: Cancel::new(),
             tokens: Vec::new(),
             logits,
             adapters: AdapterList::new(),
             generation: Generation::new(model.tokenizer()),
+            guesser: None,
+            ahead: Ahead::default(),
             chosen: None,
             timings: Timings::default(),
             model,
@@ -178,9 +201,11 @@ impl Session {
         tokens.extend_from_slice(&self.tokens);
         let mut logits = try_vec(self.logits.len(), 0.0, "the logits of a token")?;
         logits.copy_from_slice(&self.logits);
+        let mut cache = self.cache.fork();
+        cache.truncate(self.settled());
         Ok(Session {
             device: self.device.clone(),
-            cache: self.cache.fork(),
+            cache,
             cache_options: self.cache_options,
             scratch: Scratch::default(),
             chunk: self.chunk,
@@ -189,6 +214,8 @@ impl Session {
             logits,
             adapters: self.adapters.clone(),
             generation: self.generation.fork(),
+            guesser: self.guesser.as_ref().map(Guesser::fork).transpose()?,
+            ahead: Ahead::default(),
             chosen: None,
             timings: Timings::default(),
             model: Arc::clone(&self.model),
@@ -217,6 +244,9 @@ impl Session {
 
     /// The flag that calls of this session look at between layers.
     pub fn set_cancel(&mut self, cancel: Cancel) {
+        if let Some(guesser) = &mut self.guesser {
+            guesser.set_cancel(&cancel);
+        }
         self.cancel = cancel;
     }
 
@@ -290,6 +320,7 @@ impl Session {
             return Ok(());
         }
         self.check_room(self.tokens.len(), tokens.len())?;
+        self.retract();
         let start = Instant::now();
         self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
         let length = self.tokens.len();
@@ -371,13 +402,20 @@ impl Session {
     /// # Errors
     /// `FailedPrecondition` if there are no tokens; `Cancelled`.
     pub fn logits(&mut self) -> Result<&[f32]> {
-        if self.tokens.is_empty() {
-            return Err(Error::failed_precondition("the session has no tokens: append a prompt first"));
-        }
+        self.check_not_empty()?;
+        self.settle();
         if self.cache.length() < self.tokens.len() {
             self.catch_up(None)?;
         }
         Ok(&self.logits)
+    }
+
+    /// `FailedPrecondition` if the session holds no tokens.
+    fn check_not_empty(&self) -> Result<()> {
+        match self.tokens.len() {
+            0 => Err(Error::failed_precondition("the session has no tokens: append a prompt first")),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps the first `length` tokens and forgets the others.
@@ -391,6 +429,7 @@ impl Session {
             return Err(Error::invalid_argument(message).with("expected", length).with("found", found));
         }
         if length < found {
+            self.retract();
             self.tokens.truncate(length);
             // The last token is processed again when its logits are asked for.
             self.cache.truncate(length.saturating_sub(1));
@@ -401,6 +440,7 @@ impl Session {
 
     /// Forgets all tokens and times. Stop strings, adapters and generation options stay.
     pub fn reset(&mut self) {
+        self.retract();
         self.tokens.clear();
         self.cache.truncate(0);
         self.timings = Timings::default();
@@ -453,7 +493,8 @@ impl Session {
         }
         let start = Instant::now();
         self.cancel.check("the generation")?;
-        self.logits()?;
+        self.check_not_empty()?;
+        self.look_ahead()?;
         let (capacity, length) = (self.cache.capacity(), self.tokens.len());
         let (token, finish) = self.generation.next(sampler, &mut self.tokens, &self.logits, capacity)?;
         self.chosen = token;

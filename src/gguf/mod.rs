@@ -7,8 +7,10 @@
 //! they come.
 
 mod builder;
+mod fingerprint;
 mod map;
 mod new_file;
+pub(crate) use new_file::NewFile;
 mod reader;
 mod source;
 mod split;

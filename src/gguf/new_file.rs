@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Written under a temporary name in the folder of its own, which it takes last. Dropped before that it is removed.
-pub(super) struct NewFile {
+pub(crate) struct NewFile {
     /// What the caller called it, for messages.
     name: String,
     path: PathBuf,
@@ -17,7 +17,7 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    pub(super) fn create(path: &Path) -> Result<NewFile> {
+    pub(crate) fn create(path: &Path) -> Result<NewFile> {
         let name = path.display().to_string();
         let fail = |e: io::Error| {
             let message = format!("cannot write {name}: {e}");
@@ -54,13 +54,13 @@ impl NewFile {
         }
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes));
         written.map_err(|e| self.failure(e))
     }
 
     /// Sees to it that all is on the disk.
-    pub(super) fn close(&mut self) -> Result<()> {
+    pub(crate) fn close(&mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         // A pipe or a device has nothing to sync.
         let device = self.temporary.is_none();
@@ -69,7 +69,7 @@ impl NewFile {
     }
 
     /// Gives the file its name.
-    pub(super) fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         self.close()?;
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, &self.path).map_err(|e| self.failure(e))?;

@@ -127,7 +127,7 @@ impl Model {
         scratch: &mut Scratch,
         cancel: &Cancel,
     ) -> Result<()> {
-        self.output()?;
+        self.check_decoder()?;
         self.hidden(device, parts, scratch, cancel)?;
         self.logits(device, scratch)
     }
@@ -212,6 +212,11 @@ impl Model {
         let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
         let post = weights.layers.last().and_then(|layer| layer.ffn_post_norm.as_ref());
         device.add_norm(x, Some(self.delta(delta, post)), Some(self.norm(&weights.output_norm)), act, taken)
+    }
+
+    /// `FailedPrecondition` if the model makes no logits.
+    pub(crate) fn check_decoder(&self) -> Result<()> {
+        self.output().map(|_| ())
     }
 
     /// The matrix that makes logits.

@@ -1,11 +1,13 @@
 //! What a model asks of the cache of its keys and values.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use super::adapters::{AdapterList, hash_adapters};
+use super::forward::Scratch;
 use super::{Config, Model};
 use crate::cache::{Cache, CacheKind, CacheShape, PagedCache, PagedOptions, Span};
-use crate::device::{KvShape, KvType};
+use crate::device::{Device, KvShape, KvType};
 use crate::error::{Error, Result};
 
 /// How a sequence keeps its keys and values.
@@ -93,6 +95,55 @@ impl Model {
     pub fn paged_cache(&self, options: &PagedOptions) -> Result<PagedCache> {
         let options = PagedOptions { layers: self.config.layer_count, ..options.clone() };
         PagedCache::with_shape(self.config.kv_shape(options.kv_type), &options)
+    }
+
+    /// True if moving a key to another position is turning it.
+    pub(crate) fn keys_turn(&self) -> bool {
+        self.config.learned_positions().is_none() && !self.config.architecture.encoder
+    }
+
+    /// Appends the keys and values of `positions` of a cache to another one that has room for them, `by` positions further to
+    /// the front than they were, `chunk` at a time.
+    #[allow(clippy::too_many_arguments)] // from where to where, and what it is done with
+    pub(crate) fn move_keys(
+        &self,
+        device: &Device,
+        scratch: &mut Scratch,
+        from: &Cache,
+        positions: Range<usize>,
+        by: usize,
+        to: &mut Cache,
+        chunk: usize,
+    ) -> Result<()> {
+        let shape = self.config.kv_shape(KvType::F32);
+        let (width, value_width) = (shape.width, shape.value_width);
+        let Scratch { k, v, .. } = scratch;
+        let mut start = positions.start;
+        while start < positions.end {
+            let n = chunk.min(positions.end - start);
+            let at = to.length();
+            to.reserve(at..at + n)?;
+            let tables = self.frequencies.back(by, n, to.capacity())?;
+            for l in 0..self.config.layer_count {
+                k.reset(n, shape.heads * width)?;
+                v.reset(n, shape.heads * value_width)?;
+                let view = from.view(l);
+                for (i, (k, v)) in k.rows_mut().zip(v.rows_mut()).enumerate() {
+                    let heads = k.chunks_exact_mut(width).zip(v.chunks_exact_mut(value_width));
+                    for (head, (k, v)) in heads.enumerate() {
+                        view.read_key(head, start + i, k);
+                        view.read_value(head, start + i, v);
+                    }
+                }
+                if by > 0 {
+                    device.rotate(k, width, tables.of(self.config.rotation(l)));
+                }
+                device.kv_append(vec![to.target(l, at, 0..n)], k, v)?;
+            }
+            to.commit(n);
+            start += n;
+        }
+        Ok(())
     }
 
     /// A number for what keys and values depend on beside the tokens, in a cache with room for `capacity` positions.

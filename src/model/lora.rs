@@ -42,6 +42,7 @@ pub struct Lora {
     pairs: Vec<Option<Pair>>,
     embedding: Option<Pair>,
     id: u64,
+    fingerprint: u32,
 }
 
 impl Lora {
@@ -78,6 +79,7 @@ impl Lora {
         let mut packing = Packing { gguf, arena: Arc::default(), matrices: Vec::new(), bytes: 0 };
         let mut lora = Lora {
             id: super::unique_id(),
+            fingerprint: gguf.fingerprint()?,
             name: gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
             alpha,
             rank: 0,
@@ -148,6 +150,11 @@ impl Lora {
     /// True if the adapter was loaded for this model, or one with the same tensors.
     fn fits(&self, model: &Model) -> bool {
         Arc::ptr_eq(&self.slots, &model.slots) || self.slots == model.slots
+    }
+
+    /// A number that other adapters hardly have, in any process.
+    pub(crate) fn fingerprint(&self) -> u32 {
+        self.fingerprint
     }
 
     /// `InvalidArgument` if the adapter is for another model, or the scale is not finite.

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use adapters::AdapterList;
 pub use config::{Config, Pooling};
-pub(crate) use forward::{Observer, Part, Scratch};
+pub(crate) use forward::{Observer, Part, Pass, Scratch};
 pub use keys_values::CacheOptions;
 pub use lora::Lora;
 
@@ -62,6 +62,7 @@ pub struct Model {
     tokenizer: Arc<Tokenizer>,
     name: String,
     id: u64,
+    fingerprint: u32,
 }
 
 /// A number that this gives once.
@@ -104,6 +105,7 @@ impl Model {
             tokenizer,
             name,
             id: unique_id(),
+            fingerprint: gguf.fingerprint()?,
         })
     }
 
@@ -143,6 +145,11 @@ impl Model {
         let message = format!("token {token} at index {index} is outside the vocabulary of {vocab_size}");
         let error = Error::invalid_argument(message).with("token", token).with("index", index);
         Err(error.with("vocab_size", vocab_size))
+    }
+
+    /// A number that other models hardly have, in any process.
+    pub(crate) fn fingerprint(&self) -> u32 {
+        self.fingerprint
     }
 
     /// A number that no other model of this process has.

@@ -110,16 +110,31 @@ impl Frequencies {
 
     /// The tables for `positions`, in a session of `context` positions: of layers without and with a window.
     pub(crate) fn tables(&self, positions: &[usize], context: usize) -> Result<Tables> {
+        let positions = positions.iter().map(|&position| position as f64);
+        self.tables_of(positions, context, |table| table.factor)
+    }
+
+    /// The tables that take `rows` keys in a session of `context` positions `by` positions back.
+    pub(crate) fn back(&self, by: usize, rows: usize, context: usize) -> Result<Tables> {
+        self.tables_of(std::iter::repeat_n(-(by as f64), rows), context, |_| 1.0)
+    }
+
+    fn tables_of(
+        &self,
+        positions: impl ExactSizeIterator<Item = f64> + Clone,
+        context: usize,
+        factor: fn(&Table) -> f64,
+    ) -> Result<Tables> {
         let table = |table: &Table| -> Result<RopeTable> {
-            let n = positions.len() * table.angles.len();
+            let (n, factor) = (positions.len() * table.angles.len(), factor(table));
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
             let reserved = cos.try_reserve_exact(n).and_then(|()| sin.try_reserve_exact(n));
             reserved.map_err(|_| crate::Error::out_of_memory(format!("rotary tables of {n} angles cannot be had")))?;
-            for &position in positions {
+            for position in positions.clone() {
                 for angle in &table.angles {
-                    let (s, c) = wide::sin_cos(position as f64 * angle);
-                    cos.push((c * table.factor) as f32);
-                    sin.push((s * table.factor) as f32);
+                    let (s, c) = wide::sin_cos(position * angle);
+                    cos.push((c * factor) as f32);
+                    sin.push((s * factor) as f32);
                 }
             }
             Ok(RopeTable { interleaved: self.interleaved, pairs: table.angles.len(), cos, sin })

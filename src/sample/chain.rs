@@ -214,7 +214,12 @@ impl Sampler {
     /// # Errors
     /// None that [`push`](Self::push) did not give before.
     pub fn fresh(&self) -> Result<Sampler> {
-        let mut fresh = Sampler::new(self.seed);
+        self.reseeded(0)
+    }
+
+    /// As [`fresh`](Self::fresh), with a seed that is `more` higher, from the last one on to 0.
+    pub(crate) fn reseeded(&self, more: u64) -> Result<Sampler> {
+        let mut fresh = Sampler::new(self.seed.wrapping_add(more));
         for step in &self.steps {
             fresh.push(step.clone())?;
         }

@@ -154,6 +154,12 @@ pub(crate) struct KvView<'a> {
 }
 
 impl<'a> KvView<'a> {
+    /// A tile, as bytes.
+    pub(crate) fn tile(&self, tile: usize) -> &'a [u8] {
+        let place = self.places.of(tile, self.pages.len());
+        self.pages[place / self.places.tiles].tile(self.layer, place % self.places.tiles)
+    }
+
     /// Keys and values of a head in a tile, as bytes.
     #[inline(always)]
     pub(super) fn head(&self, head: usize, tile: usize) -> (&'a [u8], &'a [u8]) {

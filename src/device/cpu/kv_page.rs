@@ -181,14 +181,14 @@ impl KvPage {
 
     /// The bytes of a tile of a layer.
     #[inline(always)]
-    pub(super) fn tile(&self, layer: usize, tile: usize) -> &[u8] {
+    pub(crate) fn tile(&self, layer: usize, tile: usize) -> &[u8] {
         let PageShape { kv, tiles, .. } = self.pool.shape;
         let bytes = kv.tile_bytes();
         &self.bytes()[(layer * tiles + tile) * bytes..][..bytes]
     }
 
     /// The tiles of a layer.
-    pub(super) fn tiles_mut(&mut self, layer: usize) -> impl Iterator<Item = &mut [u8]> {
+    pub(crate) fn tiles_mut(&mut self, layer: usize) -> impl Iterator<Item = &mut [u8]> {
         let PageShape { kv, tiles, .. } = self.pool.shape;
         let bytes = kv.tile_bytes();
         let memory = self.memory.as_deref_mut().unwrap_or_default();

@@ -88,6 +88,12 @@ impl Buffer {
         &mut self.data
     }
 
+    /// The rows.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let width = self.width;
+        self.data_mut().chunks_exact_mut(width.max(1))
+    }
+
     /// Row t.
     pub(crate) fn row(&self, t: usize) -> &[f32] {
         &self.data[t * self.width..(t + 1) * self.width]

@@ -254,6 +254,19 @@ fn sum(x: &[f32]) -> f32 {
     tree_sum(lanes)
 }
 
+impl Device {
+    /// Rotates each head, `e` wide, of the rows of k.
+    pub(crate) fn rotate(&self, k: &mut Buffer, e: usize, rope: &RopeTable) {
+        let width = k.width;
+        let rows = k.data_mut().chunks_exact_mut(width).enumerate();
+        self.threads.each(rows, |(t, row)| {
+            let own = t * rope.pairs..(t + 1) * rope.pairs;
+            let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
+            row.chunks_exact_mut(e).for_each(|head| rotate(head, cos, sin, rope.interleaved));
+        });
+    }
+}
+
 /// (a, b) -> (a cos - b sin, a sin + b cos) for each pair of a head.
 fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], interleaved: bool) {
     let turn = |a: &mut f32, b: &mut f32, cos: f32, sin: f32| {

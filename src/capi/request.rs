@@ -1,0 +1,251 @@
+//! What an engine is asked to do.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+
+use super::args::{self, Growing};
+use super::error::llm_error_t;
+use super::handle::{self, Handle, Kind};
+use super::lora::llm_lora_t;
+use super::sampler::llm_sampler_t;
+use super::session::greedy;
+use super::session_params::LLM_GENERATE_IGNORE_EOG;
+use super::status::llm_status_t;
+use super::tokenizer::{encode_options, llm_token_t, llm_tokenizer_t};
+use crate::error::{Result, try_copy};
+use crate::generate::{GenerateOptions, Request};
+
+/// A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
+/// Exclusive.
+pub struct llm_request_t {
+    _opaque: [u8; 0],
+}
+
+impl Handle for llm_request_t {
+    type Value = Request;
+    const KIND: Kind = Kind::Request;
+}
+
+/// How a request goes on. Begin with llm_request_params_init.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct llm_request_params_t {
+    /// sizeof(llm_request_params_t).
+    pub struct_size: usize,
+    /// End a continuation after this many tokens; 0 is no limit but the context.
+    pub max_tokens: u32,
+    /// LLM_GENERATE_IGNORE_EOG or 0.
+    pub flags: u32,
+    /// Requests with a higher one go first; among equals the one that was submitted first. Default 0.
+    pub priority: i32,
+    /// Continuations of the prompt, at most 256; 0 means 1. Number i draws with the sampler's seed + i. Default 1.
+    pub count: u32,
+}
+
+// SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
+unsafe impl Growing for llm_request_params_t {
+    const DEFAULT: Self =
+        llm_request_params_t { struct_size: size_of::<Self>(), max_tokens: 0, flags: 0, priority: 0, count: 1 };
+}
+
+/// Writes the defaults.
+///
+/// @param[out] params @nullable Room for `size` bytes; NULL does nothing.
+/// @param[in] size sizeof *params.
+/// @thread any
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_params_init(params: *mut llm_request_params_t, size: usize) {
+    value!((), { args::init(params, size) })
+}
+
+/// Makes a request without a prompt, which takes the most probable token.
+///
+/// @param[out] request The request, to be freed with llm_request_free.
+/// @param[out] error @nullable Why it failed.
+/// @status OUT_OF_MEMORY
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_new(
+    request: *mut *mut llm_request_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let out = args::out(request, "request")?;
+        out.write(handle::new::<llm_request_t>(Request::new(Vec::new(), greedy()?))?);
+        Ok(())
+    })
+}
+
+/// Frees a request. What was submitted goes on.
+///
+/// @param[in] request @nullable A request; NULL does nothing.
+/// @thread any
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_free(request: *mut llm_request_t) {
+    value!((), {
+        handle::free(request);
+        Some(())
+    })
+}
+
+/// Sets the prompt.
+///
+/// @param[in] request A request.
+/// @param[in] tokens The tokens.
+/// @param[in] count Their number.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_tokens(
+    request: *mut llm_request_t,
+    tokens: *const llm_token_t,
+    count: usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        request.tokens = try_copy(args::slice(tokens, count, "tokens")?, "the prompt")?;
+        Ok(())
+    })
+}
+
+/// Sets the prompt, from text.
+///
+/// @param[in] request A request.
+/// @param[in] tokenizer The tokenizer of the model.
+/// @param[in] text Any bytes.
+/// @param[in] text_size Their number, or LLM_NUL_TERMINATED.
+/// @param[in] flags LLM_ENCODE_ bits.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY, UNSUPPORTED (unknown flags, or a model without tokenizer)
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_text(
+    request: *mut llm_request_t,
+    tokenizer: *const llm_tokenizer_t,
+    text: *const c_char,
+    text_size: usize,
+    flags: u32,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        let tokenizer = handle::shared(tokenizer, "tokenizer")?;
+        request.tokens = tokenizer.encode(args::text(text, text_size, "text")?, encode_options(flags)?)?;
+        Ok(())
+    })
+}
+
+/// Sets how it goes on.
+///
+/// @param[in] request A request.
+/// @param[in] params @nullable How; NULL means the defaults.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, UNSUPPORTED (unknown flags)
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_params(
+    request: *mut llm_request_t,
+    params: *const llm_request_params_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        let params = args::params(params, "params")?;
+        let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG, "params.flags")?;
+        request.options = GenerateOptions {
+            max_tokens: params.max_tokens as usize,
+            ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
+        };
+        (request.priority, request.count) = (params.priority, params.count as usize);
+        Ok(())
+    })
+}
+
+/// Sets how tokens are chosen.
+///
+/// @param[in] request A request.
+/// @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt as its
+///     history. NULL takes the most probable token.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_sampler(
+    request: *mut llm_request_t,
+    sampler: *mut llm_sampler_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        request.sampler = match handle::exclusive_or_null(sampler, "sampler")? {
+            Some(sampler) => sampler.fresh()?,
+            None => greedy()?,
+        };
+        Ok(())
+    })
+}
+
+/// Adds a stop string, as llm_session_add_stop does.
+///
+/// @param[in] request A request.
+/// @param[in] text UTF-8, not empty; llm_engine_submit looks at that.
+/// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, OUT_OF_MEMORY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_add_stop(
+    request: *mut llm_request_t,
+    text: *const c_char,
+    text_size: usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        request.stops.push(try_copy(args::text(text, text_size, "text")?, "a stop string")?);
+        Ok(())
+    })
+}
+
+/// Adds an adapter, as llm_session_add_lora does. Requests with different adapters are processed together.
+///
+/// @param[in] request A request.
+/// @param[in] lora An adapter of the engine's model.
+/// @param[in] scale What it is multiplied with, usually 1; llm_engine_submit looks at that.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_add_lora(
+    request: *mut llm_request_t,
+    lora: *const llm_lora_t,
+    scale: f32,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        let lora = handle::shared(lora, "lora")?;
+        request.loras.push((Arc::clone(&lora), scale));
+        Ok(())
+    })
+}
+
+/// A request's copy for an engine.
+pub(super) fn copy(request: &Request) -> Result<Request> {
+    Ok(Request {
+        tokens: try_copy(&request.tokens, "the prompt")?,
+        sampler: request.sampler.fresh()?,
+        stops: request.stops.clone(),
+        loras: request.loras.clone(),
+        ..*request
+    })
+}

@@ -1,0 +1,96 @@
+//! Which sequences have a part in the next step.
+//!
+//! There is one order, by priority and then by arrival. The first `max_batch` sequences in it have a part in each step,
+//! and whoever lacks a page takes those of the last sequence in it, which is computed again later. So the first one always
+//! gets on, and everyone becomes the first.
+
+use super::sequence::Sequence;
+use super::step::Core;
+use crate::error::{Error, Result};
+
+/// Tokens of prompts in a step at least: fewer would not pay for reading the weights.
+const LEAST: usize = 16;
+
+impl Core {
+    /// Gives each sequence its part of the next step, of `chunk` tokens of prompts, and puts those that have one first,
+    /// those with the same adapters together. Gives how many these are.
+    pub(super) fn plan(&mut self, chunk: usize) -> Result<usize> {
+        self.sequences.sort_by_key(Sequence::order);
+        let batch = self.sequences.len().min(self.max_batch);
+        let decoding = self.sequences[..batch].iter().filter(|sequence| sequence.pending() == 1).count();
+        let mut left = chunk.saturating_sub(decoding).max(LEAST);
+        for i in 0..batch {
+            if self.sequences[i].cache.length() == 0 && !self.may_start(i) {
+                continue;
+            }
+            let sequence = &mut self.sequences[i];
+            let (start, pending) = (sequence.cache.length(), sequence.pending());
+            let n = if pending == 1 { 1 } else { pending.min(left) };
+            if n == 0 || !self.reserve(i, n)? {
+                continue;
+            }
+            self.sequences[i].part = start..start + n;
+            if pending > 1 {
+                left -= n;
+                self.counts.prompt_tokens += n as u64;
+            }
+        }
+        self.sequences.sort_by_key(|sequence| (sequence.part.is_empty(), sequence.salt));
+        Ok(self.sequences.iter().filter(|sequence| !sequence.part.is_empty()).count())
+    }
+
+    /// Whether sequence i, which holds no pages, is to be started, with those that others have for its beginning.
+    fn may_start(&mut self, i: usize) -> bool {
+        let positions = self.pages.page_positions();
+        let (before, rest) = self.sequences.split_at_mut(i);
+        let Some((sequence, after)) = rest.split_first_mut() else { return false };
+        let known = &sequence.tokens[..sequence.tokens.len() - 1];
+        // Someone before is about to compute pages that it could share.
+        let ahead = |other: &Sequence| {
+            let same = other.tokens.iter().zip(known).take_while(|(a, b)| a == b).count() / positions * positions;
+            other.salt == sequence.salt && other.pending() > 1 && same > other.cache.length()
+        };
+        if before.iter().any(ahead) {
+            return false;
+        }
+        let adopted = sequence.cache.adopt(sequence.salt, known);
+        let others = || before.iter().chain(&*after).filter(|other| other.cache.pages() > 0);
+        // Pages that those who have started their prompts will need for them.
+        let lacking = |other: &Sequence| (other.tokens.len() / positions + 1).saturating_sub(other.cache.pages());
+        let promised: usize = others().filter(|other| other.pending() > 1).map(lacking).sum();
+        let pool = self.pages.pages().pool();
+        let free = pool.max_pages() - pool.held();
+        if others().next().is_some() && free < promised + lacking(sequence) {
+            sequence.give_up();
+            return false;
+        }
+        self.counts.reused_tokens += adopted as u64;
+        true
+    }
+
+    /// Makes room for `n` more tokens of sequence i; false if it has to wait or had to end.
+    fn reserve(&mut self, i: usize, n: usize) -> Result<bool> {
+        loop {
+            let cache = &mut self.sequences[i].cache;
+            let start = cache.length();
+            let full = match cache.reserve(start..start + n) {
+                Ok(()) => return Ok(true),
+                Err(error @ Error::CacheFull(_)) => error,
+                Err(error) => return Err(error),
+            };
+            let holds = |sequence: &Sequence| sequence.cache.pages() > 0;
+            if let Some(last) = self.sequences[i + 1..].iter_mut().rev().find(|sequence| holds(sequence)) {
+                last.give_up();
+                self.counts.preemptions += 1;
+                continue;
+            }
+            if self.sequences[..i].iter().any(holds) {
+                self.sequences[i].give_up();
+                self.counts.preemptions += 1;
+            } else {
+                self.end(i, &full);
+            }
+            return Ok(false);
+        }
+    }
+}

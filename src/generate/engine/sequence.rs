@@ -1,0 +1,135 @@
+//! One continuation of a request.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Event, Request, RequestId};
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::generate::FinishReason;
+use crate::generate::generation::Generation;
+use crate::model::{AdapterList, Part};
+use crate::sample::Sampler;
+use crate::token::Tokenizer;
+
+pub(super) struct Sequence {
+    pub request: RequestId,
+    pub index: usize,
+    pub priority: i32,
+    /// The prompt and what was generated. The cache holds the first of them.
+    pub tokens: Vec<u32>,
+    pub cache: Cache,
+    /// What keys and values depend on beside the tokens.
+    pub salt: u64,
+    pub adapters: AdapterList,
+    sampler: Sampler,
+    generation: Generation,
+    /// Continuations of the same prompt that are made of this one when the prompt is processed.
+    pub siblings: usize,
+    /// The tokens that the step under way processes.
+    pub part: Range<usize>,
+    /// It has given its last event.
+    pub ended: bool,
+}
+
+impl Sequence {
+    /// The first continuation of a request that is not numbered yet.
+    pub(super) fn new(tokenizer: &Arc<Tokenizer>, request: Request, cache: Cache, salt: u64) -> Result<Sequence> {
+        let mut generation = Generation::new(tokenizer);
+        request.stops.iter().try_for_each(|stop| generation.add_stop(stop))?;
+        generation.start(request.options);
+        Ok(Sequence {
+            request: 0,
+            index: 0,
+            priority: request.priority,
+            tokens: request.tokens,
+            cache,
+            salt,
+            adapters: request.loras,
+            sampler: request.sampler.fresh()?,
+            generation,
+            siblings: request.count.saturating_sub(1),
+            part: 0..0,
+            ended: false,
+        })
+    }
+
+    /// Continuation `index`, which shares this one's pages.
+    pub(super) fn fork(&self, index: usize) -> Result<Sequence> {
+        let mut tokens = Vec::new();
+        let out_of_memory = |_| Error::out_of_memory("the tokens of a continuation cannot be had");
+        tokens.try_reserve(self.tokens.len()).map_err(out_of_memory)?;
+        tokens.extend_from_slice(&self.tokens);
+        Ok(Sequence {
+            index,
+            tokens,
+            cache: self.cache.fork(),
+            adapters: self.adapters.clone(),
+            sampler: self.sampler.reseeded(index as u64)?,
+            generation: self.generation.fork(),
+            siblings: 0,
+            part: 0..0,
+            ..*self
+        })
+    }
+
+    /// Lower goes first.
+    pub(super) fn order(&self) -> (Reverse<i32>, RequestId, usize) {
+        (Reverse(self.priority), self.request, self.index)
+    }
+
+    /// Tokens that are not processed.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.cache.length()
+    }
+
+    /// True if the step under way gives the logits of the last token.
+    pub(super) fn asks(&self) -> bool {
+        self.part.end == self.tokens.len() && !self.part.is_empty()
+    }
+
+    /// Its part of the step, for the model.
+    pub(super) fn for_pass(&mut self) -> Part<'_> {
+        let n = self.part.len();
+        let asked = n - usize::from(self.asks())..n;
+        Part { tokens: &self.tokens[self.part.clone()], asked, cache: &mut self.cache, adapters: &self.adapters }
+    }
+
+    /// Gives up all pages.
+    pub(super) fn give_up(&mut self) {
+        self.cache.truncate(0);
+        self.part = 0..0;
+    }
+
+    /// Chooses the next token by its logits.
+    pub(super) fn choose(&mut self, logits: &[f32]) -> Event {
+        let capacity = self.cache.capacity();
+        let (token, outcome) = match self.generation.next(&mut self.sampler, &mut self.tokens, logits, capacity) {
+            Ok((token, finish)) => (token, finish.map(Ok)),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let text = self.generation.text().to_vec();
+        self.event(self.index, token, text, outcome)
+    }
+
+    /// Ends the sequence, and those that were to be made of it, with an error.
+    pub(super) fn fail(&mut self, error: &Error) -> Vec<Event> {
+        let indices = self.index..=self.index + self.siblings;
+        indices.map(|index| self.event(index, None, Vec::new(), Some(Err(error.clone())))).collect()
+    }
+
+    fn event(
+        &mut self,
+        index: usize,
+        token: Option<u32>,
+        text: Vec<u8>,
+        outcome: Option<Result<FinishReason>>,
+    ) -> Event {
+        if outcome.is_some() {
+            self.ended = true;
+            self.give_up();
+        }
+        Event { request: self.request, index, token, text, outcome }
+    }
+}

@@ -1,0 +1,246 @@
+//! A step of all sequences of a batch, in pieces: a layer, the logits, or one choice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::sequence::Sequence;
+use super::{EngineStats, Event, Inbox};
+use crate::cache::PagedCache;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::{Model, Part, Pass, Scratch};
+
+/// What the thread that polls works on.
+pub(super) struct Core {
+    model: Arc<Model>,
+    device: Device,
+    pub pages: Arc<PagedCache>,
+    pub max_batch: usize,
+    chunk: usize,
+    /// Those that have not ended. While a step is under way its members are the first, and have their parts.
+    pub sequences: Vec<Sequence>,
+    step: Option<Step>,
+    scratch: Scratch,
+    /// Seconds of a layer for a token of a prompt, lately.
+    cost: f64,
+    pub events: Vec<Event>,
+    pub counts: EngineStats,
+    entered: bool,
+}
+
+/// The step under way.
+struct Step {
+    members: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    Layers(Pass),
+    Logits,
+    /// The next member that chooses, and its row of logits.
+    Choices(usize, usize),
+}
+
+/// The weight of the last layer in the average of their costs.
+const RECENT: f64 = 0.1;
+
+fn parts(members: &mut [Sequence]) -> Vec<Part<'_>> {
+    members.iter_mut().map(Sequence::for_pass).collect()
+}
+
+impl Core {
+    pub(super) fn new(
+        model: Arc<Model>,
+        device: Device,
+        pages: Arc<PagedCache>,
+        max_batch: usize,
+        chunk: usize,
+    ) -> Core {
+        Core {
+            model,
+            device,
+            pages,
+            max_batch,
+            chunk,
+            sequences: Vec::new(),
+            step: None,
+            scratch: Scratch::default(),
+            cost: 0.0,
+            events: Vec::new(),
+            counts: EngineStats::default(),
+            entered: false,
+        }
+    }
+
+    /// Begins a call; `FailedPrecondition` if a panic left the last one.
+    pub(super) fn enter(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.entered, true) {
+            return Err(Error::failed_precondition("an earlier call on the engine panicked: its state is lost"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.entered = false;
+    }
+
+    /// True if there are sequences that have not ended.
+    pub(super) fn busy(&self) -> bool {
+        self.sequences.iter().any(|sequence| !sequence.ended)
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        let (mut running, mut waiting) = (0, 0);
+        for sequence in self.sequences.iter().filter(|sequence| !sequence.ended) {
+            *(if sequence.cache.pages() > 0 { &mut running } else { &mut waiting }) += 1;
+        }
+        EngineStats { running, waiting, ..self.counts }
+    }
+
+    /// Does the next piece of work; false if there is none. If it fails, the step begins again.
+    pub(super) fn advance(&mut self, inbox: &Mutex<Inbox>, budget: Option<Duration>) -> Result<bool> {
+        let start = Instant::now();
+        let result = match self.step {
+            None => self.begin(inbox, budget),
+            Some(_) => self.go_on().map(|()| true),
+        };
+        if result.is_err() {
+            self.step = None;
+            for sequence in &mut self.sequences {
+                sequence.cache.truncate(sequence.cache.length());
+                sequence.part = 0..0;
+            }
+        }
+        let time = start.elapsed();
+        self.counts.time += time;
+        self.counts.largest_quantum = self.counts.largest_quantum.max(time);
+        result
+    }
+
+    /// Takes what has arrived and begins a step.
+    fn begin(&mut self, inbox: &Mutex<Inbox>, budget: Option<Duration>) -> Result<bool> {
+        let cancelled = {
+            let mut inbox = inbox.lock();
+            self.sequences.append(&mut inbox.submitted);
+            std::mem::take(&mut inbox.cancelled)
+        };
+        if !cancelled.is_empty() {
+            let error = Error::cancelled("the request was cancelled");
+            for i in 0..self.sequences.len() {
+                if cancelled.contains(&self.sequences[i].request) {
+                    self.end(i, &error);
+                }
+            }
+        }
+        self.sequences.retain(|sequence| !sequence.ended);
+        if self.sequences.is_empty() {
+            return Ok(false);
+        }
+        // A layer is to take a quarter of the budget.
+        let chunk = match budget {
+            // As few as possible until it is known what a layer takes.
+            Some(_) if self.cost == 0.0 => 0,
+            Some(budget) => ((budget.as_secs_f64() / 4.0 / self.cost) as usize).min(self.chunk),
+            None => self.chunk,
+        };
+        let members = self.plan(chunk)?;
+        if members > 0 {
+            let mut parts = parts(&mut self.sequences[..members]);
+            let pass = self.model.begin(&self.device, &mut parts, &mut self.scratch)?;
+            self.step = Some(Step { members, stage: Stage::Layers(pass) });
+            self.counts.steps += 1;
+            self.counts.members += members as u64;
+            self.counts.largest_batch = self.counts.largest_batch.max(members as u64);
+        }
+        Ok(true)
+    }
+
+    /// Ends sequence i with an error.
+    pub(super) fn end(&mut self, i: usize, error: &Error) {
+        let events = self.sequences[i].fail(error);
+        let counter = match error {
+            Error::Cancelled(_) => &mut self.counts.cancelled,
+            _ => &mut self.counts.failed,
+        };
+        *counter += events.len() as u64;
+        self.events.extend(events);
+    }
+
+    fn go_on(&mut self) -> Result<()> {
+        let Some(Step { members, stage }) = &mut self.step else { return Ok(()) };
+        let members = *members;
+        match stage {
+            Stage::Layers(pass) => {
+                let start = Instant::now();
+                let mut parts = parts(&mut self.sequences[..members]);
+                let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
+                if self.model.layer(&self.device, pass, &mut parts, &mut self.scratch)? {
+                    let cost = start.elapsed().as_secs_f64() / tokens as f64;
+                    self.cost += if self.cost == 0.0 { cost } else { RECENT * (cost - self.cost) };
+                } else {
+                    self.model.end(&self.device, &parts, &mut self.scratch)?;
+                    *stage = Stage::Logits;
+                }
+                Ok(())
+            }
+            Stage::Logits => {
+                self.model.logits(&self.device, &mut self.scratch)?;
+                for Sequence { cache, salt, tokens, part, .. } in &mut self.sequences[..members] {
+                    cache.commit(part.len());
+                    cache.publish(*salt, tokens);
+                }
+                *stage = Stage::Choices(0, 0);
+                Ok(())
+            }
+            Stage::Choices(member, row) => {
+                let (i, r) = (*member, *row);
+                if i == members {
+                    self.step = None;
+                    self.sequences.iter_mut().for_each(|sequence| sequence.part = 0..0);
+                    self.sequences.retain(|sequence| !sequence.ended);
+                    return Ok(());
+                }
+                *member += 1;
+                if self.sequences[i].asks() {
+                    *row += 1;
+                    self.choose(i, r);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Sequence i, and those that it is the first of, choose by row r of the logits.
+    fn choose(&mut self, i: usize, r: usize) {
+        let logits = self.scratch.logits.row(r);
+        let sequence = &mut self.sequences[i];
+        let siblings = std::mem::take(&mut sequence.siblings);
+        let forks: Vec<_> = (1..=siblings).map(|n| sequence.fork(sequence.index + n)).collect();
+        let first = (sequence.request, sequence.index);
+        let mut events = vec![sequence.choose(logits)];
+        for (n, fork) in (1..).zip(forks) {
+            match fork {
+                Ok(mut fork) => {
+                    events.push(fork.choose(logits));
+                    self.sequences.push(fork);
+                }
+                Err(error) => {
+                    let (request, index) = (first.0, first.1 + n);
+                    events.push(Event { request, index, token: None, text: Vec::new(), outcome: Some(Err(error)) });
+                }
+            }
+        }
+        for event in events {
+            let counts = &mut self.counts;
+            counts.generated_tokens += u64::from(event.token.is_some());
+            match &event.outcome {
+                None => {}
+                Some(Ok(_)) => counts.finished += 1,
+                Some(Err(_)) => counts.failed += 1,
+            }
+            self.events.push(event);
+        }
+    }
+}

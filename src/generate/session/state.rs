@@ -1,0 +1,244 @@
+//! Sessions in files.
+//!
+//! A file has, little-endian:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | `LLMSTATE` |
+//! | 4 each | version (1), the model's fingerprint, the settings' (below), number type, L, K, E of keys, E of values, V |
+//! | 4 | flags: 1 the logits follow, 2 the keys are not what the tokens lead to (after a shift) |
+//! | 8 each | tokens, positions held |
+//! | 4 each | the tokens |
+//! | 4 each | V logits of what follows the last token, if the flag is set |
+//! | 4 each | for each layer the first tile of 16 positions that is held |
+//! | | for each layer its tiles: the pinned ones before that, then from it on |
+//! | 4 | CRC-32 of all before |
+//!
+//! How a tile holds keys and values is private to the version.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::Session;
+use crate::error::{Error, Result, try_vec};
+use crate::gguf::NewFile;
+
+const MAGIC: &[u8; 8] = b"LLMSTATE";
+const VERSION: u32 = 1;
+/// Bytes before the tokens.
+const HEAD: usize = 8 + 10 * 4 + 2 * 8;
+const LOGITS: u32 = 1;
+const ALTERED: u32 = 2;
+
+/// A file and the checksum of what was written or read so far.
+struct Checked<F> {
+    file: F,
+    crc: crc32fast::Hasher,
+}
+
+impl Checked<NewFile> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.crc.update(bytes);
+        self.file.write(bytes)
+    }
+}
+
+impl Checked<BufReader<File>> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact(bytes).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => corrupt("it ends too early"),
+            _ => Error::io(format!("cannot read the session: {e}")),
+        })?;
+        self.crc.update(bytes);
+        Ok(())
+    }
+
+    fn u32s(&mut self, count: usize, what: &'static str) -> Result<Vec<u32>> {
+        let mut numbers = try_vec(count, 0u32, what)?;
+        self.read(bytemuck::cast_slice_mut(&mut numbers))?;
+        numbers.iter_mut().for_each(|number| *number = u32::from_le(*number));
+        Ok(numbers)
+    }
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::corrupt_file(format!("this is no session that was saved whole: {what}"))
+}
+
+impl Session {
+    /// What keys and values depend on beside the tokens and the model.
+    fn settings(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        let options = &self.cache_options;
+        for number in
+            [options.window as u64, options.sinks as u64, u64::from(self.model.rotates_for(self.cache.capacity()))]
+        {
+            crc.update(&number.to_le_bytes());
+        }
+        for (lora, scale) in &self.adapters {
+            crc.update(&lora.fingerprint().to_le_bytes());
+            crc.update(&scale.to_bits().to_le_bytes());
+        }
+        crc.finalize()
+    }
+
+    /// What a file must agree in with this session, by name.
+    fn identity(&self) -> [(&'static str, u32); 9] {
+        let shape = self.model.config().kv_shape(self.cache.kv_type());
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        [
+            ("version", VERSION),
+            ("model", self.model.fingerprint()),
+            ("settings", self.settings()),
+            ("number type", shape.kv_type as u32),
+            ("layers", size(self.cache.layers())),
+            ("key/value heads", size(shape.heads)),
+            ("width of keys", size(shape.width)),
+            ("width of values", size(shape.value_width)),
+            ("vocabulary", size(self.model.config().vocab_size)),
+        ]
+    }
+
+    /// Writes the tokens with their keys and values to a file, from which [`load`](Self::load) goes on bit for bit. What
+    /// belongs to a generation (its sampler, limits, withheld text) is not part of it, nor are stop strings and adapters.
+    /// The file appears under its name when it is complete.
+    ///
+    /// # Errors
+    /// `Io`, `NotFound` if there is no such folder.
+    pub fn save(&mut self, path: &Path) -> Result<()> {
+        self.retract();
+        let mut out = Checked { file: NewFile::create(path)?, crc: crc32fast::Hasher::new() };
+        out.write(MAGIC)?;
+        for (_, number) in self.identity() {
+            out.write(&number.to_le_bytes())?;
+        }
+        let held = self.cache.length();
+        let follows = held == self.tokens.len() && held > 0;
+        let flags = if follows { LOGITS } else { 0 } | if self.cache.altered() { ALTERED } else { 0 };
+        out.write(&flags.to_le_bytes())?;
+        for number in [self.tokens.len() as u64, held as u64] {
+            out.write(&number.to_le_bytes())?;
+        }
+        for token in &self.tokens {
+            out.write(&token.to_le_bytes())?;
+        }
+        if follows {
+            for logit in &self.logits {
+                out.write(&logit.to_le_bytes())?;
+            }
+        }
+        for layer in 0..self.cache.layers() {
+            out.write(&(self.cache.first_tile(layer) as u32).to_le_bytes())?;
+        }
+        for layer in 0..self.cache.layers() {
+            let view = self.cache.view(layer);
+            for tile in self.cache.held_tiles(layer, self.cache.first_tile(layer)) {
+                out.write(view.tile(tile))?;
+            }
+        }
+        let Checked { mut file, crc } = out;
+        file.write(&crc.finalize().to_le_bytes())?;
+        file.commit()
+    }
+
+    /// Takes over what [`save`](Self::save) wrote, in the place of the tokens that the session holds. The session must be one
+    /// of the same model, with the same adapters, number type, window and sinks; kind and context may differ. The next
+    /// generation begins anew.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` names what differs; `CacheFull` if the context is shorter than the text; `CorruptFile`, `Io`,
+    /// `NotFound`, `OutOfMemory`. Nothing has changed then.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        self.read_state(path).map_err(|e| e.with("path", name))
+    }
+
+    fn read_state(&mut self, path: &Path) -> Result<()> {
+        let fail = |e: std::io::Error| {
+            let message = format!("cannot read {}: {e}", path.display());
+            if e.kind() == std::io::ErrorKind::NotFound { Error::not_found(message) } else { Error::io(message) }
+        };
+        let file = File::open(path).map_err(fail)?;
+        let bytes = file.metadata().map_err(fail)?.len();
+        let mut input = Checked { file: BufReader::new(file), crc: crc32fast::Hasher::new() };
+        let mut head = [0; HEAD];
+        input.read(&mut head)?;
+        if head[..8] != *MAGIC {
+            return Err(corrupt("it does not begin as one"));
+        }
+        let (numbers, sizes) = head[8..].split_at(10 * 4);
+        let mut numbers = numbers.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        for ((name, expected), found) in self.identity().into_iter().zip(&mut numbers) {
+            if found != expected {
+                let message =
+                    format!("the session was saved with another {name}: {found}, and this one has {expected}");
+                return Err(Error::failed_precondition(message).with("expected", expected).with("found", found));
+            }
+        }
+        let flags = numbers.next().unwrap_or_default();
+        let [total, held] = [0, 8].map(|at| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&sizes[at..at + 8]);
+            usize::try_from(u64::from_le_bytes(number)).unwrap_or(usize::MAX)
+        });
+        let follows = flags & LOGITS != 0;
+        if flags > LOGITS + ALTERED || held > total || total - held > 1 || follows && (held < total || held == 0) {
+            return Err(corrupt("its lengths contradict each other"));
+        }
+        // Nothing is taken that the file cannot have.
+        if total as u64 > bytes / 4 {
+            return Err(corrupt("it is shorter than its tokens"));
+        }
+        self.check_room(0, total)?;
+        let tokens = input.u32s(total, "the tokens of a session")?;
+        self.model.check_tokens(&tokens).map_err(|_| corrupt("it has tokens that the vocabulary lacks"))?;
+        let mut logits = try_vec(self.logits.len(), 0.0f32, "the logits of a token")?;
+        if follows {
+            let bits = input.u32s(logits.len(), "the logits of a token")?;
+            logits.iter_mut().zip(bits).for_each(|(logit, bits)| *logit = f32::from_bits(bits));
+        }
+        let mut cache = self.cache.empty()?;
+        cache.reserve(0..held)?;
+        let saved = input.u32s(cache.layers(), "the layers of a session")?;
+        let mut first = Vec::with_capacity(saved.len());
+        for (layer, saved) in saved.iter().enumerate() {
+            if *saved as usize > held.div_ceil(crate::device::TILE) {
+                return Err(corrupt("a layer begins behind its end"));
+            }
+            first.push(cache.first_of(layer, held, *saved as usize).ok_or_else(|| {
+                Error::failed_precondition(
+                    "the session was saved from a sliding cache, and this one needs all positions",
+                )
+            })?);
+        }
+        cache.restore(held, &first);
+        let mut tile = try_vec(cache.tile_bytes(), 0u8, "a tile of keys and values")?;
+        for (layer, (saved, first)) in saved.iter().zip(&first).enumerate() {
+            let mut wanted = cache.held_tiles(layer, *first).peekable();
+            for i in cache.held_tiles(layer, *saved as usize) {
+                input.read(&mut tile)?;
+                if wanted.next_if_eq(&i).is_some() {
+                    cache.set_tile(layer, i, &tile)?;
+                }
+            }
+        }
+        let crc = input.crc.clone().finalize();
+        let mut stored = [0; 4];
+        input.read(&mut stored)?;
+        if u32::from_le_bytes(stored) != crc {
+            return Err(corrupt("its checksum differs"));
+        }
+        if input.file.read(&mut [0]).map_err(fail)? > 0 {
+            return Err(corrupt("it goes on behind its end"));
+        }
+        cache.set_altered(flags & ALTERED != 0);
+        self.retract();
+        self.cache = cache;
+        self.tokens = tokens;
+        self.logits = logits;
+        self.timings = super::Timings::default();
+        self.start(self.generation.options());
+        Ok(())
+    }
+}

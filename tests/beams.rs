@@ -1,0 +1,139 @@
+//! Beam search against a search of everything.
+
+#![allow(clippy::disallowed_methods)] // a reference may use the platform's powf
+
+mod common;
+
+use std::sync::Arc;
+
+use llm::cache::CacheKind;
+use llm::generate::{BeamOptions, FinishReason, Session, SessionOptions};
+use llm::model::{CacheOptions, Model};
+use llm::sample::logprobs;
+use llm::{Error, Threads};
+
+const PROMPT: [u32; 6] = [3, 50, 7, 200, 11, 90];
+
+fn tiny(name: &str) -> Arc<Model> {
+    common::load(&common::unpacked_gguf(&format!("arch/{name}/model.gguf")))
+}
+
+fn session(model: &Arc<Model>, kind: CacheKind, threads: usize) -> Session {
+    let cache = CacheOptions { kind, context_length: 32, ..CacheOptions::default() };
+    let threads = Some(Threads::new(threads));
+    let mut session =
+        Session::new(Arc::clone(model), &SessionOptions { cache, threads, ..SessionOptions::default() }).unwrap();
+    session.append(&PROMPT).unwrap();
+    session
+}
+
+/// ln p of each token behind the prompt and `tokens`.
+fn all_logprobs(session: &mut Session, tokens: &[u32]) -> Vec<f64> {
+    session.truncate(PROMPT.len()).unwrap();
+    session.append(tokens).unwrap();
+    let logits = session.logits().unwrap().to_vec();
+    (0..logits.len()).map(|token| logprobs(&logits, token as u32, 0).unwrap().0.logprob).collect()
+}
+
+#[test]
+fn the_best_of_all_are_found() {
+    let model = tiny("llama");
+    let mut naive = session(&model, CacheKind::Contiguous, 2);
+    let v = model.config().vocab_size as u32;
+    let first = all_logprobs(&mut naive, &[]);
+    let second: Vec<Vec<f64>> = (0..v).map(|token| all_logprobs(&mut naive, &[token])).collect();
+    for (ignore_eog, length_penalty) in [(true, 1.0), (false, 1.0), (false, 0.0), (false, 2.0)] {
+        let ends = |token: u32| !ignore_eog && model.tokenizer().is_eog(token);
+        // (score, logprob, tokens, finish)
+        let mut all: Vec<(f64, f64, Vec<u32>, FinishReason)> = Vec::new();
+        let score = |logprob: f64, length: i32| logprob / f64::from(length).powf(length_penalty);
+        for a in 0..v {
+            if ends(a) {
+                let logprob = first[a as usize];
+                all.push((score(logprob, 1), logprob, vec![], FinishReason::Eog));
+                continue;
+            }
+            for b in 0..v {
+                let logprob = first[a as usize] + second[a as usize][b as usize];
+                let (tokens, finish) =
+                    if ends(b) { (vec![a], FinishReason::Eog) } else { (vec![a, b], FinishReason::Length) };
+                all.push((score(logprob, 2), logprob, tokens, finish));
+            }
+        }
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let options = BeamOptions { width: 256, max_tokens: 2, length_penalty, ignore_eog };
+        let found = session(&model, CacheKind::Paged, 1).beam_search(&options).unwrap();
+        assert_eq!(found.len(), 256);
+        for (found, (score, logprob, tokens, finish)) in found.iter().zip(&all).take(60) {
+            assert!(
+                (found.score - score).abs() < 1e-9 && (found.logprob - logprob).abs() < 1e-9,
+                "{found:?} {tokens:?}"
+            );
+            assert_eq!((&found.tokens, found.finish), (tokens, *finish));
+        }
+        // Ends are among them where they count.
+        let ended = found.iter().filter(|beam| beam.finish == FinishReason::Eog).count();
+        assert_eq!(ended > 0, !ignore_eog, "{length_penalty}");
+    }
+}
+
+#[test]
+fn scores_are_those_of_the_tokens_and_the_session_stays() {
+    for name in ["gemma3", "deepseek3", "qwen3moe"] {
+        let model = tiny(name);
+        let mut expected = None;
+        for (kind, threads) in
+            [(CacheKind::Contiguous, 1), (CacheKind::Paged, 2), (CacheKind::Sliding, 2), (CacheKind::Paged, 1)]
+        {
+            let mut session = session(&model, kind, threads);
+            let options = BeamOptions { width: 5, max_tokens: 9, ignore_eog: true, ..BeamOptions::default() };
+            let before: Vec<u32> = session.logits().unwrap().iter().map(|x| x.to_bits()).collect();
+            let beams = session.beam_search(&options).unwrap();
+            assert_eq!(session.tokens(), PROMPT);
+            let after: Vec<u32> = session.logits().unwrap().iter().map(|x| x.to_bits()).collect();
+            assert!(before == after);
+            for beam in &beams {
+                assert_eq!((beam.tokens.len(), beam.finish), (9, FinishReason::Length));
+                let mut logprob = 0.0;
+                for (i, token) in beam.tokens.iter().enumerate() {
+                    logprob += all_logprobs(&mut session, &beam.tokens[..i])[*token as usize];
+                }
+                assert!((beam.logprob - logprob).abs() < 1e-9, "{name}: {beam:?}, {logprob}");
+                assert!((beam.score - logprob / 9.0).abs() < 1e-9);
+            }
+            assert!(beams.is_sorted_by(|a, b| a.score >= b.score));
+            assert_eq!(beams.len(), 5);
+            assert_eq!(&beams, expected.get_or_insert_with(|| beams.clone()), "{name}: {kind:?}");
+        }
+        // One beam is the greedy continuation.
+        let mut session = session(&model, CacheKind::Paged, 2);
+        let options = BeamOptions { width: 1, max_tokens: 0, ignore_eog: true, ..BeamOptions::default() };
+        let beams = session.beam_search(&options).unwrap();
+        let mut greedy = llm::sample::Sampler::new(0);
+        greedy.push(llm::sample::Step::Greedy).unwrap();
+        session.start(llm::generate::GenerateOptions { ignore_eog: true, ..Default::default() });
+        let mut tokens = Vec::new();
+        session
+            .generate(&mut greedy, |next| {
+                tokens.extend(next.token);
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!((&beams[0].tokens, beams[0].finish), (&tokens, FinishReason::ContextFull));
+    }
+}
+
+#[test]
+fn a_search_that_makes_no_sense_is_refused() {
+    let model = tiny("llama");
+    let mut session = session(&model, CacheKind::Contiguous, 1);
+    for options in [
+        BeamOptions { width: 0, ..BeamOptions::default() },
+        BeamOptions { width: 257, ..BeamOptions::default() },
+        BeamOptions { length_penalty: f64::NAN, ..BeamOptions::default() },
+    ] {
+        assert!(matches!(session.beam_search(&options), Err(Error::InvalidArgument(_))), "{options:?}");
+    }
+    session.reset();
+    assert!(matches!(session.beam_search(&BeamOptions::default()), Err(Error::FailedPrecondition(_))));
+}

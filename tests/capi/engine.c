@@ -1,0 +1,325 @@
+/* Many requests at once, as a C program sees them. */
+#include "check.h"
+
+enum { MOST = 24 };
+
+static llm_model_t *load(void)
+{
+    llm_model_t *model = NULL;
+    OK(llm_model_load(file("ok-tiny-model.gguf"), LLM_NUL_TERMINATED, NULL, NULL, &model, &error));
+    return model;
+}
+
+static llm_engine_t *engine_of(const llm_model_t *model, uint32_t max_pages)
+{
+    llm_engine_t *engine = NULL;
+    llm_engine_params_t params;
+    llm_engine_params_init(&params, sizeof params);
+    CHECK(params.struct_size == sizeof params && params.max_batch == 0 && params.kv_type == LLM_KV_F16);
+    params.context_length = 64;
+    params.threads = 2;
+    params.max_pages = max_pages;
+    OK(llm_engine_new(model, &params, &engine, &error));
+    return engine;
+}
+
+/* What a continuation gave. */
+struct output {
+    llm_token_t tokens[MOST];
+    size_t count;
+    char text[256];
+    size_t size;
+    llm_finish_reason_t finish;
+    llm_status_t status;
+    int ended;
+};
+
+static void add(struct output *output, const llm_event_t *event)
+{
+    CHECK(!output->ended);
+    if (event->token != LLM_TOKEN_NONE) {
+        CHECK(output->count < MOST);
+        output->tokens[output->count++] = event->token;
+    }
+    CHECK(output->size + event->text.size < sizeof output->text);
+    memcpy(output->text + output->size, event->text.data, event->text.size);
+    output->size += event->text.size;
+    output->finish = event->finish_reason;
+    output->status = event->status;
+    output->ended = event->finish_reason != LLM_FINISH_NONE || event->status != LLM_STATUS_OK;
+    CHECK((event->message.size > 0) == (event->status != LLM_STATUS_OK));
+}
+
+/* Runs the engine until it is idle; outputs[id][index]. */
+static void run(llm_engine_t *engine, struct output outputs[][2])
+{
+    llm_events_t *events = NULL;
+    OK(llm_events_new(&events, &error));
+    bool more = true;
+    while (more) {
+        OK(llm_engine_wait(engine, UINT64_MAX, events, &more, &error));
+        CHECK(llm_events_count(events) > 0);
+        for (size_t i = 0; i < llm_events_count(events); i++) {
+            llm_event_t event = {.struct_size = sizeof event};
+            OK(llm_events_get(events, i, &event, &error));
+            add(&outputs[event.request][event.index], &event);
+        }
+    }
+    llm_events_free(events);
+}
+
+/* What a session of its own gives. */
+static void expect(const llm_model_t *model, const struct output *output, const llm_token_t *prompt, size_t count,
+                   llm_sampler_t *sampler, llm_lora_t *lora, const char *stop, uint32_t max_tokens)
+{
+    llm_session_t *session = NULL;
+    llm_session_params_t params;
+    llm_session_params_init(&params, sizeof params);
+    params.context_length = 64;
+    params.threads = LLM_THREADS_CALLER;
+    OK(llm_session_new(model, &params, &session, &error));
+    if (lora) OK(llm_session_add_lora(session, lora, 0.5f, &error));
+    if (stop) OK(llm_session_add_stop(session, stop, LLM_NUL_TERMINATED, &error));
+    OK(llm_session_append_tokens(session, prompt, count, &error));
+    llm_generate_params_t limits;
+    llm_generate_params_init(&limits, sizeof limits);
+    limits.max_tokens = max_tokens;
+    OK(llm_session_start(session, sampler, &limits, &error));
+    struct output own;
+    memset(&own, 0, sizeof own);
+    while (!own.ended) {
+        llm_event_t event = {.struct_size = sizeof event};
+        OK(llm_session_next(session, &event.token, &event.text, &event.finish_reason, &error));
+        add(&own, &event);
+    }
+    llm_session_free(session);
+    CHECK(output->ended && output->status == LLM_STATUS_OK && output->finish == own.finish);
+    CHECK(output->count == own.count && memcmp(output->tokens, own.tokens, own.count * sizeof *own.tokens) == 0);
+    CHECK(output->size == own.size && memcmp(output->text, own.text, own.size) == 0);
+}
+
+static llm_sampler_t *sampler_of(uint64_t seed)
+{
+    llm_sampler_t *sampler = NULL;
+    llm_sampler_params_t params;
+    llm_sampler_params_init(&params, sizeof params);
+    params.seed = seed;
+    params.temperature = 2;
+    OK(llm_sampler_new(&params, &sampler, &error));
+    return sampler;
+}
+
+static void requests(void)
+{
+    llm_model_t *model = load();
+    llm_engine_t *engine = engine_of(model, 0);
+    llm_lora_t *lora = NULL;
+    OK(llm_lora_load(model, getenv("LLM_TEST_LORA"), LLM_NUL_TERMINATED, &lora, &error));
+    llm_request_t *request = NULL;
+    llm_request_params_t params;
+    llm_request_params_init(&params, sizeof params);
+    CHECK(params.struct_size == sizeof params && params.count == 1 && params.priority == 0 && params.max_tokens == 0);
+    OK(llm_request_new(&request, &error));
+    static const llm_token_t prompt[] = {5, 9, 2, 40, 17, 3, 8, 60, 11, 25, 33, 7, 1, 19, 20, 21, 22, 23, 24};
+    enum { COUNT = sizeof prompt / sizeof *prompt };
+    params.max_tokens = 12;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_request_set_tokens(request, prompt, COUNT, &error));
+    llm_request_id_t greedy = 0, drawn = 0, adapted = 0, longer = 0;
+    OK(llm_engine_submit(engine, request, &greedy, &error));
+
+    /* A request is copied: what is changed later is for the next one. */
+    llm_sampler_t *sampler = sampler_of(7), *next = sampler_of(8);
+    OK(llm_request_set_sampler(request, sampler, &error));
+    params.count = 2;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_engine_submit(engine, request, &drawn, &error));
+    params.count = 1;
+    params.priority = 3;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_request_add_lora(request, lora, 0.5f, &error));
+    OK(llm_engine_submit(engine, request, &adapted, &error));
+    OK(llm_request_add_stop(request, "e", LLM_NUL_TERMINATED, &error));
+    params.max_tokens = 20;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_engine_submit(engine, request, &longer, &error));
+    llm_request_free(request);
+    CHECK(greedy == 1 && drawn == 2 && adapted == 3 && longer == 4);
+
+    static struct output outputs[5][2];
+    run(engine, outputs);
+    expect(model, &outputs[greedy][0], prompt, COUNT, NULL, NULL, NULL, 12);
+    expect(model, &outputs[drawn][0], prompt, COUNT, sampler, NULL, NULL, 12);
+    expect(model, &outputs[drawn][1], prompt, COUNT, next, NULL, NULL, 12);
+    expect(model, &outputs[adapted][0], prompt, COUNT, sampler, lora, NULL, 12);
+    expect(model, &outputs[longer][0], prompt, COUNT, sampler, lora, "e", 20);
+    CHECK(memcmp(outputs[drawn][0].tokens, outputs[adapted][0].tokens, sizeof outputs[drawn][0].tokens) != 0);
+
+    llm_engine_stats_t stats = {.struct_size = sizeof stats};
+    OK(llm_engine_stats(engine, &stats, &error));
+    CHECK(stats.submitted == 4 && stats.finished == 5 && stats.failed == 0 && stats.cancelled == 0);
+    CHECK(stats.waiting == 0 && stats.running == 0 && stats.pages_used == 0 && stats.pages_idle > 0);
+    CHECK(stats.pages_total == 8 * 4 && stats.bytes > 0 && stats.generated_tokens > 0 && stats.steps > 0);
+    CHECK(stats.largest_batch > 1 && stats.members >= stats.steps && stats.largest_quantum_us <= stats.time_us);
+    CHECK(stats.prompt_tokens >= COUNT && stats.reused_tokens > 0 && stats.preemptions == 0);
+
+    llm_sampler_free(sampler);
+    llm_sampler_free(next);
+    llm_lora_free(lora);
+    llm_engine_free(engine);
+    llm_model_free(model);
+}
+
+static void events_and_failures(void)
+{
+    llm_model_t *model = load();
+    llm_engine_t *engine = engine_of(model, 3);
+    llm_tokenizer_t *tokenizer = NULL;
+    OK(llm_model_tokenizer(model, &tokenizer, &error));
+    llm_request_t *request = NULL;
+    llm_request_id_t id = 0, long_one = 0;
+    llm_events_t *events = NULL;
+    bool more = true;
+    OK(llm_events_new(&events, &error));
+    OK(llm_request_new(&request, &error));
+    FAILS(INVALID_ARGUMENT, llm_engine_submit(engine, request, &id, &error));
+    llm_error_free(error);
+    llm_token_t tokens[64];
+    for (size_t i = 0; i < 64; i++) tokens[i] = (llm_token_t)i;
+    OK(llm_request_set_tokens(request, tokens, 49, &error));
+    FAILS(CACHE_FULL, llm_engine_submit(engine, request, &id, &error));
+    llm_error_free(error);
+    tokens[0] = 1 << 30;
+    OK(llm_request_set_tokens(request, tokens, 2, &error));
+    FAILS(INVALID_ARGUMENT, llm_engine_submit(engine, request, &id, &error));
+    llm_error_free(error);
+    llm_request_params_t params;
+    llm_request_params_init(&params, sizeof params);
+    params.flags = 2;
+    FAILS(UNSUPPORTED, llm_request_set_params(request, &params, &error));
+    llm_error_free(error);
+    CHECK(id == 0);
+
+    /* Nothing to do. */
+    OK(llm_engine_poll(engine, 1000, events, &more, &error));
+    CHECK(!more && llm_events_count(events) == 0);
+    OK(llm_engine_wait(engine, 1, events, &more, &error));
+    CHECK(!more && llm_events_count(events) == 0);
+
+    /* One that fills the pages, and one that is cancelled. */
+    params.flags = LLM_GENERATE_IGNORE_EOG;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_request_set_tokens(request, tokens + 1, 40, &error));
+    OK(llm_engine_submit(engine, request, &long_one, &error));
+    OK(llm_request_set_text(request, tokenizer, "and", LLM_NUL_TERMINATED, 0, &error));
+    OK(llm_engine_submit(engine, request, &id, &error));
+    OK(llm_engine_cancel(engine, id, &error));
+    FAILS(NOT_FOUND, llm_engine_cancel(engine, id + 1, &error));
+    llm_error_free(error);
+    static struct output outputs[3][2];
+    more = true;
+    size_t polls = 0;
+    while (more) {
+        OK(llm_engine_poll(engine, 0, events, &more, &error));
+        polls++;
+        for (size_t i = 0; i < llm_events_count(events); i++) {
+            llm_event_t event = {.struct_size = sizeof event};
+            OK(llm_events_get(events, i, &event, &error));
+            add(&outputs[event.request][event.index], &event);
+        }
+        llm_event_t event = {.struct_size = sizeof event};
+        FAILS(INVALID_ARGUMENT, llm_events_get(events, llm_events_count(events), &event, &error));
+        llm_error_free(error);
+    }
+    CHECK(polls > 9);
+    CHECK(outputs[id][0].status == LLM_STATUS_CANCELLED && outputs[id][0].count == 0);
+    /* 48 positions; the last token needs none. */
+    CHECK(outputs[long_one][0].status == LLM_STATUS_CACHE_FULL && outputs[long_one][0].count == 9);
+    llm_engine_stats_t stats = {.struct_size = sizeof stats};
+    OK(llm_engine_stats(engine, &stats, &error));
+    CHECK(stats.cancelled == 1 && stats.failed == 1 && stats.finished == 0 && stats.pages_total == 3);
+
+    /* Pages that sessions use too. */
+    llm_engine_t *other = NULL;
+    llm_paged_cache_t *cache = NULL;
+    llm_paged_cache_params_t pages;
+    llm_paged_cache_params_init(&pages, sizeof pages);
+    pages.max_pages = 10;
+    OK(llm_paged_cache_new_for_model(model, &pages, &cache, &error));
+    OK(llm_engine_new_in_pages(model, cache, NULL, &other, &error));
+    llm_paged_cache_free(cache);
+    OK(llm_engine_stats(other, &stats, &error));
+    CHECK(stats.pages_total == 10);
+    CHECK(llm_engine_retain(other) == other);
+    llm_engine_free(other);
+    OK(llm_engine_stats(other, &stats, &error));
+    llm_engine_free(other);
+
+    llm_request_free(request);
+    llm_events_free(events);
+    llm_tokenizer_free(tokenizer);
+    llm_model_free(model);
+    llm_engine_free(engine);
+}
+
+struct work {
+    llm_engine_t *engine;
+    llm_token_t first;
+};
+
+static void *submit(void *argument)
+{
+    const struct work *work = argument;
+    llm_error_t *own = NULL;
+    llm_request_t *request = NULL;
+    llm_request_params_t params;
+    llm_request_params_init(&params, sizeof params);
+    params.max_tokens = 4;
+    params.flags = LLM_GENERATE_IGNORE_EOG;
+    CHECK(llm_request_new(&request, &own) == LLM_STATUS_OK);
+    CHECK(llm_request_set_params(request, &params, &own) == LLM_STATUS_OK);
+    for (llm_token_t i = 0; i < 5; i++) {
+        llm_token_t tokens[2] = {work->first + i, i};
+        llm_request_id_t id = 0;
+        CHECK(llm_request_set_tokens(request, tokens, 2, &own) == LLM_STATUS_OK);
+        CHECK(llm_engine_submit(work->engine, request, &id, &own) == LLM_STATUS_OK && id > 0);
+    }
+    llm_request_free(request);
+    return NULL;
+}
+
+static void threads(void)
+{
+    llm_model_t *model = load();
+    llm_engine_t *engine = engine_of(model, 0);
+    llm_events_t *events = NULL;
+    OK(llm_events_new(&events, &error));
+    struct work work[2] = {{engine, 10}, {engine, 40}};
+    pthread_t workers[2];
+    for (int i = 0; i < 2; i++) CHECK(pthread_create(&workers[i], NULL, submit, &work[i]) == 0);
+    size_t ended = 0, tokens = 0;
+    while (ended < 10) {
+        OK(llm_engine_wait(engine, 10000, events, NULL, &error));
+        for (size_t i = 0; i < llm_events_count(events); i++) {
+            llm_event_t event = {.struct_size = sizeof event};
+            OK(llm_events_get(events, i, &event, &error));
+            tokens += event.token != LLM_TOKEN_NONE;
+            ended += event.finish_reason == LLM_FINISH_LENGTH;
+        }
+    }
+    for (int i = 0; i < 2; i++) CHECK(pthread_join(workers[i], NULL) == 0);
+    CHECK(tokens == 40);
+    llm_events_free(events);
+    llm_engine_free(engine);
+    llm_model_free(model);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        {"requests", requests},
+        {"events_and_failures", events_and_failures},
+        {"threads", threads},
+    };
+    return run_test(tests, sizeof tests / sizeof *tests, argc, argv);
+}

@@ -1,0 +1,410 @@
+//! Many sequences at once: each gives what it would give alone.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm::generate::{
+    Engine, EngineOptions, Event, FinishReason, GenerateOptions, Request, RequestId, Session, SessionOptions,
+};
+use llm::model::{CacheOptions, Model};
+use llm::sample::{Params, Sampler, Step};
+use llm::{Error, KvType, Threads};
+
+/// One request and what it gives alone.
+#[derive(Clone)]
+struct Case {
+    tokens: Vec<u32>,
+    params: Params,
+    options: GenerateOptions,
+    stops: Vec<Vec<u8>>,
+    priority: i32,
+    count: usize,
+}
+
+/// What a continuation gave: tokens, text, and why it ended.
+type Output = (Vec<u32>, Vec<u8>, Option<FinishReason>);
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+
+    fn tokens(&mut self, n: usize) -> Vec<u32> {
+        (0..n).map(|_| self.below(320) as u32).collect()
+    }
+}
+
+fn tiny(name: &str) -> Arc<Model> {
+    common::load(&common::unpacked_gguf(&format!("arch/{name}/model.gguf")))
+}
+
+const CACHE: CacheOptions = CacheOptions {
+    kind: llm::cache::CacheKind::Paged,
+    context_length: 128,
+    kv_type: KvType::F16,
+    window: 0,
+    sinks: 0,
+    page_size: 0,
+};
+
+fn engine(model: &Arc<Model>, cache: CacheOptions, max_pages: usize, max_batch: usize, chunk: usize) -> Engine {
+    let threads = Some(Threads::new(2));
+    let options = EngineOptions { cache, max_pages, max_batch, chunk, threads, isa: None };
+    Engine::new(Arc::clone(model), &options).unwrap()
+}
+
+fn case(tokens: Vec<u32>, seed: u64, max_tokens: usize) -> Case {
+    let params = Params { seed, temperature: 1.5, repeat_penalty: 1.1, ..Params::default() };
+    let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
+    Case { tokens, params, options, stops: Vec::new(), priority: 0, count: 1 }
+}
+
+fn request(case: &Case) -> Request {
+    Request {
+        options: case.options,
+        stops: case.stops.clone(),
+        priority: case.priority,
+        count: case.count,
+        ..Request::new(case.tokens.clone(), Sampler::usual(&case.params).unwrap())
+    }
+}
+
+/// Continuation `index` in a session of its own.
+fn alone(model: &Arc<Model>, cache: CacheOptions, case: &Case, index: usize) -> Output {
+    let threads = Some(Threads::new(1));
+    let options = SessionOptions { cache, threads, ..SessionOptions::default() };
+    let mut session = Session::new(Arc::clone(model), &options).unwrap();
+    let seed = case.params.seed + index as u64;
+    let mut sampler = Sampler::usual(&Params { seed, ..case.params.clone() }).unwrap();
+    case.stops.iter().for_each(|stop| session.add_stop(stop).unwrap());
+    session.append(&case.tokens).unwrap();
+    session.start(case.options);
+    let (mut tokens, mut text) = (Vec::new(), Vec::new());
+    let finish = session.generate(&mut sampler, |next| {
+        tokens.extend(next.token);
+        text.extend_from_slice(next.text);
+        ControlFlow::Continue(())
+    });
+    (tokens, text, Some(finish.unwrap()))
+}
+
+/// Adds events to outputs, and checks that nothing comes after an end. Errors are given back.
+fn collect(
+    events: &mut Vec<Event>,
+    outputs: &mut BTreeMap<(RequestId, usize), Output>,
+) -> Vec<(RequestId, usize, Error)> {
+    let mut errors = Vec::new();
+    for event in events.drain(..) {
+        let output = outputs.entry((event.request, event.index)).or_default();
+        assert!(output.2.is_none(), "request {} goes on behind its end", event.request);
+        output.0.extend(event.token);
+        output.1.extend(event.text);
+        match event.outcome {
+            None => {}
+            Some(Ok(finish)) => output.2 = Some(finish),
+            Some(Err(error)) => {
+                output.2 = Some(FinishReason::Aborted);
+                errors.push((event.request, event.index, error));
+            }
+        }
+    }
+    errors
+}
+
+fn run(engine: &Engine) -> BTreeMap<(RequestId, usize), Output> {
+    let (mut events, mut outputs) = (Vec::new(), BTreeMap::new());
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {
+        assert!(!events.is_empty());
+        let errors = collect(&mut events, &mut outputs);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    collect(&mut events, &mut outputs);
+    outputs
+}
+
+/// Nothing is held or left, and every continuation has ended.
+fn check_idle(engine: &Engine, ended: usize) {
+    let stats = engine.stats();
+    assert_eq!((stats.waiting, stats.running, stats.pages.pages_used), (0, 0, 0));
+    assert_eq!((stats.finished + stats.cancelled + stats.failed) as usize, ended);
+    assert!(!engine.poll(Duration::ZERO, &mut Vec::new()).unwrap());
+}
+
+#[test]
+fn each_request_gives_what_it_gives_alone() {
+    // Windows in some layers, latent vectors, experts, positions that are learned.
+    for name in ["gemma3", "llama", "deepseek3", "qwen3moe", "gpt2"] {
+        let model = tiny(name);
+        let mut random = Random(7);
+        for (max_pages, max_batch, chunk) in [(0, 0, 0), (0, 3, 16), (12, 8, 20)] {
+            let cache = CacheOptions { context_length: 64, ..CACHE };
+            let engine = engine(&model, cache, max_pages, max_batch, chunk);
+            let mut cases = BTreeMap::new();
+            for i in 0..10 {
+                let (n, max_tokens) = (1 + random.below(45), 1 + random.below(30));
+                let mut case = case(random.tokens(n), i, max_tokens);
+                case.options.ignore_eog = i % 2 == 0;
+                case.priority = random.below(3) as i32;
+                case.count = 1 + random.below(3);
+                if i % 3 == 0 {
+                    case.stops = vec![b"a".to_vec(), b"the".to_vec()];
+                }
+                cases.insert(engine.submit(request(&case)).unwrap(), case);
+            }
+            let outputs = run(&engine);
+            let mut ended = 0;
+            for (id, case) in &cases {
+                for index in 0..case.count {
+                    let expected = alone(&model, cache, case, index);
+                    assert_eq!(outputs[&(*id, index)], expected, "{name}: request {id}, continuation {index}");
+                    ended += 1;
+                }
+            }
+            assert_eq!(outputs.len(), ended);
+            check_idle(&engine, ended);
+            let stats = engine.stats();
+            assert_eq!(stats.preemptions > 0, max_pages > 0, "{name}: {stats:?}");
+            assert!(
+                stats.largest_batch > 1 && stats.largest_batch <= [8, max_batch as u64][usize::from(max_batch > 0)]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_common_prefix_is_processed_once() {
+    let model = tiny("llama");
+    let mut random = Random(3);
+    let prefix = random.tokens(100);
+    let engine = engine(&model, CACHE, 0, 64, 32);
+    let cases: Vec<Case> = (0..64)
+        .map(|i| {
+            let mut tokens = prefix.clone();
+            tokens.extend(random.tokens(5));
+            case(tokens, i, 4)
+        })
+        .collect();
+    let ids: Vec<RequestId> = cases.iter().map(|case| engine.submit(request(case)).unwrap()).collect();
+    let outputs = run(&engine);
+    for (id, case) in ids.iter().zip(&cases) {
+        assert_eq!(outputs[&(*id, 0)], alone(&model, CACHE, case, 0));
+    }
+    // Six pages of the prefix are full, nine tokens of each prompt are not in them.
+    let stats = engine.stats();
+    assert_eq!((stats.prompt_tokens, stats.reused_tokens), (96 + 64 * 9, 63 * 96));
+    check_idle(&engine, 64);
+}
+
+#[test]
+fn continuations_share_the_prompt() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 8, 0);
+    let case = Case { count: 6, ..case(Random(1).tokens(70), 40, 20) };
+    let id = engine.submit(request(&case)).unwrap();
+    let outputs = run(&engine);
+    for index in 0..6 {
+        assert_eq!(outputs[&(id, index)], alone(&model, CACHE, &case, index));
+    }
+    assert!(outputs.values().any(|output| output.0 != outputs[&(id, 0)].0), "the seeds differ");
+    let stats = engine.stats();
+    assert_eq!((stats.prompt_tokens, stats.pages.forks), (70, 5));
+    check_idle(&engine, 6);
+}
+
+#[test]
+fn a_higher_priority_goes_first() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 1, 0);
+    let mut random = Random(5);
+    let mut submit = |priority| {
+        let mut case = case(random.tokens(10), 0, 3);
+        case.options.ignore_eog = true;
+        engine.submit(request(&Case { priority, ..case })).unwrap()
+    };
+    let (low, usual, later) = (submit(-1), submit(0), submit(0));
+    let mut events = Vec::new();
+    engine.wait(Duration::from_secs(60), &mut events).unwrap();
+    let high = submit(5);
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {}
+    let mut order: Vec<RequestId> = events.iter().map(|event| event.request).collect();
+    order.dedup();
+    assert_eq!(order, [usual, high, usual, later, low]);
+}
+
+#[test]
+fn requests_end_when_they_are_cancelled() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 2, 0);
+    let mut random = Random(9);
+    let cases: Vec<Case> = (0..5).map(|i| Case { count: 2, ..case(random.tokens(20), i, 8) }).collect();
+    let ids: Vec<RequestId> = cases.iter().map(|case| engine.submit(request(case)).unwrap()).collect();
+    let (mut events, mut outputs) = (Vec::new(), BTreeMap::new());
+    engine.wait(Duration::from_secs(60), &mut events).unwrap();
+    engine.cancel(ids[0]).unwrap();
+    engine.cancel(ids[3]).unwrap();
+    let mut errors = collect(&mut events, &mut outputs);
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {
+        errors.extend(collect(&mut events, &mut outputs));
+    }
+    errors.extend(collect(&mut events, &mut outputs));
+    errors.sort_by_key(|error| (error.0, error.1));
+    let cancelled: Vec<_> = errors.iter().map(|error| (error.0, error.1)).collect();
+    assert_eq!(cancelled, [(ids[0], 0), (ids[0], 1), (ids[3], 0), (ids[3], 1)]);
+    assert!(errors.iter().all(|error| matches!(error.2, Error::Cancelled(_))));
+    for (n, case) in [(1, &cases[1]), (2, &cases[2]), (4, &cases[4])] {
+        for index in 0..2 {
+            assert_eq!(outputs[&(ids[n], index)], alone(&model, CACHE, case, index));
+        }
+    }
+    check_idle(&engine, 10);
+    engine.cancel(ids[1]).unwrap();
+    let Err(Error::NotFound(_)) = engine.cancel(ids[4] + 1) else { panic!() };
+    let Err(Error::NotFound(_)) = engine.cancel(0) else { panic!() };
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_or_ends() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 4, 4, 0);
+    let sampler = || Sampler::usual(&Params::default()).unwrap();
+    let Err(Error::InvalidArgument(_)) = engine.submit(Request::new(Vec::new(), sampler())) else { panic!() };
+    let Err(Error::InvalidArgument(_)) = engine.submit(Request::new(vec![1 << 20], sampler())) else { panic!() };
+    let stops = vec![Vec::new()];
+    let empty_stop = Request { stops, ..Request::new(vec![1], sampler()) };
+    let Err(Error::InvalidArgument(_)) = engine.submit(empty_stop) else { panic!() };
+    let crowd = Request { count: 257, ..Request::new(vec![1], sampler()) };
+    let Err(Error::InvalidArgument(_)) = engine.submit(crowd) else { panic!() };
+    // Four pages of 16.
+    let Err(Error::CacheFull(_)) = engine.submit(Request::new(vec![1; 65], sampler())) else { panic!() };
+    let mut long = case(Random(2).tokens(60), 0, 0);
+    long.options.ignore_eog = true;
+    let id = engine.submit(request(&long)).unwrap();
+    let (mut events, mut outputs) = (Vec::new(), BTreeMap::new());
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {}
+    let errors = collect(&mut events, &mut outputs);
+    assert!(matches!(errors[..], [(request, 0, Error::CacheFull(_))] if request == id), "{errors:?}");
+    // The last of the tokens has no position of its own.
+    assert_eq!(outputs[&(id, 0)].0.len(), 5);
+    check_idle(&engine, 1);
+    // A context that is full is no failure.
+    let cache = CacheOptions { context_length: 64, ..CACHE };
+    let engine = self::engine(&model, cache, 0, 4, 0);
+    let id = engine.submit(request(&long)).unwrap();
+    let output = run(&engine).remove(&(id, 0)).unwrap();
+    assert_eq!(output, alone(&model, cache, &long, 0));
+    assert_eq!(output.2, Some(FinishReason::ContextFull));
+    let Err(Error::FailedPrecondition(_)) = Engine::new(tiny("bert"), &EngineOptions::default()) else { panic!() };
+}
+
+#[test]
+fn any_thread_submits_and_one_at_a_time_polls() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 8, 0);
+    let mut random = Random(4);
+    let cases: Vec<Case> = (0..12).map(|i| case(random.tokens(30), i, 10)).collect();
+    let outputs = std::thread::scope(|scope| {
+        let submitting = cases.chunks(4).map(|cases| {
+            let engine = &engine;
+            scope.spawn(move || cases.iter().map(|case| engine.submit(request(case)).unwrap()).collect::<Vec<_>>())
+        });
+        let submitting: Vec<_> = submitting.collect();
+        let (mut events, mut outputs) = (Vec::new(), BTreeMap::new());
+        let ended = |outputs: &BTreeMap<_, Output>| outputs.values().filter(|output| output.2.is_some()).count();
+        while ended(&outputs) < 12 {
+            engine.wait(Duration::from_millis(20), &mut events).unwrap();
+            assert!(collect(&mut events, &mut outputs).is_empty());
+        }
+        let ids = submitting.into_iter().flat_map(|thread| thread.join().unwrap());
+        ids.zip(&cases).map(|(id, case)| (outputs[&(id, 0)].clone(), case)).collect::<Vec<_>>()
+    });
+    for (output, case) in outputs {
+        assert_eq!(output, alone(&model, CACHE, case, 0));
+    }
+    // A sampler that polls the engine which it works for.
+    let engine = Arc::new(self::engine(&model, CACHE, 0, 8, 0));
+    let (inner, (send, receive)) = (Arc::downgrade(&engine), std::sync::mpsc::channel());
+    let send = std::sync::Mutex::new(send);
+    let mut sampler = Sampler::new(0);
+    let callback = move |_: &mut [_]| {
+        let engine = inner.upgrade().unwrap();
+        let result = engine.poll(Duration::ZERO, &mut Vec::new());
+        send.lock().unwrap().send(matches!(result, Err(Error::Busy(_)))).unwrap();
+    };
+    sampler.push(Step::Callback(llm::sample::Callback::new(callback))).unwrap();
+    let options = GenerateOptions { max_tokens: 1, ..GenerateOptions::default() };
+    engine.submit(Request { options, ..Request::new(vec![1, 2], sampler) }).unwrap();
+    run(&engine);
+    assert!(receive.recv().unwrap());
+}
+
+#[test]
+fn a_poll_works_in_pieces() {
+    let model = tiny("gemma3");
+    let engine = engine(&model, CACHE, 0, 4, 0);
+    let case = case(Random(6).tokens(60), 3, 6);
+    let id = engine.submit(request(&case)).unwrap();
+    let (mut events, mut polls) = (Vec::new(), 0);
+    while engine.poll(Duration::ZERO, &mut events).unwrap() {
+        polls += 1;
+    }
+    let steps = engine.stats().steps as usize;
+    assert!(polls > steps * model.config().layer_count, "{polls} polls, {steps} steps");
+    let mut outputs = BTreeMap::new();
+    collect(&mut events, &mut outputs);
+    assert_eq!(outputs[&(id, 0)], alone(&model, CACHE, &case, 0));
+    assert!(engine.stats().largest_quantum <= engine.stats().time);
+}
+
+#[test]
+fn a_thousand_requests_lose_nothing() {
+    let model = tiny("llama");
+    let cache = CacheOptions { context_length: 64, ..CACHE };
+    let engine = engine(&model, cache, 9, 6, 24);
+    let mut random = Random(11);
+    let prefixes: Vec<Vec<u32>> = (0..4).map(|_| random.tokens(40)).collect();
+    let (mut cases, mut events, mut outputs) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    let (mut errors, mut asked) = (Vec::new(), Vec::new());
+    while engine.poll(Duration::ZERO, &mut events).unwrap() || cases.len() < 1000 {
+        if cases.len() < 1000 && random.below(15) == 0 {
+            let mut tokens = prefixes[random.below(4)][..random.below(40)].to_vec();
+            let n = 1 + random.below(15);
+            tokens.extend(random.tokens(n));
+            let mut case = case(tokens, cases.len() as u64, 1 + random.below(8));
+            case.count = 1 + random.below(10) / 8;
+            case.priority = random.below(3) as i32;
+            cases.insert(engine.submit(request(&case)).unwrap(), case);
+        }
+        if random.below(600) == 0 && !cases.is_empty() {
+            let id = 1 + random.below(cases.len()) as RequestId;
+            engine.cancel(id).unwrap();
+            asked.push(id);
+        }
+        errors.extend(collect(&mut events, &mut outputs));
+    }
+    errors.extend(collect(&mut events, &mut outputs));
+    assert!(errors.len() > 10 && errors.iter().all(|e| matches!(e.2, Error::Cancelled(_)) && asked.contains(&e.0)));
+    let cancelled: Vec<_> = errors.iter().map(|error| (error.0, error.1)).collect();
+    let mut ended = 0;
+    for (id, case) in &cases {
+        for index in 0..case.count {
+            ended += 1;
+            let (expected, found) = (alone(&model, cache, case, index), &outputs[&(*id, index)]);
+            if cancelled.contains(&(*id, index)) {
+                assert!(expected.0.starts_with(&found.0), "request {id}, continuation {index}");
+            } else {
+                assert_eq!(found, &expected, "request {id}, continuation {index}");
+            }
+        }
+    }
+    assert_eq!(outputs.len(), ended);
+    check_idle(&engine, ended);
+    let stats = engine.stats();
+    assert!(stats.preemptions > 5 && stats.reused_tokens > 1000 && stats.largest_batch == 6, "{stats:?}");
+}

@@ -1,0 +1,293 @@
+//! Sessions in files, and sessions that make room.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use llm::cache::{CacheKind, PagedCache, PagedOptions};
+use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions, Speculation};
+use llm::gguf::{Builder, Gguf, Value};
+use llm::model::{CacheOptions, Model};
+use llm::sample::{Params, Sampler};
+use llm::{Error, KvType, Threads};
+
+fn gguf(name: &str) -> Gguf {
+    common::unpacked_gguf(&format!("arch/{name}/model.gguf"))
+}
+
+fn session(model: &Arc<Model>, cache: CacheOptions, chunk: usize) -> Session {
+    let threads = Some(Threads::new(2));
+    Session::new(Arc::clone(model), &SessionOptions { cache, chunk, threads, ..SessionOptions::default() }).unwrap()
+}
+
+const CACHE: CacheOptions = CacheOptions {
+    kind: CacheKind::Contiguous,
+    context_length: 200,
+    kv_type: KvType::F16,
+    window: 0,
+    sinks: 0,
+    page_size: 0,
+};
+
+fn tokens(n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * i * 7 + i * 31 + seed * 101) % 319) as u32).collect()
+}
+
+fn sampler() -> Sampler {
+    Sampler::usual(&Params { seed: 4, temperature: 1.1, ..Params::default() }).unwrap()
+}
+
+/// n tokens of a new generation, and the bits of the logits behind them.
+fn go_on(session: &mut Session, n: usize) -> (Vec<u32>, Vec<u32>) {
+    session.start(GenerateOptions { max_tokens: n, ignore_eog: true });
+    let mut sampler = sampler();
+    let tokens = (0..n).map(|_| session.next(&mut sampler).unwrap().token.unwrap()).collect();
+    (tokens, session.logits().unwrap().iter().map(|x| x.to_bits()).collect())
+}
+
+fn nmse(found: &[f32], exact: &[f32]) -> f64 {
+    let error: f64 = found.iter().zip(exact).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    error / exact.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
+}
+
+/// A path in a folder of this test's own.
+fn path(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("session_state");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+#[test]
+fn a_loaded_session_goes_on_bit_for_bit() {
+    for (name, kinds) in [("gemma3", 4), ("llama", 2), ("deepseek3", 2), ("gpt-oss", 2)] {
+        let model = common::load(&gguf(name));
+        let options: Vec<(CacheOptions, usize)> = (0..kinds)
+            .map(|i| {
+                let kv_type = if i == 3 { KvType::F32 } else { KvType::F16 };
+                let kind = [CacheKind::Contiguous, CacheKind::Paged, CacheKind::Sliding, CacheKind::Sliding][i];
+                (CacheOptions { kind, kv_type, page_size: 16 * (i % 3), ..CACHE }, [0, 20, 8, 40][i])
+            })
+            .collect();
+        for (n, more) in [(1, 0), (37, 0), (48, 3), (130, 5)] {
+            for (i, (from, chunk)) in options.iter().enumerate() {
+                let file = path(&format!("{name}-{n}-{i}"));
+                let mut first = session(&model, *from, *chunk);
+                first.set_speculation(Speculation::Lookup { most: 3 }).unwrap();
+                first.append(&tokens(n, 1)).unwrap();
+                // The last of these is not processed yet.
+                go_on_without_logits(&mut first, more);
+                first.save(&file).unwrap();
+                let text = first.tokens().to_vec();
+                let expected = go_on(&mut first, 20);
+                for (to, chunk) in &options {
+                    let mut other = session(&model, *to, *chunk);
+                    other.append(&tokens(9, 2)).unwrap();
+                    let before = other.tokens().to_vec();
+                    match other.load(&file) {
+                        Ok(()) => {
+                            assert_eq!(other.tokens(), text);
+                            assert!(go_on(&mut other, 20) == expected, "{name}: {n}, {from:?} to {to:?}");
+                        }
+                        Err(error) => {
+                            assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+                            let forgotten = from.kind == CacheKind::Sliding && to.kind != CacheKind::Sliding;
+                            assert!(forgotten && n > 30 || from.kv_type != to.kv_type, "{name}: {error}");
+                            assert_eq!(other.tokens(), before);
+                            go_on(&mut other, 2);
+                        }
+                    }
+                    // Back to where tokens were forgotten.
+                    if other.tokens().len() > 30 {
+                        other.truncate(20).unwrap();
+                        let mut fresh = session(&model, *to, *chunk);
+                        fresh.append(other.tokens()).unwrap();
+                        assert!(go_on(&mut other, 4) == go_on(&mut fresh, 4), "{name}: {n}, {from:?} to {to:?}");
+                    }
+                }
+                std::fs::remove_file(&file).unwrap();
+            }
+        }
+    }
+}
+
+fn go_on_without_logits(session: &mut Session, n: usize) {
+    session.start(GenerateOptions { max_tokens: n, ignore_eog: true });
+    let mut sampler = sampler();
+    for _ in 0..n {
+        session.next(&mut sampler).unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_this_sessions_is_refused() {
+    let model = common::load(&gguf("llama"));
+    let file = path("refused");
+    let mut saved = session(&model, CACHE, 0);
+    saved.append(&tokens(40, 1)).unwrap();
+    saved.save(&file).unwrap();
+    let refused = |session: &mut Session, what: &str| {
+        let before = session.tokens().to_vec();
+        let error = session.load(&file).unwrap_err();
+        assert_eq!(session.tokens(), before);
+        assert!(error.detail().message().contains(what), "{what}: {error}");
+        error
+    };
+    let other = common::load(&gguf("mistral"));
+    assert!(matches!(refused(&mut session(&other, CACHE, 0), "another model"), Error::FailedPrecondition(_)));
+    // The same shapes, one weight changed; the same weights, another key.
+    let mut bytes = common::unpacked("arch/llama/model.gguf");
+    let at = gguf("llama").tensors()[3].offset as usize;
+    bytes[at] ^= 1;
+    let changed = common::load(&Gguf::from_bytes(bytes).unwrap());
+    refused(&mut session(&changed, CACHE, 0), "another model");
+    let mut keys = Builder::new();
+    keys.set("llama.rope.freq_base", Value::F32(5e4)).unwrap();
+    let turned = common::load(&gguf("llama").with_keys(&keys).unwrap());
+    refused(&mut session(&turned, CACHE, 0), "another model");
+    refused(&mut session(&model, CacheOptions { kv_type: KvType::F32, ..CACHE }, 0), "number type");
+    refused(&mut session(&model, CacheOptions { window: 30, ..CACHE }, 0), "settings");
+    let short = CacheOptions { context_length: 39, ..CACHE };
+    assert!(matches!(refused(&mut session(&model, short, 0), "do not fit"), Error::CacheFull(_)));
+    let mut missing = session(&model, CACHE, 0);
+    assert!(matches!(missing.load(&path("no-such-file")), Err(Error::NotFound(_))));
+    assert!(matches!(missing.save(&path("no/such/folder")), Err(Error::NotFound(_))));
+
+    // Cut anywhere, or with a byte changed anywhere, nothing is loaded.
+    let bytes = std::fs::read(&file).unwrap();
+    let mut session = session(&model, CACHE, 0);
+    session.append(&tokens(5, 3)).unwrap();
+    let expected = go_on(&mut session.fork().unwrap(), 5);
+    let damaged = path("damaged");
+    let (mut cut, mut flipped) = (0, 0);
+    for at in (0..bytes.len()).filter(|at| *at < 300 || at % 997 == 0 || *at + 8 > bytes.len()) {
+        std::fs::write(&damaged, &bytes[..at]).unwrap();
+        let error = session.load(&damaged).unwrap_err();
+        assert!(matches!(error, Error::CorruptFile(_)), "cut at {at}: {error}");
+        cut += 1;
+        for bit in [0, 7] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << bit;
+            std::fs::write(&damaged, &bytes).unwrap();
+            let error = session.load(&damaged).unwrap_err();
+            let expected = matches!(error, Error::CorruptFile(_) | Error::FailedPrecondition(_) | Error::CacheFull(_));
+            assert!(expected, "byte {at}: {error}");
+            flipped += 1;
+        }
+    }
+    assert!(cut > 300 && flipped > 600);
+    std::fs::write(&damaged, [&bytes[..], &[0]].concat()).unwrap();
+    assert!(matches!(session.load(&damaged), Err(Error::CorruptFile(_))));
+    assert!(go_on(&mut session.fork().unwrap(), 5) == expected);
+    session.load(&file).unwrap();
+    assert!(go_on(&mut session, 9) == go_on(&mut saved, 9));
+}
+
+#[test]
+fn a_shift_turns_keys_to_their_new_positions() {
+    // With one layer keys and values depend on nothing but the tokens, so that the result is that of the tokens left.
+    for (name, limit) in [
+        ("llama", 1e-11),
+        ("gemma3", 1e-11),
+        ("deepseek3", 1e-11),
+        ("qwen2-yarn", 1e-11),
+        ("phi3-longrope", 1e-11),
+        ("gpt2", 0.0),
+    ] {
+        let gguf = gguf(name);
+        let architecture = gguf.str("general.architecture").unwrap().unwrap().to_owned();
+        let mut keys = Builder::new();
+        keys.set(&format!("{architecture}.block_count"), Value::U32(1)).unwrap();
+        let model = common::load(&gguf.with_keys(&keys).unwrap());
+        for (kind, n, keep) in [
+            (CacheKind::Contiguous, 57, 7),
+            (CacheKind::Paged, 60, 0),
+            (CacheKind::Sliding, 61, 16),
+            (CacheKind::Paged, 33, 33),
+        ] {
+            let cache = CacheOptions { kind, kv_type: KvType::F32, context_length: 64, ..CACHE };
+            let mut shifted = session(&model, cache, 16);
+            let all = tokens(n, 5);
+            shifted.append(&all).unwrap();
+            let dropped = shifted.shift(keep).unwrap();
+            assert_eq!(dropped, (n - keep).div_ceil(2));
+            let left = [&all[..keep], &all[keep + dropped..]].concat();
+            assert_eq!(shifted.tokens(), left);
+            let mut fresh = session(&model, cache, 0);
+            fresh.append(&left).unwrap();
+            let error = nmse(shifted.logits().unwrap(), fresh.logits().unwrap());
+            assert!(error <= limit, "{name}, {kind:?}: {error:e}");
+            shifted.append(&[3, 4]).unwrap();
+            fresh.append(&[3, 4]).unwrap();
+            let error = nmse(shifted.logits().unwrap(), fresh.logits().unwrap());
+            assert!(error <= limit, "{name}, {kind:?}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_when_its_context_is_full() {
+    let model = common::load(&gguf("llama"));
+    let cache = CacheOptions { context_length: 64, ..CACHE };
+    let mut session = session(&model, cache, 0);
+    session.append(&tokens(20, 1)).unwrap();
+    session.start(GenerateOptions { max_tokens: 150, ignore_eog: true });
+    let (mut sampler, mut generated, mut shifts) = (sampler(), 0, 0);
+    loop {
+        let next = session.next(&mut sampler).unwrap();
+        generated += usize::from(next.token.is_some());
+        match next.finish {
+            None => {}
+            Some(FinishReason::ContextFull) => {
+                let before = session.tokens().to_vec();
+                assert_eq!(before.len(), 64);
+                assert_eq!(session.shift(10).unwrap(), 27);
+                assert_eq!(session.tokens(), [&before[..10], &before[37..]].concat());
+                shifts += 1;
+            }
+            Some(reason) => {
+                assert_eq!(reason, FinishReason::Length);
+                break;
+            }
+        }
+    }
+    assert_eq!((generated, shifts), (150, 4));
+    assert!(matches!(session.shift(1000), Err(Error::InvalidArgument(_))));
+    let all = session.tokens().len();
+    assert_eq!(session.shift(all).unwrap(), 0);
+}
+
+#[test]
+fn what_was_shifted_is_not_shared() {
+    let model = common::load(&gguf("llama"));
+    let options = PagedOptions { max_pages: 40, threads: Some(Threads::new(1)), ..PagedOptions::default() };
+    let pages: PagedCache = model.paged_cache(&options).unwrap();
+    let options = SessionOptions { cache: CACHE, threads: Some(Threads::new(1)), ..SessionOptions::default() };
+    let mut shifted = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    shifted.append(&tokens(90, 1)).unwrap();
+    shifted.shift(2).unwrap();
+    shifted.append(&tokens(20, 7)).unwrap();
+    let file = path("shifted");
+    shifted.save(&file).unwrap();
+    let text = shifted.tokens().to_vec();
+    let hits = pages.stats().prefix_hits;
+    let mut fresh = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    fresh.append(&text).unwrap();
+    assert_eq!(pages.stats().prefix_hits, hits);
+    let mut alone = session(&model, CACHE, 0);
+    alone.append(&text).unwrap();
+    let expected = go_on(&mut alone, 6);
+    assert!(go_on(&mut fresh, 6) == expected);
+    // Nor when it comes from a file.
+    let mut loaded = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    loaded.load(&file).unwrap();
+    let found = go_on(&mut loaded, 40);
+    assert!(found == go_on(&mut shifted, 40) && found.0[..6] != expected.0 || found.1 != expected.1);
+    drop((shifted, fresh));
+    let mut fresh = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    fresh.append(loaded.tokens()).unwrap();
+    let mut alone = session(&model, CACHE, 0);
+    alone.append(loaded.tokens()).unwrap();
+    assert!(go_on(&mut fresh, 6) == go_on(&mut alone, 6));
+    std::fs::remove_file(&file).unwrap();
+}

@@ -1,0 +1,172 @@
+//! Guessed tokens change the speed of a generation and nothing of what it gives.
+
+mod common;
+
+use std::sync::Arc;
+
+use llm::cache::CacheKind;
+use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions, Speculation};
+use llm::model::{CacheOptions, Model};
+use llm::sample::{Params, Sampler};
+use llm::{Error, Threads};
+
+fn tiny(name: &str) -> Arc<Model> {
+    common::load(&common::unpacked_gguf(&format!("arch/{name}/model.gguf")))
+}
+
+fn session(model: &Arc<Model>, kind: CacheKind, window: usize, chunk: usize) -> Session {
+    let cache = CacheOptions { kind, window, context_length: 300, ..CacheOptions::default() };
+    let threads = Some(Threads::new(2));
+    Session::new(Arc::clone(model), &SessionOptions { cache, chunk, threads, ..SessionOptions::default() }).unwrap()
+}
+
+fn sampler(temperature: f32) -> Sampler {
+    Sampler::usual(&Params { temperature, seed: 3, repeat_penalty: 1.02, ..Params::default() }).unwrap()
+}
+
+/// A token, the bits of its log probability, and why the generation ended.
+type Step = (Option<u32>, u64, Option<FinishReason>);
+
+/// Up to n steps of a generation.
+fn steps(session: &mut Session, sampler: &mut Sampler, n: usize) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while steps.len() < n {
+        let next = session.next(sampler).unwrap();
+        let (token, finish) = (next.token, next.finish);
+        let logprob = token.map_or(0, |_| session.logprobs(1).unwrap().0.logprob.to_bits());
+        steps.push((token, logprob, finish));
+        if finish.is_some() {
+            break;
+        }
+    }
+    steps
+}
+
+/// A text that repeats itself, with a change.
+fn prompt() -> Vec<u32> {
+    let part: Vec<u32> = (0..20).map(|i| 10 + i * 13 % 290).collect();
+    [&part[..], &[7, 8], &part[..], &[9], &part[..11]].concat()
+}
+
+#[test]
+fn guesses_change_no_token() {
+    for name in ["gemma3", "llama", "deepseek3", "qwen3moe"] {
+        let (model, other) = (tiny(name), tiny(if name == "llama" { "mistral" } else { "llama" }));
+        let mut guessed = 0;
+        let same_vocabulary = model.config().vocab_size == other.config().vocab_size;
+        for (kind, window, chunk) in [
+            (CacheKind::Contiguous, 0, 0),
+            (CacheKind::Sliding, 24, 5),
+            (CacheKind::Paged, 0, 0),
+            (CacheKind::Paged, 9, 0),
+        ] {
+            for temperature in [0.0, 0.7] {
+                let options = GenerateOptions { max_tokens: 60, ignore_eog: true };
+                let run = |speculation: Speculation| {
+                    let mut session = session(&model, kind, window, chunk);
+                    session.set_speculation(speculation).unwrap();
+                    session.append(&prompt()).unwrap();
+                    session.start(options);
+                    let mut sampler = sampler(temperature);
+                    let mut all = steps(&mut session, &mut sampler, 25);
+                    // Whatever else is done in between.
+                    let mut fork = session.fork().unwrap();
+                    all.extend(steps(&mut fork, &mut self::sampler(temperature), 9));
+                    session.truncate(session.tokens().len() - 4).unwrap();
+                    all.extend(steps(&mut session, &mut sampler, 7));
+                    session.append(&prompt()[..15]).unwrap();
+                    all.extend(steps(&mut session, &mut sampler, 30));
+                    all.extend(session.logits().unwrap().iter().map(|x| (None, u64::from(x.to_bits()), None)));
+                    all.extend(session.tokens().iter().map(|token| (Some(*token), 0, None)));
+                    (all, session.speculation_stats())
+                };
+                let (expected, none) = run(Speculation::Off);
+                assert_eq!((none.guessed, none.passes), (0, 0));
+                let what = format!("{name}, {kind:?}, window {window}, temperature {temperature}");
+                for most in [1, 3, 0] {
+                    let (found, stats) = run(Speculation::Lookup { most });
+                    assert!(found == expected, "{what}, lookup of {most}");
+                    assert!(stats.accepted <= stats.guessed && stats.passes <= stats.guessed, "{what}: {stats:?}");
+                    guessed += stats.guessed;
+                }
+                // A model guesses itself.
+                let (found, stats) = run(Speculation::Draft { model: Arc::clone(&model), most: 4 });
+                assert!(found == expected, "{what}, its own draft");
+                assert!(temperature > 0.0 || stats.accepted > 0, "{what}: {stats:?}");
+                if same_vocabulary {
+                    let (found, stats) = run(Speculation::Draft { model: Arc::clone(&other), most: 3 });
+                    assert!(found == expected, "{what}, a draft of another model");
+                    assert!(stats.guessed > 0, "{what}: {stats:?}");
+                }
+            }
+        }
+        assert!(guessed > 50, "{name}: {guessed} tokens were looked up");
+    }
+}
+
+#[test]
+fn guesses_of_the_same_model_are_right() {
+    let model = tiny("llama");
+    let mut session = session(&model, CacheKind::Contiguous, 0, 0);
+    session.set_speculation(Speculation::Draft { model: Arc::clone(&model), most: 5 }).unwrap();
+    session.append(&prompt()).unwrap();
+    session.start(GenerateOptions { max_tokens: 1 + 6 * 10, ignore_eog: true });
+    let mut greedy = Sampler::usual(&Params { temperature: 0.0, ..Params::default() }).unwrap();
+    assert_eq!(steps(&mut session, &mut greedy, 100).len(), 61);
+    // The first token follows the prompt; each pass gives one and its five guesses.
+    session.reset();
+    let stats = session.speculation_stats();
+    assert_eq!((stats.passes, stats.guessed, stats.accepted), (10, 50, 50));
+}
+
+#[test]
+fn a_repeated_text_is_guessed_and_wrong_guesses_become_rare() {
+    let model = tiny("llama");
+    let options = GenerateOptions { max_tokens: 0, ignore_eog: true };
+    // A sampler that repeats the prompt, and one that draws evenly.
+    for repeats in [true, false] {
+        let mut session = session(&model, CacheKind::Contiguous, 0, 0);
+        session.set_speculation(Speculation::Lookup { most: 8 }).unwrap();
+        let text: Vec<u32> = (0..100).map(|i| (i * 37 + i * i) % 320).collect();
+        session.append(&text).unwrap();
+        session.append(&text[..5]).unwrap();
+        session.start(options);
+        let mut passes = 0;
+        for i in 0..90 {
+            let mut sampler = Sampler::new(i);
+            if repeats {
+                sampler.push(llm::sample::Step::LogitBias(vec![(text[5 + i as usize], 1e6)])).unwrap();
+            } else {
+                sampler.push(llm::sample::Step::Temperature(1e6)).unwrap();
+            }
+            session.next(&mut sampler).unwrap();
+            passes += 1;
+        }
+        let stats = session.speculation_stats();
+        if repeats {
+            assert!(stats.accepted > 70 && stats.guessed - stats.accepted < 9, "{stats:?}");
+        } else {
+            assert!(stats.passes < passes / 3, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_guess_is_refused() {
+    let model = tiny("llama");
+    let mut session = session(&model, CacheKind::Contiguous, 0, 0);
+    let encoder = tiny("bert");
+    let Err(error) = session.set_speculation(Speculation::Draft { model: encoder, most: 0 }) else { panic!() };
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    let smol = common::load_real("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let Err(error) = session.set_speculation(Speculation::Draft { model: smol, most: 0 }) else { panic!() };
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    // The end of the context, and of what was asked for.
+    session.set_speculation(Speculation::Lookup { most: 0 }).unwrap();
+    session.append(&prompt()).unwrap();
+    session.start(GenerateOptions { max_tokens: 0, ignore_eog: true });
+    let mut greedy = Sampler::usual(&Params { temperature: 0.0, ..Params::default() }).unwrap();
+    let all = steps(&mut session, &mut greedy, 1000);
+    assert_eq!(session.tokens().len(), session.context_length());
+    assert_eq!(all.last().unwrap().2, Some(FinishReason::ContextFull));
+}
