@@ -11,6 +11,22 @@ static double per_second(uint64_t count, uint64_t microseconds) {
     return microseconds > 0 ? 1e6 * (double)count / (double)microseconds : 0;
 }
 
+/* The number of a name, of `count` names in the order of their numbers. */
+static int32_t number_of(const char *option, const char *name, const char *const *names, int32_t count) {
+    for (int32_t i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0) return i;
+    wrong_usage("%s does not know '%s'", option, name);
+    return 0;
+}
+
+static void print_speculation(llm_session_t *session) {
+    llm_speculation_t stats = {.struct_size = sizeof stats};
+    llm_error_t *error = NULL;
+    check(llm_session_speculation(session, &stats, &error), &error);
+    fprintf(stderr, "guessed    %llu tokens, %llu right\n", (unsigned long long)stats.guessed,
+            (unsigned long long)stats.accepted);
+}
+
 static void print_statistics(llm_session_t *session, double load_seconds, const char *finish) {
     llm_timings_t timings = {.struct_size = sizeof timings};
     llm_error_t *error = NULL;
@@ -75,9 +91,11 @@ static void add_lora(llm_session_t *session, const llm_model_t *model, const cha
 }
 
 int main(int argc, char **argv) {
-    const char *model_path = NULL, *prompt = NULL;
-    uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO;
+    const char *model_path = NULL, *prompt = NULL, *kv_type = "f16", *cache = "contiguous", *draft_path = NULL;
+    uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO, window = 0, sinks = 0, lookup = 0;
     bool ids = false;
+    const char *const kv_types[] = {"f16", "f32", "q8_0", "q4_0"}; /* as LLM_KV_ counts them */
+    const char *const caches[] = {"contiguous", "sliding", "paged"}; /* as LLM_CACHE_ counts them */
     text_list_t loras = {NULL, 0}, overrides = {NULL, 0};
     llm_sampler_params_t sampling;
     usual_sampling(&sampling);
@@ -86,6 +104,12 @@ int main(int argc, char **argv) {
         {"-p", "PROMPT", OPTION_TEXT, &prompt, "the text to continue"},
         {"-n", "N", OPTION_COUNT, &max_tokens, "tokens to generate at most; default 128"},
         SAMPLING_OPTIONS(sampling),
+        {"--kv", "TYPE", OPTION_TEXT, &kv_type, "keys and values as f16 (default), f32, q8_0 or q4_0"},
+        {"--cache", "KIND", OPTION_TEXT, &cache, "contiguous (default), sliding or paged"},
+        {"--window", "N", OPTION_COUNT, &window, "a token sees the last N tokens; 0 (default): all"},
+        {"--sinks", "N", OPTION_COUNT, &sinks, "and the first N; default 0"},
+        {"--lookup", "N", OPTION_COUNT, &lookup, "guess up to N tokens ahead by what the text repeats; default 0, none"},
+        {"--draft", "MODEL", OPTION_TEXT, &draft_path, "guess tokens ahead with a smaller model of the same vocabulary"},
         {"--lora", "FILE[:SCALE]", OPTION_TEXTS, &loras, "a LoRA adapter; may be given several times; default scale 1"},
         {"--override", "KEY=TYPE:VALUE", OPTION_TEXTS, &overrides, OVERRIDE_HELP},
         {"-t", "THREADS", OPTION_COUNT, &threads, "threads; 0 (default): as many as physical cores"},
@@ -93,11 +117,21 @@ int main(int argc, char **argv) {
     };
     read_options(argc, argv,
                  "-m MODEL -p PROMPT [-n N] " SAMPLING_USAGE
+                 " [--kv TYPE] [--cache KIND] [--window N] [--sinks N] [--lookup N] [--draft MODEL]"
                  " [--lora FILE[:SCALE] ...] [--override KEY=TYPE:VALUE ...] [-t THREADS] [--ids]",
                  "Streams the continuation of a prompt to standard output, statistics to standard error.", options,
                  sizeof options / sizeof options[0], NULL, 0);
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
     if (prompt == NULL) wrong_usage("-p PROMPT is missing");
+
+    if (lookup > 0 && draft_path != NULL) wrong_usage("--lookup and --draft exclude each other");
+    llm_session_params_t params;
+    llm_session_params_init(&params, sizeof params);
+    params.threads = threads;
+    params.kv_type = number_of("--kv", kv_type, kv_types, 4);
+    params.cache = number_of("--cache", cache, caches, 3);
+    params.window = window;
+    params.sinks = sinks;
 
     /* Parameters that are no parameters are told before the model takes its time. */
     llm_error_t *error = NULL;
@@ -119,12 +153,15 @@ int main(int argc, char **argv) {
     uint64_t context = (uint64_t)count + max_tokens;
     if (context > info.context_length) context = info.context_length;
     if (context > UINT32_MAX) context = UINT32_MAX;
-    llm_session_params_t params;
     llm_session_t *session = NULL;
-    llm_session_params_init(&params, sizeof params);
     params.context_length = (uint32_t)context;
-    params.threads = threads;
     check(llm_session_new(model, &params, &session, &error), &error);
+    if (lookup > 0) check(llm_session_speculate_lookup(session, lookup, &error), &error);
+    if (draft_path != NULL) {
+        llm_model_t *draft = load_model(draft_path, threads);
+        check(llm_session_speculate_draft(session, draft, 0, &error), &error);
+        llm_model_free(draft);
+    }
     for (size_t i = 0; i < loras.count; i++) add_lora(session, model, loras.items[i]);
     check(llm_session_append_tokens(session, tokens, count, &error), &error);
     /* For the library 0 tokens means no limit. */
@@ -132,6 +169,7 @@ int main(int argc, char **argv) {
     if (ids || isatty(STDOUT_FILENO)) putchar('\n');
     finish_output();
     print_statistics(session, load_seconds, finish);
+    if (lookup > 0 || draft_path != NULL) print_speculation(session);
 
     free(overrides.items);
     free(loras.items);

@@ -35,6 +35,12 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-generate" -m $model -p "Hello" -n 1000 --temp 0
     run 0 "$1/llm-generate" -m $model -p "Hello" -n 8 --lora $lora --lora $lora:-0.5
     run 1 "$1/llm-generate" -m $model -p "Hello" -n 8 --lora $model
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --cache paged --lookup 4
+    run 0 "$1/llm-generate" -m $model -p "Hello" -n 24 --cache sliding --window 8 --sinks 2 --draft $model
+    run 0 "$1/llm-parallel" -m $model -p "Hello" -p "Hello you" -p "A text" -n 16 --count 2 -t 2
+    run 1 "$1/llm-parallel" -m $model -p "Hello Hello Hello Hello Hello Hello Hello Hello" --context 3
+    run 0 "$1/llm-fork" -m $model -p "Hello" -n 8 --count 3
+    run 0 "$1/llm-game_loop" -m $model -n 8 --prompt-tokens 50 -t 2
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text"
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text" --similarity --pooling last
     run 1 "$1/llm-generate" -m $model -p "Hello" --temp nan

@@ -45,7 +45,8 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check(programs == ["bench", "chat", "embed", "generate", "imatrix", "inspect", "logits", "perplexity", "quantize", "tokenize"], programs)
+    check(programs == ["bench", "chat", "embed", "fork", "game_loop", "generate", "imatrix", "inspect", "logits", "parallel",
+                       "perplexity", "quantize", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
@@ -58,6 +59,12 @@ def usage():
         ["generate", "-m", "x", "-p", "x", "--override", "key=int:1x"],
         ["generate", "-m", "x", "-p", "x", "--override", "key=list:1"],
         ["generate", "-m", "x", "-p", "x", "--override", "key"],
+        ["generate", "-m", "x", "-p", "x", "--kv", "q3_0"],
+        ["generate", "-m", "x", "-p", "x", "--cache", "large"],
+        ["generate", "-m", "x", "-p", "x", "--lookup", "3", "--draft", "y"],
+        ["parallel", "-m", "x", "-p", "x", "--count", "0"],
+        ["fork", "-m", "x", "-p", "x", "-n", "0"],
+        ["game_loop", "-m", "x", "-n", "0"],
         ["chat"],
         ["tokenize", "-m", "x"],
         ["tokenize", "-m", "x", "-p", "a", "--decode", "1"],
@@ -84,6 +91,9 @@ def failures(model, folder):
         "perplexity": ["-f", DATA / "text.txt"],
         "bench": [],
         "embed": ["-p", "x"],
+        "fork": ["-p", "x"],
+        "game_loop": [],
+        "parallel": ["-p", "x"],
         "inspect": [],
     }.items():
         for path in (folder / "no-such-model", folder):
@@ -239,6 +249,55 @@ def sampling():
         check(name in go(option, 3, status=1)[1], option)
 
 
+def caches():
+    def go(*options, status=0):
+        return run("generate", "-m", DATA / "tiny.gguf", "-p", "Hello", "-n", 48, "--temp", 2, "--ids", *options, status=status)
+
+    base = go()[0]
+    for same in (["--cache", "paged"], ["--cache", "sliding"], ["--lookup", 4], ["--draft", DATA / "tiny.gguf"]):
+        check(go(*same)[0] == base, "an option changes the text", same)
+    check("guessed" in go("--lookup", 4)[1] and "guessed" not in go()[1], "statistics of guesses")
+    seen = [go(*options)[0] for options in ([], ["--window", 4], ["--window", 4, "--sinks", 2])]
+    check(len(set(seen)) == 3, "a window changes nothing", seen)
+    check(go("--window", 4, "--cache", "sliding")[0] == seen[1], "a sliding cache changes the text")
+    check("sinks" in go("--sinks", 2, status=1)[1], "sinks without a window")
+    check(go("--kv", "f32")[0] != b"", "--kv f32")
+
+
+def together():
+    tiny, prompts = DATA / "tiny.gguf", ["Hello", "Hello there", "A text"]
+
+    def alone(prompt, seed):
+        out, _ = run("generate", "-m", tiny, "-p", prompt, "-n", 24, "--temp", 2, "--seed", seed)
+        return out
+
+    asked = [argument for prompt in prompts for argument in ("-p", prompt)]
+    base = ["parallel", "-m", tiny, *asked, "-n", 24, "--temp", 2, "--seed", 5, "--count", 2]
+    out, error = run(*base)
+    lines = [json.loads(line) for line in out.splitlines()]
+    check([(line["prompt"], line["continuation"]) for line in lines] == [(i, j) for i in range(3) for j in range(2)], out)
+    for line in lines:
+        expected = alone(prompts[line["prompt"]], 5 + line["continuation"]).decode(errors="replace")
+        check(line["text"] == expected, "together and alone differ", line, expected)
+        check(line["finish"] in ("end", "length"), line)
+    check("tokens/s" in error and "processed" in error, error)
+    for same in (["--parallel", 1], ["--parallel", 2, "-t", 1], ["-t", 3]):
+        check(run(*base, *same)[0] == out, "depends on", same)
+    run("parallel", "-m", tiny, "-p", "x" * 4000, "--context", 16, status=1)
+
+    out, error = run("fork", "-m", tiny, "-p", prompts[1], "-n", 24, "--temp", 2, "--seed", 5, "--count", 3)
+    expected = b"".join(b"%d:%s\n" % (i, alone(prompts[1], 5 + i)) for i in range(3))
+    check(out == expected, "forks and sessions of their own differ", out, expected)
+    check("processed once" in error, error)
+
+    game = ["game_loop", "-m", tiny, "-p", prompts[0], "--prompt-tokens", 0, "-n", 24, "--temp", 2, "--seed", 5]
+    out, error = run(*game)
+    check(out == alone(prompts[0], 5) + b"\n", "the loop's text differs", out)
+    check("median" in error and "largest piece of work" in error, error)
+    _, error = run(*game, "--prompt-tokens", 60, "--frames", 2, "--budget-us", 0)
+    check(error.startswith("2 frames"), error)
+
+
 def embed(model, width):
     texts = ["The cat sat on the mat.", "A cat was sitting on a mat.", "Stock prices fell sharply."]
     more = [argument for text in texts for argument in ("-p", text)]
@@ -351,6 +410,8 @@ def bench(model):
 usage()
 lora()
 sampling()
+caches()
+together()
 for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
     with tempfile.TemporaryDirectory() as temporary:
         model, folder = MODELS / name, pathlib.Path(temporary)
