@@ -4555,7 +4555,7 @@ void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
  * texts are repeated: edits, summaries, code; elsewhere it rests.
  *
  * @param[in] session A session.
- * @param[in] max_tokens Guesses at a time at most; 0 means 12.
+ * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 12.
  * @param[out] error @nullable Why it failed.
  * @status BUSY
  * @thread one at a time
@@ -4572,7 +4572,7 @@ llm_status_t llm_session_speculate_lookup(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session.
  * @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL ends
  *     all guessing.
- * @param[in] max_tokens Guesses at a time at most; 0 means 4.
+ * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 4.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft is an
  *     encoder

@@ -17,14 +17,14 @@ pub enum Speculation {
     Off,
     /// What followed the last tokens where they occurred before ("prompt lookup decoding", Saxena, 2023).
     Lookup {
-        /// Tokens guessed at a time at most; 0: 12.
+        /// Tokens guessed at a time at most, up to 64; 0: 12.
         most: usize,
     },
     /// The most likely tokens of another model of the same vocabulary.
     Draft {
         /// That model.
         model: Arc<Model>,
-        /// Tokens guessed at a time at most; 0: 4.
+        /// Tokens guessed at a time at most, up to 64; 0: 4.
         most: usize,
     },
 }
@@ -42,6 +42,8 @@ pub struct SpeculationStats {
 
 /// The longest and the shortest run of tokens that is looked up.
 const RUN: std::ops::RangeInclusive<usize> = 2..=5;
+/// The most guesses: each has a row of logits.
+const MOST: usize = 64;
 /// Tokens that are decoded without guesses at most, after wrong ones.
 const LONGEST_REST: u32 = 32;
 
@@ -77,6 +79,7 @@ pub(super) struct Ahead {
 
 impl Guesser {
     fn new(source: Source, most: usize) -> Guesser {
+        let most = most.min(MOST);
         Guesser { source, most, width: most, wrong: 0, rest: 0, stats: SpeculationStats::default() }
     }
 
@@ -204,7 +207,11 @@ impl Session {
         self.tokens.extend_from_slice(&guesses);
         let result = self.catch_up(Some(&mut rows));
         self.tokens.truncate(n);
-        result?;
+        match result {
+            // It may do without guesses.
+            Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(None),
+            result => result?,
+        }
         self.logits.copy_from_slice(&rows[..v]);
         rows.drain(..v);
         self.ahead = Ahead { start: n, tokens: guesses, rows, used: 0 };
