@@ -60,13 +60,19 @@ fn path(name: &str) -> PathBuf {
 
 #[test]
 fn a_loaded_session_goes_on_bit_for_bit() {
-    for (name, kinds) in [("gemma3", 4), ("llama", 2), ("deepseek3", 2), ("gpt-oss", 2)] {
+    for (name, kinds) in [("gemma3", 5), ("llama", 2), ("deepseek3", 2), ("gpt-oss", 2)] {
         let model = common::load(&gguf(name));
         let options: Vec<(CacheOptions, usize)> = (0..kinds)
             .map(|i| {
-                let kv_type = if i == 3 { KvType::F32 } else { KvType::F16 };
-                let kind = [CacheKind::Contiguous, CacheKind::Paged, CacheKind::Sliding, CacheKind::Sliding][i];
-                (CacheOptions { kind, kv_type, page_size: 16 * (i % 3), ..CACHE }, [0, 20, 8, 40][i])
+                let kv_type = if i == 4 { KvType::F32 } else { KvType::F16 };
+                let kind = [
+                    CacheKind::Contiguous,
+                    CacheKind::Paged,
+                    CacheKind::Sliding,
+                    CacheKind::Sliding,
+                    CacheKind::Sliding,
+                ][i];
+                (CacheOptions { kind, kv_type, page_size: 16 * (i % 3), ..CACHE }, [0, 20, 8, 40, 40][i])
             })
             .collect();
         for (n, more) in [(1, 0), (37, 0), (48, 3), (130, 5)] {
@@ -96,6 +102,14 @@ fn a_loaded_session_goes_on_bit_for_bit() {
                             assert_eq!(other.tokens(), before);
                             go_on(&mut other, 2);
                         }
+                    }
+                    // Back to what was not in the file.
+                    let mut again = session(&model, *to, *chunk);
+                    if text.len() > 40 && again.load(&file).is_ok() {
+                        let mut fresh = session(&model, *to, *chunk);
+                        again.truncate(text.len() - 30).unwrap();
+                        fresh.append(again.tokens()).unwrap();
+                        assert!(go_on(&mut again, 4) == go_on(&mut fresh, 4), "{name}: {n}, {from:?} to {to:?}");
                     }
                     // Back to where tokens were forgotten.
                     if other.tokens().len() > 30 {
@@ -176,6 +190,32 @@ fn what_is_not_this_sessions_is_refused() {
         }
     }
     assert!(cut > 300 && flipped > 600);
+    // A file that was made to deceive: its checksum is right.
+    let layers = 64 + 4 * 40 + 4 * model.config().vocab_size;
+    for (changes, what) in [
+        (&[(64, u32::MAX)][..], "vocabulary"),
+        (&[(64, 320)], "vocabulary"),
+        (&[(48, 1 << 30), (56, 1 << 30)], "shorter"),
+        (&[(52, 1 << 30), (60, 1 << 30)], "shorter"),
+        (&[(48, 1 << 30)], "contradict"),
+        (&[(56, 41)], "contradict"),
+        (&[(56, 38)], "contradict"),
+        (&[(44, 4)], "contradict"),
+        (&[(44, 0)], "behind its end"),
+        (&[(layers, 5)], "begins behind"),
+        (&[(layers, 1)], "needs all"),
+    ] {
+        let mut bytes = bytes.clone();
+        let end = bytes.len() - 4;
+        for (at, value) in changes {
+            bytes[*at..at + 4].copy_from_slice(&u32::to_le_bytes(*value));
+        }
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&damaged, &bytes).unwrap();
+        let error = session.load(&damaged).unwrap_err();
+        assert!(error.to_string().contains(what), "{changes:?}: {error}");
+    }
     std::fs::write(&damaged, [&bytes[..], &[0]].concat()).unwrap();
     assert!(matches!(session.load(&damaged), Err(Error::CorruptFile(_))));
     assert!(go_on(&mut session.fork().unwrap(), 5) == expected);

@@ -55,9 +55,9 @@ fn structs_are_as_the_json_says() {
         llm_candidate_t { token logit }
         llm_timings_t { struct_size prompt_tokens prompt_us generated_tokens generated_us }
         llm_embed_params_t { struct_size pooling flags }
+        llm_logprob_t { token logprob }
         llm_session_params_t { struct_size context_length threads kv_type chunk isa cache window sinks page_size reserved }
         llm_generate_params_t { struct_size max_tokens flags }
-        llm_logprob_t { token logprob }
         llm_speculation_t { struct_size guessed accepted passes }
         llm_beam_params_t { struct_size length_penalty width max_tokens flags reserved }
         llm_beam_t { struct_size logprob score tokens token_count text finish_reason reserved }
