@@ -151,6 +151,17 @@
 
 /**
  * The continuations that llm_session_beam_search found, best first. Shared, they do not change.
+ *
+ * @code{.c}
+ * llm_beams_t *beams;
+ * if (llm_session_beam_search(session, NULL, &beams, &error) == LLM_STATUS_OK) {
+ *     llm_beam_t best;
+ *     best.struct_size = sizeof best;
+ *     if (llm_beams_get(beams, 0, &best, &error) == LLM_STATUS_OK)
+ *         fwrite(best.text.data, 1, best.text.size, stdout);
+ *     llm_beams_free(beams);
+ * }
+ * @endcode
  */
 typedef struct llm_beams_t llm_beams_t;
 
@@ -246,6 +257,18 @@ typedef struct llm_error_t llm_error_t;
 
 /**
  * What an engine reports: a list that each llm_engine_poll or llm_engine_wait fills anew. Exclusive.
+ *
+ * @code{.c}
+ * bool more;
+ * if (llm_engine_poll(engine, 4000, events, &more, &error) == LLM_STATUS_OK) {
+ *     for (size_t i = 0; i < llm_events_count(events); i++) {
+ *         llm_event_t event;
+ *         event.struct_size = sizeof event;
+ *         if (llm_events_get(events, i, &event, &error) == LLM_STATUS_OK && event.status != LLM_STATUS_OK)
+ *             printf("failed: %.*s\n", (int)event.message.size, event.message.data);
+ *     }
+ * }
+ * @endcode
  */
 typedef struct llm_events_t llm_events_t;
 
@@ -290,6 +313,26 @@ typedef struct llm_gguf_t llm_gguf_t;
  * @endcode
  */
 typedef struct llm_gguf_writer_t llm_gguf_writer_t;
+
+/**
+ * A shape that generated text is to have: at each token only those can be chosen that a text of the grammar may go on
+ * with. Shared, reference counted; any number of sessions and requests may use it at a time.
+ *
+ * A generation ends with LLM_FINISH_GRAMMAR when nothing may follow. Where the text may end or go on, the model decides:
+ * tokens that end a generation can be chosen exactly there. A generation that ends for another reason (its length, a stop
+ * string) leaves the beginning of such a text.
+ *
+ * @code{.c}
+ * const char *schema = "{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}, \"required\": [\"age\"]}";
+ * llm_grammar_t *grammar;
+ * if (llm_grammar_new(tokenizer, LLM_GRAMMAR_JSON_SCHEMA, schema, LLM_NUL_TERMINATED, &grammar, &error)
+ *     == LLM_STATUS_OK) {
+ *     llm_status_t status = llm_session_set_grammar(session, grammar, &error);
+ *     llm_grammar_free(grammar); // the session keeps it
+ * }
+ * @endcode
+ */
+typedef struct llm_grammar_t llm_grammar_t;
 
 /**
  * A LoRA adapter for a model: for some matrices W of the model it stands for W + scale * alpha / R * B A. Shared,
@@ -383,6 +426,22 @@ typedef struct llm_paged_cache_t llm_paged_cache_t;
 /**
  * A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
  * Exclusive.
+ *
+ * @code{.c}
+ * llm_request_t *request;
+ * llm_request_id_t id;
+ * if (llm_request_new(&request, &error) == LLM_STATUS_OK) {
+ *     llm_request_params_t params;
+ *     llm_request_params_init(&params, sizeof params);
+ *     params.max_tokens = 100;
+ *     if (llm_request_set_params(request, &params, &error) == LLM_STATUS_OK
+ *         && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
+ *             == LLM_STATUS_OK
+ *         && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK)
+ *         printf("request %llu\n", (unsigned long long)id);
+ *     llm_request_free(request);
+ * }
+ * @endcode
  */
 typedef struct llm_request_t llm_request_t;
 
@@ -1383,6 +1442,11 @@ typedef struct llm_request_params_t {
 } llm_request_params_t;
 
 /**
+ * What a grammar is written in: one of LLM_GRAMMAR_.
+ */
+typedef int32_t llm_grammar_syntax_t;
+
+/**
  * How to make an engine. Begin with llm_engine_params_init.
  */
 typedef struct llm_engine_params_t {
@@ -1818,6 +1882,11 @@ typedef struct llm_event_t {
 #define LLM_FINISH_ABORTED 5
 
 /**
+ * The text is what the grammar describes, and nothing may follow.
+ */
+#define LLM_FINISH_GRAMMAR 6
+
+/**
  * Floats of 16 bits.
  */
 #define LLM_KV_F16 0
@@ -1873,6 +1942,26 @@ typedef struct llm_event_t {
  * x86-64 with AVX-512 (F, BW, DQ, VL, VNNI).
  */
 #define LLM_ISA_AVX512 3
+
+/**
+ * JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes, without white
+ * space but one space after each colon and comma. "$ref" reaches what is in the schema itself. Properties come in the order
+ * of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
+ */
+#define LLM_GRAMMAR_JSON_SCHEMA 1
+
+/**
+ * A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no anchors, word
+ * boundaries, look-around and references.
+ */
+#define LLM_GRAMMAR_REGEX 2
+
+/**
+ * A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of
+ * terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`. `<name>` is
+ * the special token of that name, and `%json { ... }` a value of a schema.
+ */
+#define LLM_GRAMMAR_LARK 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -4693,6 +4782,25 @@ llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
+ * Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
+ * the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can have no
+ * grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each continuation
+ * one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those of `width` that were
+ * not found.
+ *
+ * @param[in] request A request.
+ * @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, UNSUPPORTED (unknown flags)
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_beams(llm_request_t *LLM_NONNULL request,
+                                   const llm_beam_params_t *LLM_NULLABLE params,
+                                   llm_error_t **LLM_NULLABLE error);
+
+/**
  * Frees the continuations.
  *
  * @param[in] beams @nullable Continuations; NULL does nothing.
@@ -5188,6 +5296,7 @@ void llm_paged_cache_free(llm_paged_cache_t *LLM_NULLABLE cache);
  * @param[in] cache A cache.
  * @param[out] sequence The sequence. It takes memory until it is removed.
  * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
  * @thread any
  */
 LLM_API
@@ -5392,6 +5501,7 @@ llm_status_t llm_paged_cache_attention(const llm_paged_cache_t *LLM_NONNULL cach
  * @param[in] cache A cache.
  * @param[in,out] stats Filled; its struct_size must be set.
  * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
  * @thread any
  */
 LLM_API
@@ -5537,6 +5647,80 @@ llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
+ * Makes a grammar. The first one of a tokenizer takes some tens of milliseconds more than others.
+ *
+ * @param[in] tokenizer The tokenizer of the model that is to write the text, from llm_model_tokenizer.
+ * @param[in] syntax One of LLM_GRAMMAR_.
+ * @param[in] text The grammar, UTF-8, at most 262,144 bytes.
+ * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
+ * @param[out] grammar The grammar, to be freed with llm_grammar_free.
+ * @param[out] error @nullable Why it failed, with the place in the grammar where there is one.
+ * @status INVALID_ARGUMENT for a grammar that is wrong, too large, or that no text fits; OUT_OF_MEMORY; UNSUPPORTED if the
+ *     vocabulary has more than 4 million pieces
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_grammar_new(const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                             llm_grammar_syntax_t syntax,
+                             const char *LLM_NULLABLE text,
+                             size_t text_size,
+                             llm_grammar_t **LLM_NONNULL grammar,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Adds a reference, to be freed with llm_grammar_free.
+ *
+ * @param[in] grammar A grammar.
+ * @return The same grammar; NULL if it is not one.
+ * @thread any
+ */
+LLM_API
+struct llm_grammar_t *llm_grammar_retain(const llm_grammar_t *LLM_NONNULL grammar);
+
+/**
+ * Gives a reference back. Sessions and requests keep what they use.
+ *
+ * @param[in] grammar @nullable A grammar; NULL does nothing.
+ * @thread any
+ */
+LLM_API
+void llm_grammar_free(llm_grammar_t *LLM_NULLABLE grammar);
+
+/**
+ * Sets what the text of each generation of a session looks like, from the next token on. What is appended has no part in
+ * it. With a grammar, a generation can fail with INVALID_ARGUMENT: if the grammar is too ambiguous to go on, or if a sampler
+ * step of the caller's own takes a token that is not allowed.
+ *
+ * @param[in] session A session.
+ * @param[in] grammar @nullable A grammar for the tokenizer of the session's model; NULL for any text.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; INVALID_ARGUMENT if the grammar is for another tokenizer
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_set_grammar(llm_session_t *LLM_NONNULL session,
+                                     const llm_grammar_t *LLM_NULLABLE grammar,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Sets what the text of each continuation of a request looks like, as llm_session_set_grammar does.
+ *
+ * @param[in] request A request.
+ * @param[in] grammar @nullable A grammar for the tokenizer of the engine's model, which llm_engine_submit looks at; NULL for
+ *     any text.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_grammar(llm_request_t *LLM_NONNULL request,
+                                     const llm_grammar_t *LLM_NULLABLE grammar,
+                                     llm_error_t **LLM_NULLABLE error);
+
+/**
  * Writes the defaults.
  *
  * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
@@ -5612,7 +5796,8 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @param[out] error @nullable Why it failed.
  * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the context or
  *     the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
- *     UTF-8, more than 256 continuations, an adapter of another model, or one whose scale is not finite
+ *     UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or with a scale that is not
+ *     finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that is not finite
  * @thread any
  */
 LLM_API

@@ -11,7 +11,7 @@
 //! | 0 | [`error`], [`log`], `cancel`, `fault`, `rng`, `numeric` |
 //! | 1 | [`quant`]: the table of number formats |
 //! | 2 | [`gguf`]: the file format; `device`: the ops, and the CPU that runs them |
-//! | 3 | [`token`]: text to ids and back; [`cache`]: keys and values; [`sample`]: logits to a token |
+//! | 3 | [`token`]: text to ids and back, grammars; [`cache`]: keys and values; [`sample`]: logits to a token |
 //! | 3 | [`mod@quantize`]: a model's file in smaller formats |
 //! | 4 | [`chat`]: conversations to text and back; [`model`]: configuration, weights, the architectures, the forward pass |
 //! | 5 | [`generate`]: a conversation |

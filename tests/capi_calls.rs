@@ -94,6 +94,7 @@ static void make_objects(const char *path, const char *lora)
     must(llm_engine_new(the_model, NULL, &the_engine, NULL));
     must(llm_events_new(&the_events, NULL));
     must(llm_request_new(&the_request, NULL));
+    must(llm_grammar_new(the_tokenizer, LLM_GRAMMAR_REGEX, "a+", LLM_NUL_TERMINATED, &the_grammar, NULL));
     must(llm_session_append_tokens(the_session, (const llm_token_t[]){1, 2}, 2, NULL));
     must(llm_session_beam_search(the_session, NULL, &the_beams, NULL));
     must(llm_session_reset(the_session, NULL));
@@ -119,6 +120,7 @@ static void free_objects(void)
     llm_events_free(the_events);
     llm_request_free(the_request);
     llm_beams_free(the_beams);
+    llm_grammar_free(the_grammar);
     llm_bytes_free(the_bytes);
     llm_error_free(the_error);
 }

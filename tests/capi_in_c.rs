@@ -57,6 +57,7 @@ tests! {
     models: models stopping_a_load tokenizers;
     adapters: adapting embedding;
     chat: messages conversing;
+    grammar: constraining refusing requesting;
     paged: pages forks;
     engine: requests events_and_failures threads;
     state: saving shifting guessing beams;

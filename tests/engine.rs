@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm::generate::{
-    Engine, EngineOptions, Event, FinishReason, GenerateOptions, Request, RequestId, Session, SessionOptions,
+    BeamOptions, Engine, EngineOptions, Event, FinishReason, GenerateOptions, Request, RequestId, Session,
+    SessionOptions,
 };
 use llm::model::{CacheOptions, Model};
 use llm::sample::{Params, Sampler, Step};
@@ -238,6 +239,30 @@ fn a_higher_priority_goes_first() {
     assert_eq!(order, [usual, high, usual, later, low]);
 }
 
+/// One that has to wait for pages is not waited for by those that hold them, and nobody behind it takes them.
+#[test]
+fn a_request_that_cannot_start_stops_no_other() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 6, 1, 0);
+    let mut random = Random(6);
+    let mut submit = |priority, length| {
+        let mut case = case(random.tokens(length), 0, 20);
+        case.options.ignore_eog = true;
+        engine.submit(request(&Case { priority, ..case })).unwrap()
+    };
+    let running = submit(0, 60);
+    let mut events = Vec::new();
+    engine.wait(Duration::from_secs(60), &mut events).unwrap();
+    let (large, small) = (submit(2, 70), submit(1, 5));
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {
+        assert!(!events.is_empty());
+    }
+    let mut order: Vec<RequestId> = events.iter().map(|event| event.request).collect();
+    order.dedup();
+    assert_eq!(order, [running, large, small]);
+    check_idle(&engine, 3);
+}
+
 #[test]
 fn requests_end_when_they_are_cancelled() {
     let model = tiny("llama");
@@ -407,4 +432,99 @@ fn a_thousand_requests_lose_nothing() {
     check_idle(&engine, ended);
     let stats = engine.stats();
     assert!(stats.preemptions > 5 && stats.reused_tokens > 1000 && stats.largest_batch == 6, "{stats:?}");
+}
+
+/// Beam searches beside other requests, with pages for all or for few, find what a session finds.
+#[test]
+fn beam_searches_find_what_a_session_finds() {
+    for name in ["gemma3", "llama", "deepseek3"] {
+        let model = tiny(name);
+        let mut random = Random(11);
+        for (max_pages, max_batch, chunk) in [(200, 0, 0), (200, 3, 16), (13, 8, 0), (8, 2, 20)] {
+            let cache = CacheOptions { context_length: 64, ..CACHE };
+            let engine = engine(&model, cache, max_pages, max_batch, chunk);
+            let (mut searches, mut cases) = (BTreeMap::new(), BTreeMap::new());
+            for i in 0..6 {
+                let case = case(random.tokens(1 + 9 * i), i as u64, 12);
+                cases.insert(engine.submit(request(&case)).unwrap(), case);
+                let options = BeamOptions {
+                    width: [1, 5, 3][i % 3],
+                    max_tokens: [9, 14][i % 2],
+                    length_penalty: [1.0, 0.0][i % 2],
+                    ignore_eog: i % 2 == 0,
+                };
+                // The last reaches the end of the context.
+                let tokens = random.tokens(if i == 5 { 60 } else { 3 + 7 * i });
+                let sampler = Sampler::usual(&Params::default()).unwrap();
+                let priority = [0, 1, -1][i % 3];
+                let request = Request { beams: Some(options), priority, ..Request::new(tokens.clone(), sampler) };
+                searches.insert(engine.submit(request).unwrap(), (tokens, options));
+            }
+            let found = run(&engine);
+            for (id, (tokens, options)) in &searches {
+                let threads = Some(Threads::new(1));
+                let options_alone = SessionOptions { cache, threads, ..SessionOptions::default() };
+                let mut session = Session::new(Arc::clone(&model), &options_alone).unwrap();
+                session.append(tokens).unwrap();
+                let beams = session.beam_search(options).unwrap();
+                assert_eq!(beams.len(), options.width);
+                for (index, beam) in beams.into_iter().enumerate() {
+                    assert_eq!(
+                        found[&(*id, index)],
+                        (beam.tokens, beam.text, Some(beam.finish)),
+                        "{name}: {options:?}"
+                    );
+                }
+            }
+            for (id, case) in &cases {
+                assert_eq!(found[&(*id, 0)], alone(&model, cache, case, 0), "{name}");
+            }
+            assert_eq!(engine.stats().preemptions > 0, max_pages < 200, "{max_pages}");
+            let beams: usize = searches.values().map(|(_, options)| options.width).sum();
+            check_idle(&engine, cases.len() + beams);
+        }
+    }
+}
+
+/// A search ends as a whole: with a cancel, for want of pages, or with fewer continuations than were asked for.
+#[test]
+fn a_beam_search_ends_as_a_whole() {
+    let model = tiny("llama");
+    let cache = CacheOptions { context_length: 64, ..CACHE };
+    let engine = engine(&model, cache, 3, 0, 0);
+    let search = |tokens: Vec<u32>, width, max_tokens| {
+        let beams = Some(BeamOptions { width, max_tokens, ignore_eog: true, ..BeamOptions::default() });
+        Request { beams, ..Request::new(tokens, Sampler::usual(&Params::default()).unwrap()) }
+    };
+    for wrong in [0, 257] {
+        assert!(matches!(engine.submit(search(vec![1], wrong, 1)), Err(Error::InvalidArgument(_))));
+    }
+    // A prompt that fits, and no room for what follows.
+    let full = engine.submit(search(vec![5; 46], 3, 9)).unwrap();
+    let cancelled = engine.submit(search(vec![6; 4], 4, 40)).unwrap();
+    let (mut events, mut outputs, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for step in 0.. {
+        if step == 60 {
+            engine.cancel(cancelled).unwrap();
+        }
+        let more = engine.poll(Duration::ZERO, &mut events).unwrap();
+        errors.extend(collect(&mut events, &mut outputs));
+        if !more {
+            break;
+        }
+    }
+    let of = |id| errors.iter().filter(|(request, ..)| *request == id).map(|(_, index, _)| *index).collect::<Vec<_>>();
+    assert_eq!((of(full), of(cancelled)), (vec![0, 1, 2], vec![0, 1, 2, 3]));
+    assert!(errors.iter().all(|(request, _, error)| match error {
+        Error::CacheFull(_) => *request == full,
+        Error::Cancelled(_) => *request == cancelled,
+        _ => false,
+    }));
+    check_idle(&engine, 7);
+    // The widest search, one token behind the prompt.
+    let wide = engine.submit(search(vec![1, 2, 3], 256, 1)).unwrap();
+    let found = run(&engine);
+    assert_eq!(found.keys().filter(|(id, _)| *id == wide).count(), 256);
+    let stats = engine.stats();
+    assert_eq!((stats.finished as usize, stats.cancelled, stats.failed), (256, 4, 3));
 }

@@ -13,6 +13,7 @@ triple=x86_64-unknown-linux-gnu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf 'A small text of few words.' > "$work/text"
+printf '{"type": "array", "items": {"enum": [1, "a", null]}, "minItems": 2, "maxItems": 9}' > "$work/schema"
 head -c 20000 $model > "$work/cut.gguf"
 
 run() { # EXPECTED-STATUS COMMAND...
@@ -40,6 +41,9 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-parallel" -m $model -p "Hello" -p "Hello you" -p "A text" -n 16 --count 2 -t 2
     run 1 "$1/llm-parallel" -m $model -p "Hello Hello Hello Hello Hello Hello Hello Hello" --context 3
     run 0 "$1/llm-fork" -m $model -p "Hello" -n 8 --count 3
+    run 0 "$1/llm-json" -m $model -s "$work/schema" -p "Hello" --temp 2
+    run 1 "$1/llm-json" -m $model -s "$work/schema" -p "Hello" -n 3
+    run 1 "$1/llm-json" -m $model -s "$work/text" -p "Hello"
     run 0 "$1/llm-game_loop" -m $model -n 8 --prompt-tokens 50 -t 2
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text"
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text" --similarity --pooling last

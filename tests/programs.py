@@ -45,8 +45,8 @@ def run(name, *arguments, status=0, stdin=None):
 
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
-    check(programs == ["bench", "chat", "embed", "fork", "game_loop", "generate", "imatrix", "inspect", "logits", "parallel",
-                       "perplexity", "quantize", "tokenize"], programs)
+    check(programs == ["bench", "chat", "embed", "fork", "game_loop", "generate", "imatrix", "inspect", "json", "logits",
+                       "parallel", "perplexity", "quantize", "tokenize"], programs)
     for name in programs:
         out, error = run(name, "--help")
         check(out.decode().startswith(f"Usage: llm-{name} ") and error == "", name, "--help")
@@ -65,6 +65,7 @@ def usage():
         ["parallel", "-m", "x", "-p", "x", "--count", "0"],
         ["fork", "-m", "x", "-p", "x", "-n", "0"],
         ["game_loop", "-m", "x", "-n", "0"],
+        ["json", "-m", "x", "-p", "x"],
         ["chat"],
         ["tokenize", "-m", "x"],
         ["tokenize", "-m", "x", "-p", "a", "--decode", "1"],
@@ -83,6 +84,23 @@ def usage():
         run(*wrong, status=2)
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 9},
+        "ages": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 120}, "minItems": 1, "maxItems": 3},
+    },
+    "required": ["name", "ages"],
+    "additionalProperties": False,
+}
+
+
+def schema(folder):
+    path = folder / "schema.json"
+    path.write_text(json.dumps(SCHEMA))
+    return path
+
+
 def failures(model, folder):
     for name, rest in {
         "generate": ["-p", "x"],
@@ -93,6 +111,7 @@ def failures(model, folder):
         "embed": ["-p", "x"],
         "fork": ["-p", "x"],
         "game_loop": [],
+        "json": ["-p", "x", "-s", schema(folder)],
         "parallel": ["-p", "x"],
         "inspect": [],
     }.items():
@@ -298,6 +317,22 @@ def together():
     check(error.startswith("2 frames"), error)
 
 
+def constrained(model, folder):
+    base = ["json", "-s", schema(folder), "-p", "Somebody: "]
+    for path, options in ((DATA / "tiny.gguf", ["--temp", 3]), (model, []), (model, ["--chat", "-t", 1])):
+        for seed in range(3):
+            out, error = run(*base, "-m", path, *options, "--seed", seed)
+            value = json.loads(out)
+            check(out == json.dumps(value, ensure_ascii=False).encode() + b"\n" or b"\\" in out, "white space", out)
+            check(list(value) == ["name", "ages"] and len(value["name"]) <= 9 and 1 <= len(value["ages"]) <= 3, value)
+            check(all(type(age) is int and 0 <= age <= 120 for age in value["ages"]) and error == "", value, error)
+    out, error = run(*base, "-m", model, "-n", 3, status=1)
+    check("not complete" in error and out.startswith(b'{"'), out, error)
+    (folder / "schema.json").write_text("{")
+    out, error = run(*base, "-m", model, status=1)
+    check("schema" in error and out == b"", error)
+
+
 def embed(model, width):
     texts = ["The cat sat on the mat.", "A cat was sitting on a mat.", "Stock prices fell sharply."]
     more = [argument for text in texts for argument in ("-p", text)]
@@ -424,5 +459,6 @@ for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
         quantize(model, exact, folder)
         embed(model, width)
         chat(model, folder)
+        constrained(model, folder)
         bench(model)
 print(f"programs.py: {checks} checks ok")

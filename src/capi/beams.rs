@@ -4,15 +4,27 @@ use super::args::{self, Growing};
 use super::bytes::llm_view_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
+use super::request::llm_request_t;
 use super::session::llm_session_t;
 use super::session_generate::{finish_number, llm_finish_reason_t};
 use super::session_params::LLM_GENERATE_IGNORE_EOG;
 use super::status::llm_status_t;
 use super::tokenizer::llm_token_t;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::generate::{Beam, BeamOptions};
 
 /// The continuations that llm_session_beam_search found, best first. Shared, they do not change.
+///
+/// @code{.c}
+/// llm_beams_t *beams;
+/// if (llm_session_beam_search(session, NULL, &beams, &error) == LLM_STATUS_OK) {
+///     llm_beam_t best;
+///     best.struct_size = sizeof best;
+///     if (llm_beams_get(beams, 0, &best, &error) == LLM_STATUS_OK)
+///         fwrite(best.text.data, 1, best.text.size, stdout);
+///     llm_beams_free(beams);
+/// }
+/// @endcode
 pub struct llm_beams_t {
     _opaque: [u8; 0],
 }
@@ -99,6 +111,17 @@ pub unsafe extern "C" fn llm_beam_params_init(params: *mut llm_beam_params_t, si
     value!((), { args::init(params, size) })
 }
 
+fn options(params: &llm_beam_params_t) -> Result<BeamOptions> {
+    let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG, "params.flags")?;
+    args::flags(params.reserved, 0, "params.reserved")?;
+    Ok(BeamOptions {
+        width: params.width as usize,
+        max_tokens: params.max_tokens as usize,
+        length_penalty: params.length_penalty,
+        ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
+    })
+}
+
 /// Searches the most likely continuations of a session as a whole. The session is as before. A cache of LLM_CACHE_PAGED is
 /// shared with it page by page; others are copied for each beam.
 ///
@@ -120,16 +143,33 @@ pub unsafe extern "C" fn llm_session_beam_search(
     fallible!(error, {
         let mut conversation = handle::exclusive(session, "session")?;
         let out = args::out(beams, "beams")?;
-        let params = args::params(params, "params")?;
-        let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG, "params.flags")?;
-        args::flags(params.reserved, 0, "params.reserved")?;
-        let options = BeamOptions {
-            width: params.width as usize,
-            max_tokens: params.max_tokens as usize,
-            length_penalty: params.length_penalty,
-            ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
-        };
+        let options = options(&args::params(params, "params")?)?;
         out.write(handle::new::<llm_beams_t>(conversation.session.beam_search(&options)?)?);
+        Ok(())
+    })
+}
+
+/// Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
+/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can have no
+/// grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each continuation
+/// one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those of `width` that were
+/// not found.
+///
+/// @param[in] request A request.
+/// @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, UNSUPPORTED (unknown flags)
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_beams(
+    request: *mut llm_request_t,
+    params: *const llm_beam_params_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        request.beams = if params.is_null() { None } else { Some(options(&args::params(params, "params")?)?) };
         Ok(())
     })
 }

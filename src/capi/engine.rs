@@ -57,6 +57,18 @@ impl Handle for llm_engine_t {
 }
 
 /// What an engine reports: a list that each llm_engine_poll or llm_engine_wait fills anew. Exclusive.
+///
+/// @code{.c}
+/// bool more;
+/// if (llm_engine_poll(engine, 4000, events, &more, &error) == LLM_STATUS_OK) {
+///     for (size_t i = 0; i < llm_events_count(events); i++) {
+///         llm_event_t event;
+///         event.struct_size = sizeof event;
+///         if (llm_events_get(events, i, &event, &error) == LLM_STATUS_OK && event.status != LLM_STATUS_OK)
+///             printf("failed: %.*s\n", (int)event.message.size, event.message.data);
+///     }
+/// }
+/// @endcode
 pub struct llm_events_t {
     _opaque: [u8; 0],
 }
@@ -340,7 +352,8 @@ pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
 /// @param[out] error @nullable Why it failed.
 /// @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the context or
 ///     the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
-///     UTF-8, more than 256 continuations, an adapter of another model, or one whose scale is not finite
+///     UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or with a scale that is not
+///     finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that is not finite
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

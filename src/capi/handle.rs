@@ -45,9 +45,10 @@ pub(super) enum Kind {
     Events,
     Request,
     Beams,
+    Grammar,
 }
 
-const KINDS: [(Kind, &str); 17] = [
+const KINDS: [(Kind, &str); 18] = [
     (Kind::Error, "llm_error_t"),
     (Kind::Cancel, "llm_cancel_t"),
     (Kind::Bytes, "llm_bytes_t"),
@@ -65,6 +66,7 @@ const KINDS: [(Kind, &str); 17] = [
     (Kind::Events, "llm_events_t"),
     (Kind::Request, "llm_request_t"),
     (Kind::Beams, "llm_beams_t"),
+    (Kind::Grammar, "llm_grammar_t"),
 ];
 
 /// The kind of an object whose value has been dropped.

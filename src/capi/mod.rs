@@ -11,6 +11,7 @@ compile_error!("the C functions turn panics into errors: build with panic = \"un
 
 // Glue, nothing of which is in the header.
 mod args;
+mod exports;
 #[macro_use]
 mod guard;
 mod handle;
@@ -70,5 +71,7 @@ mod messages;
 mod paged_cache;
 
 mod request;
+
+mod grammar;
 
 mod engine;

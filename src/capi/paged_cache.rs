@@ -273,6 +273,7 @@ pub unsafe extern "C" fn llm_paged_cache_free(cache: *mut llm_paged_cache_t) {
 /// @param[in] cache A cache.
 /// @param[out] sequence The sequence. It takes memory until it is removed.
 /// @param[out] error @nullable Why it failed.
+/// @status INVALID_ARGUMENT
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -541,6 +542,7 @@ pub unsafe extern "C" fn llm_paged_cache_attention(
 /// @param[in] cache A cache.
 /// @param[in,out] stats Filled; its struct_size must be set.
 /// @param[out] error @nullable Why it failed.
+/// @status INVALID_ARGUMENT
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

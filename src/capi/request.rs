@@ -17,6 +17,22 @@ use crate::generate::{GenerateOptions, Request};
 
 /// A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
 /// Exclusive.
+///
+/// @code{.c}
+/// llm_request_t *request;
+/// llm_request_id_t id;
+/// if (llm_request_new(&request, &error) == LLM_STATUS_OK) {
+///     llm_request_params_t params;
+///     llm_request_params_init(&params, sizeof params);
+///     params.max_tokens = 100;
+///     if (llm_request_set_params(request, &params, &error) == LLM_STATUS_OK
+///         && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
+///             == LLM_STATUS_OK
+///         && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK)
+///         printf("request %llu\n", (unsigned long long)id);
+///     llm_request_free(request);
+/// }
+/// @endcode
 pub struct llm_request_t {
     _opaque: [u8; 0],
 }
@@ -244,6 +260,7 @@ pub(super) fn copy(request: &Request) -> Result<Request> {
     Ok(Request {
         tokens: try_copy(&request.tokens, "the prompt")?,
         sampler: request.sampler.fresh()?,
+        grammar: request.grammar.clone(),
         stops: request.stops.clone(),
         loras: request.loras.clone(),
         ..*request

@@ -31,6 +31,8 @@ pub const LLM_FINISH_LENGTH: llm_finish_reason_t = 3;
 pub const LLM_FINISH_CONTEXT_FULL: llm_finish_reason_t = 4;
 /// The callback of llm_session_generate asked to stop. The generation has not ended: it may go on.
 pub const LLM_FINISH_ABORTED: llm_finish_reason_t = 5;
+/// The text is what the grammar describes, and nothing may follow.
+pub const LLM_FINISH_GRAMMAR: llm_finish_reason_t = 6;
 
 /// Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
 /// empty, borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
@@ -123,6 +125,7 @@ pub(super) fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t
         Some(FinishReason::Length) => LLM_FINISH_LENGTH,
         Some(FinishReason::ContextFull) => LLM_FINISH_CONTEXT_FULL,
         Some(FinishReason::Aborted) => LLM_FINISH_ABORTED,
+        Some(FinishReason::Grammar) => LLM_FINISH_GRAMMAR,
     }
 }
 

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `sequence.rs` | one continuation of a request: its tokens, its pages, how it chooses |
 //! | `plan.rs` | which sequences have a part in the next step, and who gives up pages |
+//! | `search.rs` | beam searches among them |
 //! | `step.rs` | a step in pieces that are short enough for a frame of a game |
 
 mod plan;
+mod search;
 mod sequence;
 mod step;
 
@@ -17,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{FinishReason, GenerateOptions, SessionOptions};
+use super::{BeamOptions, FinishReason, GenerateOptions, SessionOptions};
 use crate::cache::{PagedCache, PagedOptions, PagedStats, page_positions};
 use crate::device::{Device, Isa, Threads};
 use crate::error::{Error, Result};
 use crate::model::{CacheOptions, Lora, Model};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
+use crate::token::Grammar;
 use sequence::Sequence;
 use step::Core;
 
@@ -58,6 +61,8 @@ pub struct Request {
     pub options: GenerateOptions,
     /// How tokens are chosen, from the start of the sampler. Continuation n is seeded with the sampler's seed + n.
     pub sampler: Sampler,
+    /// What the text of a continuation looks like, as of [`Session::set_grammar`](super::Session::set_grammar).
+    pub grammar: Option<Arc<Grammar>>,
     /// Strings that end a continuation.
     pub stops: Vec<Vec<u8>>,
     /// Adapters with their scales, as of [`Session::add_lora`](super::Session::add_lora).
@@ -66,6 +71,10 @@ pub struct Request {
     pub priority: i32,
     /// Continuations of the prompt, at most 256; 0 is 1.
     pub count: usize,
+    /// Search the most likely continuations instead, as of [`Session::beam_search`](super::Session::beam_search): `options`,
+    /// `sampler`, `stops` and `count` have no part in it. Number i is the i-th best; its events come together when the search
+    /// is over, one for each token, and then one with its text and its end. `NotFound` ends those that were not found.
+    pub beams: Option<BeamOptions>,
 }
 
 /// A request of an engine. Numbers begin at 1 and are not used again.
@@ -166,7 +175,7 @@ impl Request {
     /// One continuation of a prompt, of a usual priority, without an end.
     pub fn new(tokens: Vec<u32>, sampler: Sampler) -> Request {
         let (options, stops, loras) = (GenerateOptions::default(), Vec::new(), Vec::new());
-        Request { tokens, options, sampler, stops, loras, priority: 0, count: 1 }
+        Request { tokens, options, sampler, grammar: None, stops, loras, priority: 0, count: 1, beams: None }
     }
 }
 
@@ -218,7 +227,9 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not UTF-8, more
-    /// than 256 continuations, or an adapter of another model; `CacheFull` if the prompt does not fit into the context or the pages; `OutOfMemory`.
+    /// than 256 continuations, a grammar or an adapter of another model, a search with a grammar or one that
+    /// [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does not fit into the
+    /// context or the pages; `OutOfMemory`.
     pub fn submit(&self, request: Request) -> Result<RequestId> {
         if request.tokens.is_empty() {
             return Err(Error::invalid_argument("the prompt has no tokens"));
@@ -226,6 +237,12 @@ impl Engine {
         if request.count > MOST_CONTINUATIONS {
             let message = format!("{} continuations were asked for, there can be {MOST_CONTINUATIONS}", request.count);
             return Err(Error::invalid_argument(message).with("parameter", "count").with("found", request.count));
+        }
+        if let Some(beams) = &request.beams {
+            beams.check()?;
+            if request.grammar.is_some() {
+                return Err(Error::invalid_argument("a beam search knows no grammars"));
+            }
         }
         self.model.check_tokens(&request.tokens)?;
         let (length, positions) = (request.tokens.len(), self.pages.page_positions());

@@ -1,4 +1,4 @@
-//! From logits to a token, and from tokens to text: sampler, stop strings, limits.
+//! From logits to a token, and from tokens to text: grammar, sampler, stop strings, limits.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use super::{FinishReason, GenerateOptions};
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
 use crate::sample::Sampler;
-use crate::token::{Decoder, Tokenizer};
+use crate::token::{Decoder, Grammar, Matcher, Tokenizer};
 
 /// Makes one generation after the other.
 pub(super) struct Generation {
     tokenizer: Arc<Tokenizer>,
     decoder: Decoder,
     stops: Stops,
+    grammar: Option<Constraint>,
     /// What became certain with the last token.
     text: Vec<u8>,
     options: GenerateOptions,
@@ -25,12 +26,27 @@ pub(super) struct Generation {
     ended: Option<FinishReason>,
 }
 
+/// A grammar, and the text of this generation.
+struct Constraint {
+    grammar: Arc<Grammar>,
+    text: Matcher,
+    /// (V): the logits of what the grammar allows.
+    masked: Vec<f32>,
+}
+
+impl Constraint {
+    fn new(grammar: Arc<Grammar>) -> Constraint {
+        Constraint { text: grammar.begin(), grammar, masked: Vec::new() }
+    }
+}
+
 impl Generation {
     pub(super) fn new(tokenizer: &Arc<Tokenizer>) -> Generation {
         Generation {
             tokenizer: Arc::clone(tokenizer),
             decoder: Decoder::new(Arc::clone(tokenizer), false),
             stops: Stops::default(),
+            grammar: None,
             text: Vec::new(),
             options: GenerateOptions::default(),
             generated: 0,
@@ -39,11 +55,12 @@ impl Generation {
         }
     }
 
-    /// The same stop strings and options, before a generation.
+    /// The same grammar, stop strings and options, before a generation.
     pub(super) fn fork(&self) -> Generation {
         let (stops, options) = (self.stops.clone(), self.options);
         let mut fork = Generation { stops, options, ..Generation::new(&self.tokenizer) };
         fork.begin();
+        fork.grammar = self.grammar.as_ref().map(|constraint| Constraint::new(Arc::clone(&constraint.grammar)));
         fork
     }
 
@@ -58,12 +75,27 @@ impl Generation {
     pub(super) fn begin(&mut self) {
         self.stops.restart();
         self.decoder.reset();
+        if let Some(Constraint { grammar, text, .. }) = &mut self.grammar {
+            *text = grammar.begin();
+        }
         (self.generated, self.ended) = (0, None);
     }
 
     /// When generations end.
     pub(super) fn options(&self) -> GenerateOptions {
         self.options
+    }
+
+    /// Sets what the text of a generation looks like, from its next token on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the grammar is for another tokenizer.
+    pub(super) fn set_grammar(&mut self, grammar: Option<Arc<Grammar>>) -> Result<()> {
+        if grammar.as_ref().is_some_and(|grammar| !grammar.is_for(&self.tokenizer)) {
+            return Err(Error::invalid_argument("the grammar was made for the tokenizer of another model"));
+        }
+        self.grammar = grammar.map(Constraint::new);
+        Ok(())
     }
 
     /// Adds a stop string.
@@ -133,13 +165,29 @@ impl Generation {
         tokens[self.accepted..].iter().for_each(|&token| sampler.accept(token));
         self.accepted = tokens.len();
         let _environment = FloatEnvironment::enter();
+        let logits = match &mut self.grammar {
+            Some(Constraint { text, masked, .. }) => {
+                text.allowed()?.mask(logits, masked)?;
+                masked
+            }
+            None => logits,
+        };
         let token = sampler.sample(logits)?;
-        if self.tokenizer.is_eog(token) && !self.options.ignore_eog {
+        // The end of a grammar's text is no text.
+        if self.tokenizer.is_eog(token) && (!self.options.ignore_eog || self.grammar.is_some()) {
             self.text.clear();
             return Ok((Some(token), Some(self.finish(FinishReason::Eog))));
         }
+        if let Some(Constraint { text, .. }) = &mut self.grammar {
+            text.accept(token)?;
+        }
         let finish = self.push(token, tokens.len() + 1 == capacity)?;
         tokens.push(token);
+        if let Some(Constraint { text, .. }) = &mut self.grammar
+            && finish.is_none()
+        {
+            text.look_ahead();
+        }
         Ok((Some(token), finish))
     }
 
@@ -153,8 +201,13 @@ impl Generation {
             self.decoder.reset();
             return Ok(Some(FinishReason::Stop));
         }
-        let length = self.generated == self.options.max_tokens;
-        let reason = if length { Some(FinishReason::Length) } else { full.then_some(FinishReason::ContextFull) };
+        let reason = if self.grammar.as_ref().is_some_and(|constraint| constraint.text.is_complete()) {
+            Some(FinishReason::Grammar)
+        } else if self.generated == self.options.max_tokens {
+            Some(FinishReason::Length)
+        } else {
+            full.then_some(FinishReason::ContextFull)
+        };
         Ok(reason.map(|reason| self.finish(reason)))
     }
 

@@ -1,14 +1,15 @@
 //! A conversation with a model: tokens in, tokens and text out.
 
+mod beam;
 mod engine;
 mod generation;
 mod imatrix;
 mod session;
 mod stop;
 
+pub use beam::{Beam, BeamOptions};
 pub use engine::{Engine, EngineOptions, EngineStats, Event, Request, RequestId};
 pub use imatrix::{ImatrixOptions, imatrix};
 pub use session::{
-    Beam, BeamOptions, EmbedOptions, FinishReason, GenerateOptions, Next, Session, SessionOptions, Speculation,
-    SpeculationStats, Timings,
+    EmbedOptions, FinishReason, GenerateOptions, Next, Session, SessionOptions, Speculation, SpeculationStats, Timings,
 };

@@ -20,11 +20,10 @@ use crate::error::{Error, Result, try_vec};
 use crate::model::{AdapterList, CacheOptions, Model, Observer, Part, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
-use crate::token::{DecodeOptions, EncodeOptions};
+use crate::token::{DecodeOptions, EncodeOptions, Grammar};
 
 use speculation::{Ahead, Guesser};
 
-pub use beams::{Beam, BeamOptions};
 pub use embed::EmbedOptions;
 pub use speculation::{Speculation, SpeculationStats};
 
@@ -73,6 +72,8 @@ pub enum FinishReason {
     ContextFull,
     /// The caller's callback asked to stop. The generation may go on.
     Aborted,
+    /// The text is what the grammar describes, and nothing may follow.
+    Grammar,
 }
 
 /// One step of a generation.
@@ -189,7 +190,7 @@ impl Session {
         })
     }
 
-    /// A session with the same tokens, adapters and stop strings, ready for another continuation. Keys and values are
+    /// A session with the same tokens, adapters, stop strings and grammar, ready for another continuation. Keys and values are
     /// shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
     ///
     /// # Errors
@@ -438,7 +439,7 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets all tokens and times. Stop strings, adapters and generation options stay.
+    /// Forgets all tokens and times. Stop strings, the grammar, adapters and generation options stay.
     pub fn reset(&mut self) {
         self.retract();
         self.tokens.clear();
@@ -458,6 +459,15 @@ impl Session {
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
         self.generation.clear_stops();
+    }
+
+    /// Sets what the text of each generation looks like, from the next token on; `None` for any text. Tokens that end a text
+    /// or a turn can be chosen exactly where the grammar's text may end, and then end it, whatever the options say.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the grammar was not made for the model's tokenizer.
+    pub fn set_grammar(&mut self, grammar: Option<Arc<Grammar>>) -> Result<()> {
+        self.generation.set_grammar(grammar)
     }
 
     /// Begins a generation after the tokens that are there: counts anew, and the sampler of the first

@@ -1,14 +1,15 @@
-//! Text to token ids and back, by the tokenizer that a GGUF file describes.
+//! Text to token ids and back, by the tokenizer that a GGUF file describes, and the tokens that a grammar lets follow.
 //!
 //! The way of a text: [`Tokenizer::encode`] finds special tokens (`special`), and what lies between them is either cut
 //! into words (`pretokenize`) whose bytes are merged (`bpe`), or merged as a whole (`spm`), both with the same loop
 //! (`merge`) over the same hash tables (`table`); or cut as its tokens' probabilities say (`unigram`), or word by word
-//! (`word_piece`). [`Decoder`] goes the other way.
+//! (`word_piece`). [`Decoder`] goes the other way. [`Grammar`] is a shape that text is to have.
 
 mod bpe;
 mod charsmap;
 mod clean_up;
 mod decoder;
+mod grammar;
 mod merge;
 mod pretokenize;
 mod regex;
@@ -21,16 +22,19 @@ mod vocab;
 mod word_piece;
 
 pub use decoder::Decoder;
+pub use grammar::{Grammar, Matcher, TokenSet};
 pub use vocab::{FillIn, TokenKind};
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use bpe::Bpe;
 use charsmap::Charsmap;
+use grammar::Vocabulary;
 use merge::Merger;
 use pretokenize::PreTokenizer;
 use special::{Part, Specials, Strips};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use unigram::{Spaces, Unigram};
 use vocab::{Defaults, Spelling, Vocab};
 use word_piece::WordPiece;
@@ -84,6 +88,8 @@ pub struct Tokenizer {
     pre: Box<str>,
     /// By name; that without a name has "".
     chat_templates: Vec<(String, String)>,
+    /// Made when the first grammar is.
+    vocabulary: OnceLock<Result<Arc<Vocabulary>>>,
 }
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -128,6 +134,7 @@ impl Tokenizer {
             model: model.into(),
             pre: pre.into(),
             chat_templates: chat_templates(gguf)?,
+            vocabulary: OnceLock::new(),
         })
     }
 
@@ -217,6 +224,12 @@ impl Tokenizer {
     /// one, else one that encoding can give.
     pub fn id(&self, piece: &[u8]) -> Option<u32> {
         self.vocab.special(piece).or_else(|| self.vocab.ordinary(piece))
+    }
+
+    /// What all grammars have in common.
+    fn vocabulary(&self) -> Result<&Arc<Vocabulary>> {
+        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(self).map(Arc::new));
+        vocabulary.as_ref().map_err(Clone::clone)
     }
 
     /// What the token is; `None` if there is no such token.

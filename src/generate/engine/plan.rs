@@ -1,8 +1,9 @@
 //! Which sequences have a part in the next step.
 //!
-//! There is one order, by priority and then by arrival. The first `max_batch` sequences in it have a part in each step,
+//! There is one order, by priority and then by arrival. The first `max_batch` sequences that can have a part in a step,
 //! and whoever lacks a page takes those of the last sequence in it, which is computed again later. So the first one always
-//! gets on, and everyone becomes the first.
+//! gets on, and everyone becomes the first. Continuations of a beam search that wait for the others of theirs have no part,
+//! and stand in nobody's way.
 
 use super::sequence::Sequence;
 use super::step::Core;
@@ -16,12 +17,27 @@ impl Core {
     /// those with the same adapters together. Gives how many these are.
     pub(super) fn plan(&mut self, chunk: usize) -> Result<usize> {
         self.sequences.sort_by_key(Sequence::order);
-        let batch = self.sequences.len().min(self.max_batch);
-        let decoding = self.sequences[..batch].iter().filter(|sequence| sequence.pending() == 1).count();
+        let first = self.sequences.iter().filter(|sequence| !sequence.shown).take(self.max_batch);
+        let decoding = first.filter(|sequence| sequence.pending() == 1).count();
         let mut left = chunk.saturating_sub(decoding).max(LEAST);
-        for i in 0..batch {
-            if self.sequences[i].cache.length() == 0 && !self.may_start(i) {
+        let (mut members, mut full) = (0, false);
+        for i in 0..self.sequences.len() {
+            if members == self.max_batch {
+                break;
+            }
+            let sequence = &self.sequences[i];
+            if sequence.shown || sequence.ended {
                 continue;
+            }
+            if sequence.cache.length() == 0 {
+                if full || self.is_ahead_of(i) {
+                    continue;
+                }
+                // No other takes the pages that it waits for, but those behind it that have some go on.
+                if !self.may_start(i) {
+                    full = true;
+                    continue;
+                }
             }
             let sequence = &mut self.sequences[i];
             let (start, pending) = (sequence.cache.length(), sequence.pending());
@@ -30,6 +46,7 @@ impl Core {
                 continue;
             }
             self.sequences[i].part = start..start + n;
+            members += 1;
             if pending > 1 {
                 left -= n;
                 self.counts.prompt_tokens += n as u64;
@@ -39,22 +56,26 @@ impl Core {
         Ok(self.sequences.iter().filter(|sequence| !sequence.part.is_empty()).count())
     }
 
-    /// Whether sequence i, which holds no pages, is to be started, with those that others have for its beginning.
+    /// Whether someone before sequence i is about to compute pages that it could share.
+    fn is_ahead_of(&self, i: usize) -> bool {
+        let (positions, sequence) = (self.pages.page_positions(), &self.sequences[i]);
+        let known = &sequence.tokens[..sequence.tokens.len() - 1];
+        let ahead = |other: &Sequence| {
+            let same = other.tokens.iter().zip(known).take_while(|(a, b)| a == b).count() / positions * positions;
+            other.salt == sequence.salt && !other.shown && other.pending() > 1 && same > other.cache.length()
+        };
+        self.sequences[..i].iter().any(ahead)
+    }
+
+    /// Whether there are pages for sequence i, which holds none, to be started, with those that others have for its
+    /// beginning.
     fn may_start(&mut self, i: usize) -> bool {
         let positions = self.pages.page_positions();
         let (before, rest) = self.sequences.split_at_mut(i);
         let Some((sequence, after)) = rest.split_first_mut() else { return false };
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
-        // Someone before is about to compute pages that it could share.
-        let ahead = |other: &Sequence| {
-            let same = other.tokens.iter().zip(known).take_while(|(a, b)| a == b).count() / positions * positions;
-            other.salt == sequence.salt && other.pending() > 1 && same > other.cache.length()
-        };
-        if before.iter().any(ahead) {
-            return false;
-        }
         let adopted = sequence.cache.adopt(sequence.salt, known);
-        let others = || before.iter().chain(&*after).filter(|other| other.cache.pages() > 0);
+        let others = || before.iter().chain(&*after).filter(|other| other.cache.pages() > 0 && !other.shown);
         // Pages that those who have started their prompts will need for them.
         let lacking = |other: &Sequence| (other.tokens.len() / positions + 1).saturating_sub(other.cache.pages());
         let promised: usize = others().filter(|other| other.pending() > 1).map(lacking).sum();
@@ -79,7 +100,12 @@ impl Core {
                 Err(error) => return Err(error),
             };
             let holds = |sequence: &Sequence| sequence.cache.pages() > 0;
-            if let Some(last) = self.sequences[i + 1..].iter_mut().rev().find(|sequence| holds(sequence)) {
+            // Those that wait for this one do not need theirs before it has its logits.
+            let request = self.sequences[i].request;
+            let waits = |sequence: &Sequence| sequence.shown && sequence.request == request;
+            let mut takes = self.sequences.iter_mut().enumerate().rev();
+            let last = takes.find(|(j, sequence)| holds(sequence) && (*j > i || waits(sequence)));
+            if let Some((_, last)) = last {
                 last.give_up();
                 self.counts.preemptions += 1;
                 continue;

@@ -4,10 +4,13 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::{Event, Request, RequestId};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::generate::FinishReason;
+use crate::generate::beam::Search;
 use crate::generate::generation::Generation;
 use crate::model::{AdapterList, Part};
 use crate::sample::Sampler;
@@ -29,6 +32,10 @@ pub(super) struct Sequence {
     pub siblings: usize,
     /// The tokens that the step under way processes.
     pub part: Range<usize>,
+    /// The beam search in which it is continuation `index` of those that are followed.
+    pub search: Option<Arc<Mutex<Search>>>,
+    /// The search has its logits: it waits for the others.
+    pub shown: bool,
     /// It has given its last event.
     pub ended: bool,
 }
@@ -38,7 +45,10 @@ impl Sequence {
     pub(super) fn new(tokenizer: &Arc<Tokenizer>, request: Request, cache: Cache, salt: u64) -> Result<Sequence> {
         let mut generation = Generation::new(tokenizer);
         request.stops.iter().try_for_each(|stop| generation.add_stop(stop))?;
+        generation.set_grammar(request.grammar)?;
         generation.start(request.options);
+        let room = cache.capacity() - request.tokens.len();
+        let search = request.beams.map(|options| Arc::new(Mutex::new(Search::new(options, room))));
         Ok(Sequence {
             request: 0,
             index: 0,
@@ -49,8 +59,10 @@ impl Sequence {
             adapters: request.loras,
             sampler: request.sampler.fresh()?,
             generation,
-            siblings: request.count.saturating_sub(1),
+            siblings: if search.is_some() { 0 } else { request.count.saturating_sub(1) },
             part: 0..0,
+            search,
+            shown: false,
             ended: false,
         })
     }
@@ -70,6 +82,8 @@ impl Sequence {
             generation: self.generation.fork(),
             siblings: 0,
             part: 0..0,
+            search: self.search.clone(),
+            shown: false,
             ..*self
         })
     }

@@ -14,7 +14,7 @@ use crate::model::{Model, Part, Pass, Scratch};
 
 /// What the thread that polls works on.
 pub(super) struct Core {
-    model: Arc<Model>,
+    pub model: Arc<Model>,
     device: Device,
     pub pages: Arc<PagedCache>,
     pub max_batch: usize,
@@ -129,7 +129,7 @@ impl Core {
         if !cancelled.is_empty() {
             let error = Error::cancelled("the request was cancelled");
             for i in 0..self.sequences.len() {
-                if cancelled.contains(&self.sequences[i].request) {
+                if cancelled.contains(&self.sequences[i].request) && !self.sequences[i].ended {
                     self.end(i, &error);
                 }
             }
@@ -159,7 +159,10 @@ impl Core {
 
     /// Ends sequence i with an error.
     pub(super) fn end(&mut self, i: usize, error: &Error) {
-        let events = self.sequences[i].fail(error);
+        let events = match self.end_search(i, error) {
+            Some(events) => events,
+            None => self.sequences[i].fail(error),
+        };
         let counter = match error {
             Error::Cancelled(_) => &mut self.counts.cancelled,
             _ => &mut self.counts.failed,
@@ -200,6 +203,7 @@ impl Core {
                     self.step = None;
                     self.sequences.iter_mut().for_each(|sequence| sequence.part = 0..0);
                     self.sequences.retain(|sequence| !sequence.ended);
+                    self.follow_searches();
                     return Ok(());
                 }
                 *member += 1;
@@ -216,6 +220,11 @@ impl Core {
     fn choose(&mut self, i: usize, r: usize) {
         let logits = self.scratch.logits.row(r);
         let sequence = &mut self.sequences[i];
+        if let Some(search) = &sequence.search {
+            search.lock().show(sequence.index, logits);
+            sequence.shown = true;
+            return;
+        }
         let siblings = std::mem::take(&mut sequence.siblings);
         let forks: Vec<_> = (1..=siblings).map(|n| sequence.fork(sequence.index + n)).collect();
         let first = (sequence.request, sequence.index);
