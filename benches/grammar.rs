@@ -1,5 +1,5 @@
-//! Constrained output on SmolLM2, two threads: `cargo bench --bench grammar [PART...]`. The parts are `speed` and `thousand`
-//! (1,000 generations, minutes); without any, the first.
+//! Constrained output on SmolLM2, two threads: `cargo bench --bench grammar [PART...]`. The parts are `speed` and
+//! `thousand` (1,000 generations, minutes); without any, the first.
 
 use std::ops::ControlFlow;
 use std::path::Path;

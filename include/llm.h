@@ -209,8 +209,9 @@ typedef struct llm_cancel_t llm_cancel_t;
 typedef struct llm_decoder_t llm_decoder_t;
 
 /**
- * Processes many requests together; the output of each is, bit for bit, what it would be in a session of its own. Shared,
- * reference counted: any thread may submit and cancel, and one at a time polls or waits, which is when the work is done.
+ * Processes many requests together; the output of each is, bit for bit, what it would be in a session of its own.
+ * Shared, reference counted: any thread may submit and cancel, and one at a time polls or waits, which is when the
+ * work is done.
  *
  * Keys and values are kept in pages. Requests that begin alike share them, so a common beginning is processed once. When
  * pages run out, the last request in the order of priority and arrival gives up its own, and is computed again later.
@@ -319,8 +320,8 @@ typedef struct llm_gguf_writer_t llm_gguf_writer_t;
  * with. Shared, reference counted; any number of sessions and requests may use it at a time.
  *
  * A generation ends with LLM_FINISH_GRAMMAR when nothing may follow. Where the text may end or go on, the model decides:
- * tokens that end a generation can be chosen exactly there. A generation that ends for another reason (its length, a stop
- * string) leaves the beginning of such a text.
+ * tokens that end a generation can be chosen exactly there. A generation that ends for another reason (its length, a
+ * stop string) leaves the beginning of such a text.
  *
  * @code{.c}
  * const char *schema = "{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}, \"required\": [\"age\"]}";
@@ -396,11 +397,12 @@ typedef struct llm_model_t llm_model_t;
 
 /**
  * Keys and values of many sequences in pages of one pool. A forked sequence shares all pages with the one it came from;
- * who first writes to a page that others have too gets a copy of it (copy-on-write). Shared, reference counted: different
- * sequences can be used by different threads at the same time, the same one by one call at a time (BUSY otherwise).
+ * who first writes to a page that others have too gets a copy of it (copy-on-write). Shared, reference counted:
+ * different sequences can be used by different threads at the same time, the same one by one call at a time (BUSY
+ * otherwise).
  *
- * Sessions of a model keep their tokens in it with llm_session_new_in_pages; those with a common beginning then share it.
- * On its own it serves engines that have models of their own:
+ * Sessions of a model keep their tokens in it with llm_session_new_in_pages; those with a common beginning then share
+ * it. On its own it serves engines that have models of their own:
  *
  * @code{.c}
  * llm_paged_cache_params_t params;
@@ -470,8 +472,8 @@ typedef struct llm_sampler_t llm_sampler_t;
  * truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
  * llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
  *
- * A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed), and
- * appending to them is FAILED_PRECONDITION.
+ * A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed),
+ * and appending to them is FAILED_PRECONDITION.
  *
  * @code{.c}
  * llm_session_t *session;
@@ -730,13 +732,13 @@ typedef struct llm_session_params_t {
      */
     llm_cache_kind_t cache;
     /**
-     * A token sees this many of the last positions, its own included, in every layer whose own window is not shorter; 0: all
-     * of them.
+     * A token sees this many of the last positions, its own included, in every layer whose own window is not shorter;
+     * 0: all of them.
      */
     uint32_t window;
     /**
-     * And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are counted
-     * from the start of the text all the same.
+     * And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are
+     * counted from the start of the text all the same.
      */
     uint32_t sinks;
     /**
@@ -1374,7 +1376,8 @@ typedef struct llm_paged_cache_stats_t {
      */
     uint64_t pages_shared;
     /**
-     * Pages that none of them holds, kept because a session may begin with their tokens; they make room when it is needed.
+     * Pages that none of them holds, kept because a session may begin with their tokens; they make room when it is
+     * needed.
      */
     uint64_t pages_idle;
     /**
@@ -1459,8 +1462,8 @@ typedef struct llm_engine_params_t {
      */
     uint32_t context_length;
     /**
-     * Pages of all sequences together; 0 means as many as max_batch sequences of the whole context need. Memory is taken as
-     * they are first used.
+     * Pages of all sequences together; 0 means as many as max_batch sequences of the whole context need. Memory is
+     * taken as they are first used.
      */
     uint32_t max_pages;
     /**
@@ -1593,8 +1596,8 @@ typedef struct llm_engine_stats_t {
 } llm_engine_stats_t;
 
 /**
- * What became of a request. Set struct_size before it is filled. Each continuation ends with exactly one event that has a
- * finish reason or a status other than LLM_STATUS_OK.
+ * What became of a request. Set struct_size before it is filled. Each continuation ends with exactly one event that
+ * has a finish reason or a status other than LLM_STATUS_OK.
  */
 typedef struct llm_event_t {
     /**
@@ -1944,9 +1947,9 @@ typedef struct llm_event_t {
 #define LLM_ISA_AVX512 3
 
 /**
- * JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes, without white
- * space but one space after each colon and comma. "$ref" reaches what is in the schema itself. Properties come in the order
- * of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
+ * JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes,
+ * without white space but one space after each colon and comma. "$ref" reaches what is in the schema itself.
+ * Properties come in the order of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
  */
 #define LLM_GRAMMAR_JSON_SCHEMA 1
 
@@ -1958,8 +1961,8 @@ typedef struct llm_event_t {
 
 /**
  * A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of
- * terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`. `<name>` is
- * the special token of that name, and `%json { ... }` a value of a schema.
+ * terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`.
+ * `<name>` is the special token of that name, and `%json { ... }` a value of a schema.
  */
 #define LLM_GRAMMAR_LARK 3
 
@@ -2970,7 +2973,8 @@ llm_status_t llm_gguf_writer_set_i16(llm_gguf_writer_t *LLM_NONNULL writer,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
- * Sets a key to an unsigned integer of 32 bits; a key that is there keeps its place. The key general.alignment takes a power of two and is that of the tensor data.
+ * Sets a key to an unsigned integer of 32 bits; a key that is there keeps its place. The key general.alignment takes
+ * a power of two and is that of the tensor data.
  *
  * @param[in] writer A writer.
  * @param[in] key The key, 1 to 65535 bytes of UTF-8.
@@ -3601,8 +3605,8 @@ llm_token_kind_t llm_tokenizer_token_kind(const llm_tokenizer_t *LLM_NONNULL tok
                                           llm_token_t token);
 
 /**
- * The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its probability
- * (unigram).
+ * The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its
+ * probability (unigram).
  *
  * @param[in] tokenizer A tokenizer.
  * @param[in] token A token.
@@ -3783,8 +3787,8 @@ LLM_API
 void llm_sampler_free(llm_sampler_t *LLM_NULLABLE sampler);
 
 /**
- * Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted or not,
- * is the random generator and what mirostat has learned.
+ * Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted
+ * or not, is the random generator and what mirostat has learned.
  *
  * @param[in] sampler A sampler.
  * @param[in] logits (V) floats; they are not changed.
@@ -3859,8 +3863,8 @@ llm_status_t llm_sampler_add_temperature(llm_sampler_t *LLM_NONNULL sampler,
                                          llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a step that divides the logits by temperature - range (not below 0) where the model is sure, by temperature + range
- * where it is not, and in between by the share of its entropy in the largest, to the power of `exponent`.
+ * Adds a step that divides the logits by temperature - range (not below 0) where the model is sure, by temperature +
+ * range where it is not, and in between by the share of its entropy in the largest, to the power of `exponent`.
  *
  * @param[in] sampler A sampler.
  * @param[in] temperature The middle, not negative.
@@ -3946,8 +3950,8 @@ llm_status_t llm_sampler_add_typical(llm_sampler_t *LLM_NONNULL sampler,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a step that cuts where the sorted probabilities become flat: before the first token at which the second differences,
- * as shares of their sum, sum to more than `z`.
+ * Adds a step that cuts where the sorted probabilities become flat: before the first token at which the second
+ * differences, as shares of their sum, sum to more than `z`.
  *
  * @param[in] sampler A sampler.
  * @param[in] z 0 to 1; 1 keeps all.
@@ -3981,8 +3985,8 @@ llm_status_t llm_sampler_add_top_n_sigma(llm_sampler_t *LLM_NONNULL sampler,
                                          llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a step that now and then excludes the top choices: all tokens that are at least as probable as `threshold`, but the
- * least probable of them.
+ * Adds a step that now and then excludes the top choices: all tokens that are at least as probable as `threshold`,
+ * but the least probable of them.
  *
  * @param[in] sampler A sampler.
  * @param[in] probability How often, 0 to 1.
@@ -4001,8 +4005,8 @@ llm_status_t llm_sampler_add_xtc(llm_sampler_t *LLM_NONNULL sampler,
                                  llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 1. It learns from each draw; it belongs at
- * the end of a chain.
+ * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 1. It learns from each draw; it
+ * belongs at the end of a chain.
  *
  * @param[in] sampler A sampler.
  * @param[in] tau Usually 5.
@@ -4021,8 +4025,8 @@ llm_status_t llm_sampler_add_mirostat(llm_sampler_t *LLM_NONNULL sampler,
                                       llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 2. It learns from each draw; it belongs at
- * the end of a chain.
+ * Adds a step that keeps the surprise of what is drawn near `tau` bits, version 2. It learns from each draw; it
+ * belongs at the end of a chain.
  *
  * @param[in] sampler A sampler.
  * @param[in] tau Usually 5.
@@ -4229,8 +4233,8 @@ llm_status_t llm_session_new_in_pages(const llm_model_t *LLM_NONNULL model,
 
 /**
  * Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
- * shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then. The
- * fork has the same sampler, set back to its seed, and no cancel switch.
+ * shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
+ * The fork has the same sampler, set back to its seed, and no cancel switch.
  *
  * @param[in] session A session.
  * @param[out] fork The new one, to be freed with llm_session_free.
@@ -4640,8 +4644,8 @@ void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
 
 /**
  * Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before is processed
- * together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It pays where
- * texts are repeated: edits, summaries, code; elsewhere it rests.
+ * together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It
+ * pays where texts are repeated: edits, summaries, code; elsewhere it rests.
  *
  * @param[in] session A session.
  * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 12.
@@ -4659,12 +4663,12 @@ llm_status_t llm_session_speculate_lookup(llm_session_t *LLM_NONNULL session,
  * As llm_session_speculate_lookup, with the most probable tokens of a smaller model as guesses.
  *
  * @param[in] session A session.
- * @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL ends
- *     all guessing.
+ * @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL
+ *     ends all guessing.
  * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 4.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft is an
- *     encoder
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft
+ *     is an encoder
  * @thread one at a time
  */
 LLM_API
@@ -4690,9 +4694,10 @@ llm_status_t llm_session_speculation(llm_session_t *LLM_NONNULL session,
                                      llm_error_t **LLM_NULLABLE error);
 
 /**
- * Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as this
- * one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and adapters.
- * The file is written under a temporary name and renamed when it is complete. It belongs to this version of the library.
+ * Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as
+ * this one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and
+ * adapters. The file is written under a temporary name and renamed when it is complete. It belongs to this version of
+ * the library.
  *
  * @param[in] session A session.
  * @param[in] path The path, UTF-8 (on Unix any bytes).
@@ -4709,9 +4714,9 @@ llm_status_t llm_session_save(llm_session_t *LLM_NONNULL session,
                               llm_error_t **LLM_NULLABLE error);
 
 /**
- * Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one of the
- * same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context and threads may
- * differ. On failure nothing has changed.
+ * Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one
+ * of the same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context
+ * and threads may differ. On failure nothing has changed.
  *
  * @param[in] session A session.
  * @param[in] path The path, UTF-8 (on Unix any bytes).
@@ -4730,9 +4735,9 @@ llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
 
 /**
  * Makes room where a conversation has filled its context: drops the older half of the tokens behind the first `keep` (a
- * system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their new
- * positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens that are left
- * are processed again. A generation goes on where it is, also one that ended because the context was full.
+ * system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their
+ * new positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens
+ * that are left are processed again. A generation goes on where it is, also one that ended because the context was full.
  *
  * Results are not those of a session that never had the dropped tokens.
  *
@@ -4740,8 +4745,8 @@ llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
  * @param[in] keep Tokens at the start to keep.
  * @param[out] dropped @nullable How many tokens were dropped.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if there are
- *     fewer tokens. Nothing has changed then
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if
+ *     there are fewer tokens. Nothing has changed then
  * @thread one at a time
  */
 LLM_API
@@ -4763,15 +4768,16 @@ void llm_beam_params_init(llm_beam_params_t *LLM_NULLABLE params,
                           size_t size);
 
 /**
- * Searches the most likely continuations of a session as a whole. The session is as before. A cache of LLM_CACHE_PAGED is
- * shared with it page by page; others are copied for each beam.
+ * Searches the most likely continuations of a session as a whole. The session is as before. A cache of
+ * LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam.
  *
  * @param[in] session A session with tokens.
  * @param[in] params @nullable How; NULL means the defaults.
  * @param[out] beams The continuations, best first, to be freed with llm_beams_free.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags); CACHE_FULL if shared pages run out;
- *     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty not finite
+ *     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty
+ *     not finite
  * @thread one at a time
  */
 LLM_API
@@ -4783,10 +4789,10 @@ llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
 
 /**
  * Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
- * the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can have no
- * grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each continuation
- * one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those of `width` that were
- * not found.
+ * the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can
+ * have no grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each
+ * continuation one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those
+ * of `width` that were not found.
  *
  * @param[in] request A request.
  * @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.
@@ -5257,8 +5263,8 @@ llm_status_t llm_paged_cache_new(const llm_paged_cache_params_t *LLM_NONNULL par
  * Makes an empty cache for sessions of a model.
  *
  * @param[in] model The model. It is not kept.
- * @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's length
- *     are the model's.
+ * @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's
+ *     length are the model's.
  * @param[out] cache The cache, to be freed with llm_paged_cache_free.
  * @param[out] error @nullable Why it failed.
  * @status as llm_paged_cache_new
@@ -5466,8 +5472,8 @@ llm_status_t llm_paged_cache_sequence_length(const llm_paged_cache_t *LLM_NONNUL
                                              llm_error_t **LLM_NULLABLE error);
 
 /**
- * The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to its
- * own.
+ * The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to
+ * its own.
  *
  * @param[in] cache A cache.
  * @param[in] sequence The sequence.
@@ -5600,8 +5606,8 @@ llm_status_t llm_request_set_params(llm_request_t *LLM_NONNULL request,
  * Sets how tokens are chosen.
  *
  * @param[in] request A request.
- * @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt as its
- *     history. NULL takes the most probable token.
+ * @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt
+ *     as its history. NULL takes the most probable token.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY
  * @thread one at a time
@@ -5655,8 +5661,8 @@ llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] grammar The grammar, to be freed with llm_grammar_free.
  * @param[out] error @nullable Why it failed, with the place in the grammar where there is one.
- * @status INVALID_ARGUMENT for a grammar that is wrong, too large, or that no text fits; OUT_OF_MEMORY; UNSUPPORTED if the
- *     vocabulary has more than 4 million pieces
+ * @status INVALID_ARGUMENT for a grammar that is wrong, too large, or that no text fits; OUT_OF_MEMORY; UNSUPPORTED
+ *     if the vocabulary has more than 4 million pieces
  * @thread any
  */
 LLM_API
@@ -5689,8 +5695,8 @@ void llm_grammar_free(llm_grammar_t *LLM_NULLABLE grammar);
 
 /**
  * Sets what the text of each generation of a session looks like, from the next token on. What is appended has no part in
- * it. With a grammar, a generation can fail with INVALID_ARGUMENT: if the grammar is too ambiguous to go on, or if a sampler
- * step of the caller's own takes a token that is not allowed.
+ * it. With a grammar, a generation can fail with INVALID_ARGUMENT: if the grammar is too ambiguous to go on, or if a
+ * sampler step of the caller's own takes a token that is not allowed.
  *
  * @param[in] session A session.
  * @param[in] grammar @nullable A grammar for the tokenizer of the session's model; NULL for any text.
@@ -5708,8 +5714,8 @@ llm_status_t llm_session_set_grammar(llm_session_t *LLM_NONNULL session,
  * Sets what the text of each continuation of a request looks like, as llm_session_set_grammar does.
  *
  * @param[in] request A request.
- * @param[in] grammar @nullable A grammar for the tokenizer of the engine's model, which llm_engine_submit looks at; NULL for
- *     any text.
+ * @param[in] grammar @nullable A grammar for the tokenizer of the engine's model, which llm_engine_submit looks at;
+ *     NULL for any text.
  * @param[out] error @nullable Why it failed.
  * @status BUSY
  * @thread one at a time
@@ -5749,8 +5755,8 @@ llm_status_t llm_engine_new(const llm_model_t *LLM_NONNULL model,
                             llm_error_t **LLM_NULLABLE error);
 
 /**
- * Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and may
- * serve sessions too.
+ * Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and
+ * may serve sessions too.
  *
  * @param[in] model The model, which the engine keeps alive.
  * @param[in] cache The cache, made for a model of this shape; the engine keeps what it needs of it.
@@ -5794,10 +5800,11 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @param[in] request The request.
  * @param[out] id Its number, which events name.
  * @param[out] error @nullable Why it failed.
- * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the context or
- *     the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
- *     UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or with a scale that is not
- *     finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that is not finite
+ * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
+ *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that
+ *     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
+ *     with a scale that is not finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that
+ *     is not finite
  * @thread any
  */
 LLM_API
@@ -5825,17 +5832,17 @@ llm_status_t llm_engine_cancel(const llm_engine_t *LLM_NONNULL engine,
 
 /**
  * Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
- * most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take as long as
- * many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer about a quarter of the
- * budget. At least one piece of work is done if there is any.
+ * most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take
+ * as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer
+ * about a quarter of the budget. At least one piece of work is done if there is any.
  *
  * @param[in] engine An engine.
  * @param[in] budget_us Microseconds.
  * @param[in] events Filled with what happened, in its order.
  * @param[out] more @nullable Whether there is more to do.
  * @param[out] error @nullable Why it failed.
- * @status BUSY if another call polls the engine or uses the list; OUT_OF_MEMORY, after which the next call tries again: no
- *     request and no event is lost; FAILED_PRECONDITION after INTERNAL
+ * @status BUSY if another call polls the engine or uses the list; OUT_OF_MEMORY, after which the next call tries
+ *     again: no request and no event is lost; FAILED_PRECONDITION after INTERNAL
  * @thread one at a time
  */
 LLM_API

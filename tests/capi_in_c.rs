@@ -1,6 +1,7 @@
 //! Runs the tests that are written in C, each in a process of its own.
 //!
-//! In release builds the library has panics on demand and the table of handles with the features `check-handles,test-hooks` only.
+//! In release builds the library has panics on demand and the table of handles with the features
+//! `check-handles,test-hooks` only.
 #![cfg(any(debug_assertions, all(feature = "check-handles", feature = "test-hooks")))]
 
 mod capi;
@@ -59,7 +60,7 @@ tests! {
     chat: messages conversing;
     grammar: constraining refusing requesting;
     paged: pages forks;
-    engine: requests events_and_failures threads;
+    engine: requests events_and_failures threads searching;
     state: saving shifting guessing beams;
     sampling: steps bad_parameters usual_chain token_lists callbacks_and_logprobs;
     session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;

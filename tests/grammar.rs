@@ -73,8 +73,8 @@ impl Pieces<'_> {
         self.1[piece]
     }
 
-    /// How many bytes of `bytes` the grammar lets through in tokens of up to `longest` bytes, and whether the text may end
-    /// then.
+    /// How many bytes of `bytes` the grammar lets through in tokens of up to `longest` bytes, and whether the text may
+    /// end then.
     fn let_through(&self, grammar: &Grammar, bytes: &[u8], longest: usize) -> (usize, bool) {
         let mut text = grammar.begin();
         let mut length = 0;

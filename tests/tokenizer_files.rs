@@ -219,8 +219,8 @@ fn tokens_that_end_a_generation() {
     );
 }
 
-/// The names of `tokenizer.ggml.pre` by whether a beginning-of-sequence token is added where the file does not say, whether
-/// the tokenizer's own decoder cleans up spaces, and whether a word that is a token is taken whole.
+/// The names of `tokenizer.ggml.pre` by whether a beginning-of-sequence token is added where the file does not say,
+/// whether the tokenizer's own decoder cleans up spaces, and whether a word that is a token is taken whole.
 #[rustfmt::skip]
 const NAMES: [(bool, bool, bool, &[&str]); 7] = [
     (

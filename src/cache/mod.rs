@@ -324,7 +324,8 @@ impl Cache {
         debug_assert!(self.length <= self.written);
     }
 
-    /// Forgets all positions from `length` on, those that are not committed too, and more if a ring lacks what those before need: gives how many it holds.
+    /// Forgets all positions from `length` on, those that are not committed too, and more if a ring lacks what those
+    /// before need: gives how many it holds.
     pub(crate) fn truncate(&mut self, length: usize) -> usize {
         let length = length.min(self.length);
         let kept = |group: &GroupLayout| match group.growth {
@@ -428,8 +429,8 @@ impl Cache {
         Ok(())
     }
 
-    /// The first tile of a layer to be held of `length` positions, where tiles before `saved` cannot be had; `None` if they
-    /// are needed.
+    /// The first tile of a layer to be held of `length` positions, where tiles before `saved` cannot be had; `None` if
+    /// they are needed.
     pub(crate) fn first_of(&self, layer: usize, length: usize, saved: usize) -> Option<usize> {
         match self.layout.groups[self.layout.of_layer[layer].0].growth {
             Growth::Ring { positions, .. } => Some(saved.max(length.div_ceil(TILE).saturating_sub(positions / TILE))),

@@ -62,8 +62,8 @@ impl Index {
         (pages, keys)
     }
 
-    /// Makes `page` the one of these tokens, or gives the one that there is. With its key; `None` if another page has that,
-    /// or the page before is not here.
+    /// Makes `page` the one of these tokens, or gives the one that there is. With its key; `None` if another page has
+    /// that, or the page before is not here.
     pub(super) fn insert(
         &mut self,
         salt: u64,

@@ -122,15 +122,16 @@ fn options(params: &llm_beam_params_t) -> Result<BeamOptions> {
     })
 }
 
-/// Searches the most likely continuations of a session as a whole. The session is as before. A cache of LLM_CACHE_PAGED is
-/// shared with it page by page; others are copied for each beam.
+/// Searches the most likely continuations of a session as a whole. The session is as before. A cache of
+/// LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam.
 ///
 /// @param[in] session A session with tokens.
 /// @param[in] params @nullable How; NULL means the defaults.
 /// @param[out] beams The continuations, best first, to be freed with llm_beams_free.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags); CACHE_FULL if shared pages run out;
-///     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty not finite
+///     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty
+///     not finite
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -150,10 +151,10 @@ pub unsafe extern "C" fn llm_session_beam_search(
 }
 
 /// Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
-/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can have no
-/// grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each continuation
-/// one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those of `width` that were
-/// not found.
+/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can
+/// have no grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each
+/// continuation one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those
+/// of `width` that were not found.
 ///
 /// @param[in] request A request.
 /// @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.

@@ -19,8 +19,9 @@ use crate::error::{Error, Result};
 use crate::generate::{Engine, EngineOptions, Event};
 use crate::model::CacheOptions;
 
-/// Processes many requests together; the output of each is, bit for bit, what it would be in a session of its own. Shared,
-/// reference counted: any thread may submit and cancel, and one at a time polls or waits, which is when the work is done.
+/// Processes many requests together; the output of each is, bit for bit, what it would be in a session of its own.
+/// Shared, reference counted: any thread may submit and cancel, and one at a time polls or waits, which is when the
+/// work is done.
 ///
 /// Keys and values are kept in pages. Requests that begin alike share them, so a common beginning is processed once. When
 /// pages run out, the last request in the order of priority and arrival gives up its own, and is computed again later.
@@ -89,8 +90,8 @@ pub struct llm_engine_params_t {
     pub struct_size: usize,
     /// Positions there is room for in a sequence; as in llm_session_params_t.
     pub context_length: u32,
-    /// Pages of all sequences together; 0 means as many as max_batch sequences of the whole context need. Memory is taken as
-    /// they are first used.
+    /// Pages of all sequences together; 0 means as many as max_batch sequences of the whole context need. Memory is
+    /// taken as they are first used.
     pub max_pages: u32,
     /// Positions of a page, a multiple of 16; 0 means 16.
     pub page_size: u32,
@@ -127,8 +128,8 @@ unsafe impl Growing for llm_engine_params_t {
     };
 }
 
-/// What became of a request. Set struct_size before it is filled. Each continuation ends with exactly one event that has a
-/// finish reason or a status other than LLM_STATUS_OK.
+/// What became of a request. Set struct_size before it is filled. Each continuation ends with exactly one event that
+/// has a finish reason or a status other than LLM_STATUS_OK.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct llm_event_t {
@@ -292,8 +293,8 @@ pub unsafe extern "C" fn llm_engine_new(
     })
 }
 
-/// Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and may
-/// serve sessions too.
+/// Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and
+/// may serve sessions too.
 ///
 /// @param[in] model The model, which the engine keeps alive.
 /// @param[in] cache The cache, made for a model of this shape; the engine keeps what it needs of it.
@@ -350,10 +351,11 @@ pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
 /// @param[in] request The request.
 /// @param[out] id Its number, which events name.
 /// @param[out] error @nullable Why it failed.
-/// @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the context or
-///     the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
-///     UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or with a scale that is not
-///     finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that is not finite
+/// @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
+///     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that
+///     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
+///     with a scale that is not finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that
+///     is not finite
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -391,17 +393,17 @@ pub unsafe extern "C" fn llm_engine_cancel(
 }
 
 /// Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
-/// most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take as long as
-/// many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer about a quarter of the
-/// budget. At least one piece of work is done if there is any.
+/// most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take
+/// as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer
+/// about a quarter of the budget. At least one piece of work is done if there is any.
 ///
 /// @param[in] engine An engine.
 /// @param[in] budget_us Microseconds.
 /// @param[in] events Filled with what happened, in its order.
 /// @param[out] more @nullable Whether there is more to do.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY if another call polls the engine or uses the list; OUT_OF_MEMORY, after which the next call tries again: no
-///     request and no event is lost; FAILED_PRECONDITION after INTERNAL
+/// @status BUSY if another call polls the engine or uses the list; OUT_OF_MEMORY, after which the next call tries
+///     again: no request and no event is lost; FAILED_PRECONDITION after INTERNAL
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

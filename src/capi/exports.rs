@@ -1,8 +1,8 @@
 //! What the shared library does not export.
 //!
-//! The crate `llguidance` has C functions of its own, and a shared library exports those of all its crates. An assembler's
-//! `.hidden` in any object is stronger than that (System V ABI, "Symbol Table"; the most constraining visibility counts).
-//! Other systems than those with ELF files export them.
+//! The crate `llguidance` has C functions of its own, and a shared library exports those of all its crates. An
+//! assembler's `.hidden` in any object is stronger than that (System V ABI, "Symbol Table"; the most constraining
+//! visibility counts). Other systems than those with ELF files export them.
 
 macro_rules! hide {
     ($($name:literal),* $(,)?) => {

@@ -135,7 +135,8 @@ pub unsafe extern "C" fn llm_gguf_writer_set_i16(
     })
 }
 
-/// Sets a key to an unsigned integer of 32 bits; a key that is there keeps its place. The key general.alignment takes a power of two and is that of the tensor data.
+/// Sets a key to an unsigned integer of 32 bits; a key that is there keeps its place. The key general.alignment takes
+/// a power of two and is that of the tensor data.
 ///
 /// @param[in] writer A writer.
 /// @param[in] key The key, 1 to 65535 bytes of UTF-8.

@@ -17,8 +17,8 @@ use crate::token::Grammar;
 /// with. Shared, reference counted; any number of sessions and requests may use it at a time.
 ///
 /// A generation ends with LLM_FINISH_GRAMMAR when nothing may follow. Where the text may end or go on, the model decides:
-/// tokens that end a generation can be chosen exactly there. A generation that ends for another reason (its length, a stop
-/// string) leaves the beginning of such a text.
+/// tokens that end a generation can be chosen exactly there. A generation that ends for another reason (its length, a
+/// stop string) leaves the beginning of such a text.
 ///
 /// @code{.c}
 /// const char *schema = "{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}, \"required\": [\"age\"]}";
@@ -41,16 +41,16 @@ impl Handle for llm_grammar_t {
 /// What a grammar is written in: one of LLM_GRAMMAR_.
 pub type llm_grammar_syntax_t = i32;
 
-/// JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes, without white
-/// space but one space after each colon and comma. "$ref" reaches what is in the schema itself. Properties come in the order
-/// of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
+/// JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes,
+/// without white space but one space after each colon and comma. "$ref" reaches what is in the schema itself.
+/// Properties come in the order of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
 pub const LLM_GRAMMAR_JSON_SCHEMA: llm_grammar_syntax_t = 1;
 /// A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no anchors, word
 /// boundaries, look-around and references.
 pub const LLM_GRAMMAR_REGEX: llm_grammar_syntax_t = 2;
 /// A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of
-/// terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`. `<name>` is
-/// the special token of that name, and `%json { ... }` a value of a schema.
+/// terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`.
+/// `<name>` is the special token of that name, and `%json { ... }` a value of a schema.
 pub const LLM_GRAMMAR_LARK: llm_grammar_syntax_t = 3;
 
 /// Makes a grammar. The first one of a tokenizer takes some tens of milliseconds more than others.
@@ -61,8 +61,8 @@ pub const LLM_GRAMMAR_LARK: llm_grammar_syntax_t = 3;
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] grammar The grammar, to be freed with llm_grammar_free.
 /// @param[out] error @nullable Why it failed, with the place in the grammar where there is one.
-/// @status INVALID_ARGUMENT for a grammar that is wrong, too large, or that no text fits; OUT_OF_MEMORY; UNSUPPORTED if the
-///     vocabulary has more than 4 million pieces
+/// @status INVALID_ARGUMENT for a grammar that is wrong, too large, or that no text fits; OUT_OF_MEMORY; UNSUPPORTED
+///     if the vocabulary has more than 4 million pieces
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -115,8 +115,8 @@ pub unsafe extern "C" fn llm_grammar_free(grammar: *mut llm_grammar_t) {
 }
 
 /// Sets what the text of each generation of a session looks like, from the next token on. What is appended has no part in
-/// it. With a grammar, a generation can fail with INVALID_ARGUMENT: if the grammar is too ambiguous to go on, or if a sampler
-/// step of the caller's own takes a token that is not allowed.
+/// it. With a grammar, a generation can fail with INVALID_ARGUMENT: if the grammar is too ambiguous to go on, or if a
+/// sampler step of the caller's own takes a token that is not allowed.
 ///
 /// @param[in] session A session.
 /// @param[in] grammar @nullable A grammar for the tokenizer of the session's model; NULL for any text.
@@ -140,8 +140,8 @@ pub unsafe extern "C" fn llm_session_set_grammar(
 /// Sets what the text of each continuation of a request looks like, as llm_session_set_grammar does.
 ///
 /// @param[in] request A request.
-/// @param[in] grammar @nullable A grammar for the tokenizer of the engine's model, which llm_engine_submit looks at; NULL for
-///     any text.
+/// @param[in] grammar @nullable A grammar for the tokenizer of the engine's model, which llm_engine_submit looks at;
+///     NULL for any text.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY
 /// @thread one at a time

@@ -12,11 +12,12 @@ use crate::cache::{AttentionOptions, PagedCache, PagedOptions};
 use crate::error::Result;
 
 /// Keys and values of many sequences in pages of one pool. A forked sequence shares all pages with the one it came from;
-/// who first writes to a page that others have too gets a copy of it (copy-on-write). Shared, reference counted: different
-/// sequences can be used by different threads at the same time, the same one by one call at a time (BUSY otherwise).
+/// who first writes to a page that others have too gets a copy of it (copy-on-write). Shared, reference counted:
+/// different sequences can be used by different threads at the same time, the same one by one call at a time (BUSY
+/// otherwise).
 ///
-/// Sessions of a model keep their tokens in it with llm_session_new_in_pages; those with a common beginning then share it.
-/// On its own it serves engines that have models of their own:
+/// Sessions of a model keep their tokens in it with llm_session_new_in_pages; those with a common beginning then share
+/// it. On its own it serves engines that have models of their own:
 ///
 /// @code{.c}
 /// llm_paged_cache_params_t params;
@@ -121,7 +122,8 @@ pub struct llm_paged_cache_stats_t {
     pub pages_used: u64,
     /// Pages that more than one of them holds.
     pub pages_shared: u64,
-    /// Pages that none of them holds, kept because a session may begin with their tokens; they make room when it is needed.
+    /// Pages that none of them holds, kept because a session may begin with their tokens; they make room when it is
+    /// needed.
     pub pages_idle: u64,
     /// The most pages that were taken at a time, idle ones included.
     pub pages_peak: u64,
@@ -222,8 +224,8 @@ pub unsafe extern "C" fn llm_paged_cache_new(
 /// Makes an empty cache for sessions of a model.
 ///
 /// @param[in] model The model. It is not kept.
-/// @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's length
-///     are the model's.
+/// @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's
+///     length are the model's.
 /// @param[out] cache The cache, to be freed with llm_paged_cache_free.
 /// @param[out] error @nullable Why it failed.
 /// @status as llm_paged_cache_new
@@ -491,8 +493,8 @@ pub unsafe extern "C" fn llm_paged_cache_sequence_length(
     })
 }
 
-/// The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to its
-/// own.
+/// The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to
+/// its own.
 ///
 /// @param[in] cache A cache.
 /// @param[in] sequence The sequence.

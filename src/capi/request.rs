@@ -186,8 +186,8 @@ pub unsafe extern "C" fn llm_request_set_params(
 /// Sets how tokens are chosen.
 ///
 /// @param[in] request A request.
-/// @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt as its
-///     history. NULL takes the most probable token.
+/// @param[in] sampler @nullable Its steps and seed are copied; each continuation begins at the seed, with the prompt
+///     as its history. NULL takes the most probable token.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY
 /// @thread one at a time

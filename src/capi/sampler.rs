@@ -206,8 +206,8 @@ pub unsafe extern "C" fn llm_sampler_free(sampler: *mut llm_sampler_t) {
     })
 }
 
-/// Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted or not,
-/// is the random generator and what mirostat has learned.
+/// Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted
+/// or not, is the random generator and what mirostat has learned.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] logits (V) floats; they are not changed.

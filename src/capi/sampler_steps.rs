@@ -38,8 +38,8 @@ pub unsafe extern "C" fn llm_sampler_add_temperature(
     fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::Temperature(temperature)) })
 }
 
-/// Adds a step that divides the logits by temperature - range (not below 0) where the model is sure, by temperature + range
-/// where it is not, and in between by the share of its entropy in the largest, to the power of `exponent`.
+/// Adds a step that divides the logits by temperature - range (not below 0) where the model is sure, by temperature +
+/// range where it is not, and in between by the share of its entropy in the largest, to the power of `exponent`.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] temperature The middle, not negative.
@@ -137,8 +137,8 @@ pub unsafe extern "C" fn llm_sampler_add_typical(
     fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::Typical { p, min_keep: min_keep as usize }) })
 }
 
-/// Adds a step that cuts where the sorted probabilities become flat: before the first token at which the second differences,
-/// as shares of their sum, sum to more than `z`.
+/// Adds a step that cuts where the sorted probabilities become flat: before the first token at which the second
+/// differences, as shares of their sum, sum to more than `z`.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] z 0 to 1; 1 keeps all.
@@ -178,8 +178,8 @@ pub unsafe extern "C" fn llm_sampler_add_top_n_sigma(
     fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::TopNSigma(n)) })
 }
 
-/// Adds a step that now and then excludes the top choices: all tokens that are at least as probable as `threshold`, but the
-/// least probable of them.
+/// Adds a step that now and then excludes the top choices: all tokens that are at least as probable as `threshold`,
+/// but the least probable of them.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] probability How often, 0 to 1.
@@ -202,8 +202,8 @@ pub unsafe extern "C" fn llm_sampler_add_xtc(
     })
 }
 
-/// Adds a step that keeps the surprise of what is drawn near `tau` bits, version 1. It learns from each draw; it belongs at
-/// the end of a chain.
+/// Adds a step that keeps the surprise of what is drawn near `tau` bits, version 1. It learns from each draw; it
+/// belongs at the end of a chain.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] tau Usually 5.
@@ -224,8 +224,8 @@ pub unsafe extern "C" fn llm_sampler_add_mirostat(
     fallible!(error, { handle::exclusive(sampler, "sampler")?.push(Step::Mirostat { tau, eta, m: m as usize }) })
 }
 
-/// Adds a step that keeps the surprise of what is drawn near `tau` bits, version 2. It learns from each draw; it belongs at
-/// the end of a chain.
+/// Adds a step that keeps the surprise of what is drawn near `tau` bits, version 2. It learns from each draw; it
+/// belongs at the end of a chain.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] tau Usually 5.

@@ -25,8 +25,8 @@ use crate::sample::{Sampler, Step};
 /// truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
 /// llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
 ///
-/// A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed), and
-/// appending to them is FAILED_PRECONDITION.
+/// A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed),
+/// and appending to them is FAILED_PRECONDITION.
 ///
 /// @code{.c}
 /// llm_session_t *session;
@@ -150,8 +150,8 @@ pub unsafe extern "C" fn llm_session_new_in_pages(
 }
 
 /// Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
-/// shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then. The
-/// fork has the same sampler, set back to its seed, and no cancel switch.
+/// shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
+/// The fork has the same sampler, set back to its seed, and no cancel switch.
 ///
 /// @param[in] session A session.
 /// @param[out] fork The new one, to be freed with llm_session_free.

@@ -83,11 +83,11 @@ pub struct llm_session_params_t {
     pub isa: llm_isa_t,
     /// One of LLM_CACHE_.
     pub cache: llm_cache_kind_t,
-    /// A token sees this many of the last positions, its own included, in every layer whose own window is not shorter; 0: all
-    /// of them.
+    /// A token sees this many of the last positions, its own included, in every layer whose own window is not shorter;
+    /// 0: all of them.
     pub window: u32,
-    /// And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are counted
-    /// from the start of the text all the same.
+    /// And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are
+    /// counted from the start of the text all the same.
     pub sinks: u32,
     /// Positions of a page of LLM_CACHE_PAGED, a multiple of 16; 0 means 16.
     pub page_size: u32,

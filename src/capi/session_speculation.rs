@@ -30,8 +30,8 @@ unsafe impl Growing for llm_speculation_t {
 }
 
 /// Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before is processed
-/// together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It pays where
-/// texts are repeated: edits, summaries, code; elsewhere it rests.
+/// together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It
+/// pays where texts are repeated: edits, summaries, code; elsewhere it rests.
 ///
 /// @param[in] session A session.
 /// @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 12.
@@ -54,12 +54,12 @@ pub unsafe extern "C" fn llm_session_speculate_lookup(
 /// As llm_session_speculate_lookup, with the most probable tokens of a smaller model as guesses.
 ///
 /// @param[in] session A session.
-/// @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL ends
-///     all guessing.
+/// @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL
+///     ends all guessing.
 /// @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 4.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft is an
-///     encoder
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft
+///     is an encoder
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -8,9 +8,10 @@ use super::handle;
 use super::session::llm_session_t;
 use super::status::llm_status_t;
 
-/// Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as this
-/// one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and adapters.
-/// The file is written under a temporary name and renamed when it is complete. It belongs to this version of the library.
+/// Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as
+/// this one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and
+/// adapters. The file is written under a temporary name and renamed when it is complete. It belongs to this version of
+/// the library.
 ///
 /// @param[in] session A session.
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
@@ -32,9 +33,9 @@ pub unsafe extern "C" fn llm_session_save(
     })
 }
 
-/// Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one of the
-/// same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context and threads may
-/// differ. On failure nothing has changed.
+/// Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one
+/// of the same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context
+/// and threads may differ. On failure nothing has changed.
 ///
 /// @param[in] session A session.
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
@@ -58,9 +59,9 @@ pub unsafe extern "C" fn llm_session_load(
 }
 
 /// Makes room where a conversation has filled its context: drops the older half of the tokens behind the first `keep` (a
-/// system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their new
-/// positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens that are left
-/// are processed again. A generation goes on where it is, also one that ended because the context was full.
+/// system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their
+/// new positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens
+/// that are left are processed again. A generation goes on where it is, also one that ended because the context was full.
 ///
 /// Results are not those of a session that never had the dropped tokens.
 ///
@@ -68,8 +69,8 @@ pub unsafe extern "C" fn llm_session_load(
 /// @param[in] keep Tokens at the start to keep.
 /// @param[out] dropped @nullable How many tokens were dropped.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if there are
-///     fewer tokens. Nothing has changed then
+/// @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if
+///     there are fewer tokens. Nothing has changed then
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -420,8 +420,8 @@ pub unsafe extern "C" fn llm_tokenizer_token_kind(
     })
 }
 
-/// The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its probability
-/// (unigram).
+/// The score of a token: its merges come in the order of scores (SentencePiece), or it is the logarithm of its
+/// probability (unigram).
 ///
 /// @param[in] tokenizer A tokenizer.
 /// @param[in] token A token.

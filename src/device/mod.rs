@@ -159,8 +159,8 @@ pub(crate) struct Attention<'a> {
     pub cap: Option<f32>,
     /// A query at position p sees positions p - window + 1 ..= p.
     pub window: Option<usize>,
-    /// And the first so many of all, at most 256, whatever the window (Xiao et al., "Efficient Streaming Language Models with
-    /// Attention Sinks", 2023).
+    /// And the first so many of all, at most 256, whatever the window (Xiao et al., "Efficient Streaming Language
+    /// Models with Attention Sinks", 2023).
     pub pinned: usize,
     /// A query sees positions up to its own; otherwise all that there are.
     pub causal: bool,

@@ -1,6 +1,6 @@
 //! Beam search: the most likely continuations as a whole, instead of the most likely next token (Lowerre, "The HARPY
-//! Speech Recognition System", 1976; the length penalty is that of Wu et al., "Google's Neural Machine Translation System",
-//! 2016, in its simple form, a power of the length).
+//! Speech Recognition System", 1976; the length penalty is that of Wu et al., "Google's Neural Machine Translation
+//! System", 2016, in its simple form, a power of the length).
 //!
 //! Here is what is followed and what is kept. A session and an engine compute the logits, each in its way.
 

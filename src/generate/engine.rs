@@ -71,9 +71,10 @@ pub struct Request {
     pub priority: i32,
     /// Continuations of the prompt, at most 256; 0 is 1.
     pub count: usize,
-    /// Search the most likely continuations instead, as of [`Session::beam_search`](super::Session::beam_search): `options`,
-    /// `sampler`, `stops` and `count` have no part in it. Number i is the i-th best; its events come together when the search
-    /// is over, one for each token, and then one with its text and its end. `NotFound` ends those that were not found.
+    /// Search the most likely continuations instead, as of [`Session::beam_search`](super::Session::beam_search):
+    /// `options`, `sampler`, `stops` and `count` have no part in it. Number i is the i-th best; its events come
+    /// together when the search is over, one for each token, and then one with its text and its end. `NotFound` ends
+    /// those that were not found.
     pub beams: Option<BeamOptions>,
 }
 
@@ -226,8 +227,8 @@ impl Engine {
     /// Takes a request, which is processed by [`poll`](Self::poll) and [`wait`](Self::wait).
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not UTF-8, more
-    /// than 256 continuations, a grammar or an adapter of another model, a search with a grammar or one that
+    /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
+    /// UTF-8, more than 256 continuations, a grammar or an adapter of another model, a search with a grammar or one that
     /// [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does not fit into the
     /// context or the pages; `OutOfMemory`.
     pub fn submit(&self, request: Request) -> Result<RequestId> {
@@ -283,8 +284,9 @@ impl Engine {
     }
 
     /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when the
-    /// budget is spent, after at most one piece of work more: a layer, or the logits that tokens are chosen by. Prompts are
-    /// processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to do.
+    /// budget is spent, after at most one piece of work more: a layer, or the logits that tokens are chosen by.
+    /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
+    /// do.
     ///
     /// # Errors
     /// `Busy` if another thread is in a poll; `OutOfMemory`: nothing is lost then, and the next call tries again. Events
@@ -297,8 +299,8 @@ impl Engine {
         })
     }
 
-    /// Works until something has happened, and adds it to `events`; if there is nothing to do, waits for a request. Returns
-    /// without events after `timeout`. Gives whether there is more to do.
+    /// Works until something has happened, and adds it to `events`; if there is nothing to do, waits for a request.
+    /// Returns without events after `timeout`. Gives whether there is more to do.
     ///
     /// # Errors
     /// As `poll`.

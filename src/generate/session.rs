@@ -144,8 +144,8 @@ impl Session {
         Session::with_cache(model, cache, options)
     }
 
-    /// An empty session whose keys and values go into the pages of `pages`, which decides their kind, number type and page
-    /// size. It takes over the pages that other sessions there have for the same beginning.
+    /// An empty session whose keys and values go into the pages of `pages`, which decides their kind, number type and
+    /// page size. It takes over the pages that other sessions there have for the same beginning.
     ///
     /// # Errors
     /// As `new`, and `InvalidArgument` if `pages` is not for this model.
@@ -190,8 +190,8 @@ impl Session {
         })
     }
 
-    /// A session with the same tokens, adapters, stop strings and grammar, ready for another continuation. Keys and values are
-    /// shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
+    /// A session with the same tokens, adapters, stop strings and grammar, ready for another continuation. Keys and
+    /// values are shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -461,8 +461,9 @@ impl Session {
         self.generation.clear_stops();
     }
 
-    /// Sets what the text of each generation looks like, from the next token on; `None` for any text. Tokens that end a text
-    /// or a turn can be chosen exactly where the grammar's text may end, and then end it, whatever the options say.
+    /// Sets what the text of each generation looks like, from the next token on; `None` for any text. Tokens that end
+    /// a text or a turn can be chosen exactly where the grammar's text may end, and then end it, whatever the options
+    /// say.
     ///
     /// # Errors
     /// `InvalidArgument` if the grammar was not made for the model's tokenizer.

@@ -169,7 +169,8 @@ impl Builder {
         self.add_tensor(&tensor.name, tensor.type_id, &tensor.dims)
     }
 
-    /// Begins to write a file of this name; what the builder holds goes to the writer. The data go to a temporary file beside it, which takes the name when
+    /// Begins to write a file of this name; what the builder holds goes to the writer. The data go to a temporary file
+    /// beside it, which takes the name when
     /// [`Writer::finish`] is called: until then a file of that name stays as it is. A device or a pipe is written as it
     /// is.
     ///

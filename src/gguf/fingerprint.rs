@@ -7,8 +7,8 @@ use crate::error::Result;
 const SAMPLE: u64 = 64;
 
 impl Gguf {
-    /// A CRC-32 of the keys with their values, of arrays only the length, and of each tensor's name, shape, type and first
-    /// bytes: files that differ in what they compute hardly share it.
+    /// A CRC-32 of the keys with their values, of arrays only the length, and of each tensor's name, shape, type and
+    /// first bytes: files that differ in what they compute hardly share it.
     pub(crate) fn fingerprint(&self) -> Result<u32> {
         let mut crc = crc32fast::Hasher::new();
         for (key, value) in self.keys() {

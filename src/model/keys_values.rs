@@ -21,8 +21,8 @@ pub struct CacheOptions {
     pub kv_type: KvType,
     /// A token sees this many of the last positions, in every layer whose own window is not shorter; 0: all.
     pub window: usize,
-    /// And in these layers the first so many positions, at most 256 (Xiao et al., "Efficient Streaming Language Models with
-    /// Attention Sinks", 2023). Positions are counted from the start of the text all the same.
+    /// And in these layers the first so many positions, at most 256 (Xiao et al., "Efficient Streaming Language Models
+    /// with Attention Sinks", 2023). Positions are counted from the start of the text all the same.
     pub sinks: usize,
     /// Positions of a page of a paged cache, a multiple of 16; 0: 16.
     pub page_size: usize,
@@ -102,8 +102,8 @@ impl Model {
         self.config.learned_positions().is_none() && !self.config.architecture.encoder
     }
 
-    /// Appends the keys and values of `positions` of a cache to another one that has room for them, `by` positions further to
-    /// the front than they were, `chunk` at a time.
+    /// Appends the keys and values of `positions` of a cache to another one that has room for them, `by` positions
+    /// further to the front than they were, `chunk` at a time.
     #[allow(clippy::too_many_arguments)] // from where to where, and what it is done with
     pub(crate) fn move_keys(
         &self,

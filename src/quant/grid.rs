@@ -5,8 +5,8 @@
 //! which number the code stands for. In IQ1 the coordinate is the number with its sign, plus 1, and what the "signs" turn
 //! over is the sign of an eighth that is added to it.
 //!
-//! y = d (2 scale + 1) T[code] / 8 (IQ1, IQ2) or / 2 (IQ3), with a scale below 16 for each 16 or 32 elements: every step of
-//! this is exact in f32, so the order does not matter.
+//! y = d (2 scale + 1) T[code] / 8 (IQ1, IQ2) or / 2 (IQ3), with a scale below 16 for each 16 or 32 elements: every
+//! step of this is exact in f32, so the order does not matter.
 
 use super::Block;
 use super::bits::{gather_in_order, spread_in_order};

@@ -158,8 +158,8 @@ impl Candidates {
         self.logits_changed();
     }
 
-    /// Replaces the logits of some tokens by `f(i, logit)`, where i is the token's place in `ids`, which are sorted and have
-    /// no repetition.
+    /// Replaces the logits of some tokens by `f(i, logit)`, where i is the token's place in `ids`, which are sorted
+    /// and have no repetition.
     pub fn change(&mut self, ids: &[u32], f: impl Fn(usize, f64) -> f64) {
         if self.order == Order::Id {
             for (i, id) in ids.iter().enumerate() {

@@ -249,9 +249,9 @@ impl Sampler {
         Ok(token)
     }
 
-    /// As [`sample`](Self::sample), with the caller's numbers in [0, 1] instead of the generator's: those of the steps, in
-    /// the order of the chain, then that of the draw. The token drawn with u is the first, in order of probability and ties
-    /// by the smaller id, where the sum of the probabilities reaches u.
+    /// As [`sample`](Self::sample), with the caller's numbers in [0, 1] instead of the generator's: those of the
+    /// steps, in the order of the chain, then that of the draw. The token drawn with u is the first, in order of
+    /// probability and ties by the smaller id, where the sum of the probabilities reaches u.
     ///
     /// # Errors
     /// As `sample`; `InvalidArgument` if the number of the draw is not in [0, 1].

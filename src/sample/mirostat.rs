@@ -52,8 +52,8 @@ impl Stage for Mirostat {
     }
 }
 
-/// How many tokens to keep: Zipf's exponent s is fitted to the m most likely, and k chosen so that the expected surprise is
-/// mu.
+/// How many tokens to keep: Zipf's exponent s is fitted to the m most likely, and k chosen so that the expected
+/// surprise is mu.
 fn estimate(c: &mut Candidates, m: usize, mu: f64, vocab_size: usize) -> usize {
     let logits = c.best_logits(m);
     let (mut sum, mut squares) = (0.0, 0.0);

@@ -1,5 +1,5 @@
-//! The samplers. A new one is a variant of [`Step`], a row of the table in [`compile`] and a function, here or in `truncate`,
-//! `repeat` or `mirostat`.
+//! The samplers. A new one is a variant of [`Step`], a row of the table in [`compile`] and a function, here or in
+//! `truncate`, `repeat` or `mirostat`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,9 +57,9 @@ pub enum Step {
         /// Keeps at least this many.
         min_keep: usize,
     },
-    /// Cuts where the sorted probabilities become flat: before the first token at which the second differences, as shares of
-    /// their sum, sum to more than `z`; 1 keeps all (Phénix and Egan, "Tail Free Sampling", 2019, in the form of
-    /// llama.cpp).
+    /// Cuts where the sorted probabilities become flat: before the first token at which the second differences, as
+    /// shares of their sum, sum to more than `z`; 1 keeps all (Phénix and Egan, "Tail Free Sampling", 2019, in the
+    /// form of llama.cpp).
     TailFree {
         /// In [0, 1].
         z: f32,
@@ -96,8 +96,8 @@ pub enum Step {
         last_n: usize,
     },
     /// Makes a token less likely that would continue a repetition: where the last m >= `allowed_length` tokens have
-    /// occurred before in the last `last_n`, takes `multiplier * base^(m - allowed_length)` off what followed there, with the
-    /// largest such m ("don't repeat yourself", text-generation-webui).
+    /// occurred before in the last `last_n`, takes `multiplier * base^(m - allowed_length)` off what followed there,
+    /// with the largest such m ("don't repeat yourself", text-generation-webui).
     Dry {
         /// Not negative; 0 is off.
         multiplier: f32,
@@ -147,8 +147,8 @@ pub struct CandidateLogit {
     pub logit: f32,
 }
 
-/// A caller's sampler: it is given the candidates that are left, in no certain order, and changes their logits. Tokens that
-/// it changes to others are not looked at.
+/// A caller's sampler: it is given the candidates that are left, in no certain order, and changes their logits. Tokens
+/// that it changes to others are not looked at.
 #[derive(Clone)]
 pub struct Callback(Arc<CallbackFn>);
 

@@ -57,8 +57,8 @@ pub(crate) struct Bpe {
 }
 
 impl Bpe {
-    /// From the `count` merges of a file in order of rank, each `left right`. A merge that names or makes a piece that is no
-    /// token is passed over: nothing could be done with it.
+    /// From the `count` merges of a file in order of rank, each `left right`. A merge that names or makes a piece that
+    /// is no token is passed over: nothing could be done with it.
     pub fn new<'a>(
         vocab: &Vocab,
         pre: PreTokenizer,

@@ -1,5 +1,5 @@
-//! The map of characters that SentencePiece applies to a text before it cuts it, mostly NFKC: a double array trie (Yata et
-//! al., 2007) of the sequences that are replaced, and the texts that replace them, each ended by a zero.
+//! The map of characters that SentencePiece applies to a text before it cuts it, mostly NFKC: a double array trie
+//! (Yata et al., 2007) of the sequences that are replaced, and the texts that replace them, each ended by a zero.
 
 use super::merge::out_of_memory;
 use super::unicode::first_char;

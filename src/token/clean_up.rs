@@ -8,8 +8,8 @@ enum Verdict {
     BothGo,
 }
 
-/// Removes the space before `?`, `!`, `.`, `,`, then the spaces around a single `'`, then the space before `'s`, `'m`, `'re`
-/// and `'ve`.
+/// Removes the space before `?`, `!`, `.`, `,`, then the spaces around a single `'`, then the space before `'s`, `'m`,
+/// `'re` and `'ve`.
 pub(crate) fn clean_up(text: &mut Vec<u8>) {
     pass(text, |rest| match rest {
         [b'?' | b'!' | b'.' | b',', ..] => Verdict::Goes,

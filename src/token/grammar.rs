@@ -1,9 +1,10 @@
 //! What a text may look like, as the tokens that may come next.
 //!
-//! The work is done by the `llguidance` crate: a lexer of regular expressions with derivatives (Brzozowski, "Derivatives of
-//! Regular Expressions", 1964; Moskal et al., "Derivative Based Nonbacktracking Real-World Regex Matching", 2023) below an
-//! Earley parser (1970), run over the tree of all tokens' bytes. Here is what this library adds: the tree of its own
-//! vocabularies, one thread that looks ahead while the model computes, limits for grammars of strangers, and errors.
+//! The work is done by the `llguidance` crate: a lexer of regular expressions with derivatives (Brzozowski,
+//! "Derivatives of Regular Expressions", 1964; Moskal et al., "Derivative Based Nonbacktracking Real-World Regex
+//! Matching", 2023) below an Earley parser (1970), run over the tree of all tokens' bytes. Here is what this library
+//! adds: the tree of its own vocabularies, one thread that looks ahead while the model computes, limits for grammars
+//! of strangers, and errors.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -90,9 +91,9 @@ struct Worker {
 type Answer = (Box<llguidance::Matcher>, Result<TokenSet>);
 
 impl Grammar {
-    /// The texts that are JSON values which a schema describes (JSON Schema, draft 2020-12; the older drafts from 4 on by their
-    /// `$schema`), without white space but one space after each colon and comma. `$ref` reaches what is in the schema itself.
-    /// llguidance's own key `x-guidance` may set the white space otherwise.
+    /// The texts that are JSON values which a schema describes (JSON Schema, draft 2020-12; the older drafts from 4 on
+    /// by their `$schema`), without white space but one space after each colon and comma. `$ref` reaches what is in
+    /// the schema itself. llguidance's own key `x-guidance` may set the white space otherwise.
     ///
     /// # Errors
     /// `InvalidArgument` for what is no JSON, a schema that is wrong or uses a key that cannot be kept to, or one that no
@@ -187,8 +188,8 @@ impl Matcher {
     /// The tokens that may come next: those that end a generation among them exactly if the text may end here.
     ///
     /// # Errors
-    /// `InvalidArgument` if the grammar is too ambiguous or too large to tell, or the vocabulary has no token for what must
-    /// come; `FailedPrecondition` if nothing may follow.
+    /// `InvalidArgument` if the grammar is too ambiguous or too large to tell, or the vocabulary has no token for what
+    /// must come; `FailedPrecondition` if nothing may follow.
     pub fn allowed(&mut self) -> Result<Arc<TokenSet>> {
         if let State::Away(answer) = &self.state {
             let lost = |_| Error::internal("the thread that looks for tokens has gone");

@@ -237,7 +237,8 @@ impl Tokenizer {
         self.vocab.kind(token)
     }
 
-    /// Whether a generation ends with this token: the end of the sequence, of a turn, or of what a model of code fills in.
+    /// Whether a generation ends with this token: the end of the sequence, of a turn, or of what a model of code fills
+    /// in.
     pub fn is_eog(&self, token: u32) -> bool {
         self.vocab.is_end(token)
     }

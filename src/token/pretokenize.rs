@@ -1,8 +1,8 @@
 //! Pre-tokenizers: the rules that cut text into words before byte-pair encoding merges inside each word.
 //!
-//! GGUF names the rule in `tokenizer.ggml.pre`. [`TABLE`] has a row per rule, which is one or more *stages*, each of which
-//! cuts the pieces that the stage before it left. The stages are the regular expressions that the models' makers published,
-//! and a few functions for what no regular expression of `regex` can say. Any text takes linear time.
+//! GGUF names the rule in `tokenizer.ggml.pre`. [`TABLE`] has a row per rule, which is one or more *stages*, each of
+//! which cuts the pieces that the stage before it left. The stages are the regular expressions that the models' makers
+//! published, and a few functions for what no regular expression of `regex` can say. Any text takes linear time.
 
 use super::regex::Regex;
 use super::unicode::{characters, first_char, is_category};

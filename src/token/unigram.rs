@@ -141,8 +141,9 @@ impl Unigram {
         Ok(out)
     }
 
-    /// Appends the tokens of a text without special tokens. The bytes of an unknown character give their byte tokens; where
-    /// these are lacking, all unknown characters in a row together give the unknown token, or nothing if there is none.
+    /// Appends the tokens of a text without special tokens. The bytes of an unknown character give their byte tokens;
+    /// where these are lacking, all unknown characters in a row together give the unknown token, or nothing if there
+    /// is none.
     pub fn encode(&self, vocab: &Vocab, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
         let text = &*self.normalized(text)?;
         if u32::try_from(text.len()).is_err() {

@@ -431,8 +431,8 @@ impl Vocab {
     }
 }
 
-/// Makes tokens control tokens by their text, and gives those that end a generation. `fill`: the fill-in-the-middle tokens
-/// that keys give.
+/// Makes tokens control tokens by their text, and gives those that end a generation. `fill`: the fill-in-the-middle
+/// tokens that keys give.
 fn mark_named<'a>(
     tokens: impl Iterator<Item = &'a [u8]>,
     kinds: &mut [TokenKind],

@@ -314,12 +314,79 @@ static void threads(void)
     llm_model_free(model);
 }
 
+/* A search among the requests finds what a session finds. */
+static void searching(void)
+{
+    llm_model_t *model = load();
+    llm_engine_t *engine = engine_of(model, 0);
+    llm_request_t *request = NULL;
+    llm_tokenizer_t *tokenizer = NULL;
+    llm_grammar_t *grammar = NULL;
+    llm_request_id_t id = 0;
+    const llm_token_t prompt[] = {60, 70, 65, 61};
+    llm_beam_params_t params;
+    llm_beam_params_init(&params, sizeof params);
+    params.width = 2;
+    params.max_tokens = 7;
+    params.flags = LLM_GENERATE_IGNORE_EOG;
+    OK(llm_request_new(&request, &error));
+    OK(llm_request_set_tokens(request, prompt, 4, &error));
+    params.reserved = 1;
+    FAILS(UNSUPPORTED, llm_request_set_beams(request, &params, &error));
+    llm_error_free(error);
+    params.reserved = 0;
+    OK(llm_request_set_beams(request, &params, &error));
+    OK(llm_model_tokenizer(model, &tokenizer, &error));
+    OK(llm_grammar_new(tokenizer, LLM_GRAMMAR_REGEX, "a", 1, &grammar, &error));
+    OK(llm_request_set_grammar(request, grammar, &error));
+    FAILS(INVALID_ARGUMENT, llm_engine_submit(engine, request, &id, &error));
+    llm_error_free(error);
+    OK(llm_request_set_grammar(request, NULL, &error));
+    OK(llm_engine_submit(engine, request, &id, &error));
+    /* Without it a sampler chooses again. */
+    llm_request_params_t limits;
+    llm_request_params_init(&limits, sizeof limits);
+    limits.max_tokens = 7;
+    OK(llm_request_set_beams(request, NULL, &error));
+    OK(llm_request_set_params(request, &limits, &error));
+    llm_request_id_t plain = 0;
+    OK(llm_engine_submit(engine, request, &plain, &error));
+    struct output outputs[3][2];
+    memset(outputs, 0, sizeof outputs);
+    CHECK(id == 1 && plain == 2);
+    run(engine, outputs);
+    expect(model, &outputs[plain][0], prompt, 4, NULL, NULL, NULL, 7);
+
+    llm_session_t *session = NULL;
+    llm_beams_t *beams = NULL;
+    OK(llm_session_new(model, NULL, &session, &error));
+    OK(llm_session_append_tokens(session, prompt, 4, &error));
+    OK(llm_session_beam_search(session, &params, &beams, &error));
+    for (size_t i = 0; i < 2; i++) {
+        llm_beam_t beam = {.struct_size = sizeof beam};
+        OK(llm_beams_get(beams, i, &beam, &error));
+        const struct output *output = &outputs[id][i];
+        CHECK(output->ended && output->finish == beam.finish_reason && output->count == 7 && beam.token_count == 7);
+        CHECK(memcmp(output->tokens, beam.tokens, 7 * sizeof *beam.tokens) == 0);
+        CHECK(output->size == beam.text.size && memcmp(output->text, beam.text.data, beam.text.size) == 0);
+    }
+    CHECK(memcmp(outputs[id][0].tokens, outputs[id][1].tokens, 7 * sizeof(llm_token_t)) != 0);
+    llm_beams_free(beams);
+    llm_session_free(session);
+    llm_grammar_free(grammar);
+    llm_tokenizer_free(tokenizer);
+    llm_request_free(request);
+    llm_engine_free(engine);
+    llm_model_free(model);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         {"requests", requests},
         {"events_and_failures", events_and_failures},
         {"threads", threads},
+        {"searching", searching},
     };
     return run_test(tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -241,7 +241,8 @@ impl Device {
         }
     }
 
-    /// The inverse of `take_heads`: (heads*T, m) rows become the elements from `at` on of the heads in the (T, heads * n) rows of `out`.
+    /// The inverse of `take_heads`: (heads*T, m) rows become the elements from `at` on of the heads in the (T, heads *
+    /// n) rows of `out`.
     pub(crate) fn put_heads(&self, x: &Buffer, heads: usize, out: &mut [f32], n: usize, at: usize) {
         let tokens = x.rows() / heads;
         for (i, out) in out.chunks_exact_mut(n).enumerate() {

@@ -8,9 +8,9 @@
 //! is a head with what else the block has for all of its values, and then, for each 32 values, their codes and what the
 //! block has for these values. [`Layout::of`] is the table.
 //!
-//! Codes are cut into planes of 8, 4, 2 or 1 bits, since they have 8, 6, 5, 4, 3 or 2. The 32 codes of a row are 8 words of
-//! four bytes; word w of row r holds codes 4w to 4w + 3. A vector of a plane with n bits has room for 8 / n words a row:
-//! the first in the lowest n bits of each byte, the next above it. In order of these places,
+//! Codes are cut into planes of 8, 4, 2 or 1 bits, since they have 8, 6, 5, 4, 3 or 2. The 32 codes of a row are 8
+//! words of four bytes; word w of row r holds codes 4w to 4w + 3. A vector of a plane with n bits has room for 8 / n
+//! words a row: the first in the lowest n bits of each byte, the next above it. In order of these places,
 //!
 //! | bits | words of the vectors |
 //! |---|---|
@@ -36,8 +36,8 @@ const STRETCH: usize = 4096;
 /// Rows of a panel.
 pub(crate) const ROWS: usize = 16;
 
-/// Bytes of a GGUF block, or of its [`Scales`], that lie in a panel as they are: `vectors` times `width` of them from `at` on, each `width` in
-/// the row's lane of a vector of its own.
+/// Bytes of a GGUF block, or of its [`Scales`], that lie in a panel as they are: `vectors` times `width` of them from
+/// `at` on, each `width` in the row's lane of a vector of its own.
 #[derive(Debug, Clone, Copy)]
 struct Field {
     at: usize,

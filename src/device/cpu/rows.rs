@@ -206,7 +206,8 @@ impl Device {
         }
     }
 
-    /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F). The rows of act stay in their groups.
+    /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F). The rows of act stay in their
+    /// groups.
     pub(crate) fn glu(
         &self,
         activation: Activation,

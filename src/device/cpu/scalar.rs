@@ -217,8 +217,8 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
 /// p = exp(s - m); l = the 16-lane sum of p; o += p * v, positions ascending.
 ///
 /// Scores of float keys are fma chains over e. Those of quantised keys are the product of a symmetric format with the
-/// query in blocks of 8 bits: s = fma(a, scale * d, s), blocks ascending. Values enter by o[e] = fma(p, v, o[e]), those of
-/// a block with t = p * scale by o[e] = fma(code, t, o[e]).
+/// query in blocks of 8 bits: s = fma(a, scale * d, s), blocks ascending. Values enter by o[e] = fma(p, v, o[e]),
+/// those of a block with t = p * scale by o[e] = fma(code, t, o[e]).
 pub(super) fn attend(tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
     let first = segment * SEGMENT;
     let quantised = matches!(tile.kv.shape.kv_type.store(), Store::Blocks(..));

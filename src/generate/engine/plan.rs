@@ -1,9 +1,9 @@
 //! Which sequences have a part in the next step.
 //!
 //! There is one order, by priority and then by arrival. The first `max_batch` sequences that can have a part in a step,
-//! and whoever lacks a page takes those of the last sequence in it, which is computed again later. So the first one always
-//! gets on, and everyone becomes the first. Continuations of a beam search that wait for the others of theirs have no part,
-//! and stand in nobody's way.
+//! and whoever lacks a page takes those of the last sequence in it, which is computed again later. So the first one
+//! always gets on, and everyone becomes the first. Continuations of a beam search that wait for the others of theirs
+//! have no part, and stand in nobody's way.
 
 use super::sequence::Sequence;
 use super::step::Core;

@@ -1,5 +1,5 @@
-//! Beam searches among the sequences: each continuation that a search follows is a sequence, and when the logits behind all of
-//! them are known, those that go on take their place.
+//! Beam searches among the sequences: each continuation that a search follows is a sequence, and when the logits
+//! behind all of them are known, those that go on take their place.
 
 use super::sequence::Sequence;
 use super::step::Core;

@@ -7,17 +7,17 @@ use crate::error::{Error, Result};
 const CHUNK: usize = 512;
 
 impl Session {
-    /// Drops the older half of the tokens behind the first `keep`, so that a conversation goes on where its context is full;
-    /// gives how many were dropped. Those behind them move up: their keys are turned back by as many positions, and keep
-    /// what they know of the dropped ones. Where that cannot be done (learned positions, a sliding cache that has forgotten
-    /// some), the tokens that stay are processed again. Results differ from those of a session that never had the dropped
-    /// tokens; pages are not shared with sessions that have the same ones.
+    /// Drops the older half of the tokens behind the first `keep`, so that a conversation goes on where its context is
+    /// full; gives how many were dropped. Those behind them move up: their keys are turned back by as many positions,
+    /// and keep what they know of the dropped ones. Where that cannot be done (learned positions, a sliding cache that
+    /// has forgotten some), the tokens that stay are processed again. Results differ from those of a session that
+    /// never had the dropped tokens; pages are not shared with sessions that have the same ones.
     ///
     /// A generation goes on where it is, also one that ended because the context was full.
     ///
     /// # Errors
-    /// `InvalidArgument` if there are fewer than `keep` tokens; `OutOfMemory`, `CacheFull` if there are no pages for a copy,
-    /// `Cancelled`: nothing has changed then.
+    /// `InvalidArgument` if there are fewer than `keep` tokens; `OutOfMemory`, `CacheFull` if there are no pages for a
+    /// copy, `Cancelled`: nothing has changed then.
     pub fn shift(&mut self, keep: usize) -> Result<usize> {
         let n = self.tokens.len();
         if keep > n {

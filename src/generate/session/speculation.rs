@@ -1,6 +1,6 @@
-//! Speculative decoding (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023): tokens that
-//! are guessed are processed together with the last one, and the logits behind a right guess are already there. A guess is
-//! right if the sampler chooses the same token, so that the text is what it would be without.
+//! Speculative decoding (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023): tokens
+//! that are guessed are processed together with the last one, and the logits behind a right guess are already there. A
+//! guess is right if the sampler chooses the same token, so that the text is what it would be without.
 
 use std::sync::Arc;
 

@@ -142,9 +142,9 @@ impl Session {
         file.commit()
     }
 
-    /// Takes over what [`save`](Self::save) wrote, in the place of the tokens that the session holds. The session must be one
-    /// of the same model, with the same adapters, number type, window and sinks; kind and context may differ. The next
-    /// generation begins anew.
+    /// Takes over what [`save`](Self::save) wrote, in the place of the tokens that the session holds. The session must
+    /// be one of the same model, with the same adapters, number type, window and sinks; kind and context may differ.
+    /// The next generation begins anew.
     ///
     /// # Errors
     /// `FailedPrecondition` names what differs; `CacheFull` if the context is shorter than the text; `CorruptFile`, `Io`,

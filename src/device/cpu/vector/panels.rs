@@ -414,7 +414,8 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     }
 }
 
-/// Half of the magnitudes of E4M3 floats: their bits as those of an f32, whose exponent is then too low by 120. 0x7F is 0.
+/// Half of the magnitudes of E4M3 floats: their bits as those of an f32, whose exponent is then too low by 120. 0x7F
+/// is 0.
 #[inline(always)]
 fn e4m3<S: Simd>(s: S, bytes: &[u8]) -> S::F {
     let byte = s.load_i8(bytes);
