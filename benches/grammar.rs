@@ -114,8 +114,9 @@ fn thousand(model: &Arc<Model>) -> Result<()> {
         engine.submit(Request { options, grammar: Some(Arc::clone(&grammar)), ..request })?;
     }
     let mut texts = vec![Vec::new(); 1000];
-    let (mut events, mut valid, mut lengths) = (Vec::new(), 0, vec![0; 1000]);
-    while engine.wait(Duration::MAX, &mut events)? || !events.is_empty() {
+    let (mut events, mut valid, mut lengths, mut more) = (Vec::new(), 0, vec![0; 1000], true);
+    while more {
+        more = engine.wait(Duration::MAX, &mut events)?;
         for event in events.drain(..) {
             let i = event.request as usize - 1;
             texts[i].extend(event.text);

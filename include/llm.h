@@ -139,7 +139,8 @@
 #define LLM_EMBED_NORMALIZE 1
 
 /**
- * A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others.
+ * A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others. With a grammar
+ * they end it all the same.
  */
 #define LLM_GENERATE_IGNORE_EOG 1
 
@@ -1949,7 +1950,8 @@ typedef struct llm_event_t {
 /**
  * JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes,
  * without white space but one space after each colon and comma. "$ref" reaches what is in the schema itself.
- * Properties come in the order of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
+ * Properties come in the order of the schema; lengths and ranges are kept to, numbers of the schema taken as double;
+ * keys that cannot be kept to are an error.
  */
 #define LLM_GRAMMAR_JSON_SCHEMA 1
 
@@ -4232,8 +4234,8 @@ llm_status_t llm_session_new_in_pages(const llm_model_t *LLM_NONNULL model,
                                       llm_error_t **LLM_NULLABLE error);
 
 /**
- * Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
- * shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
+ * Makes another session with the same tokens, stop strings, grammar and adapters, to go on in another way. Keys and
+ * values are shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
  * The fork has the same sampler, set back to its seed, and no cancel switch.
  *
  * @param[in] session A session.
@@ -4400,7 +4402,8 @@ llm_status_t llm_session_truncate(llm_session_t *LLM_NONNULL session,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
- * Forgets all tokens and the timings; stop strings, adapters, the sampler, the limits and the cancel switch stay.
+ * Forgets all tokens and the timings; stop strings, the grammar, adapters, the sampler, the limits and the cancel
+ * switch stay.
  *
  * @param[in] session A session.
  * @param[out] error @nullable Why it failed.
@@ -5657,7 +5660,7 @@ llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
  *
  * @param[in] tokenizer The tokenizer of the model that is to write the text, from llm_model_tokenizer.
  * @param[in] syntax One of LLM_GRAMMAR_.
- * @param[in] text The grammar, UTF-8, at most 262,144 bytes.
+ * @param[in] text The grammar, UTF-8, at most 65,536 bytes.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] grammar The grammar, to be freed with llm_grammar_free.
  * @param[out] error @nullable Why it failed, with the place in the grammar where there is one.
@@ -5834,7 +5837,8 @@ llm_status_t llm_engine_cancel(const llm_engine_t *LLM_NONNULL engine,
  * Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
  * most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take
  * as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer
- * about a quarter of the budget. At least one piece of work is done if there is any.
+ * about a quarter of the budget. At least one piece of work is done if there is any. A choice under a grammar waits for
+ * the tokens that may come, usually not at all: they are looked for while the model computes.
  *
  * @param[in] engine An engine.
  * @param[in] budget_us Microseconds.

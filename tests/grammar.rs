@@ -293,16 +293,42 @@ fn special_tokens_are_no_text() {
 #[test]
 fn wrong_grammars_are_told() {
     let tokenizer = Arc::clone(tiny().tokenizer());
-    let references: String = (0..6000).map(|i| format!("\"d{i}\": {{\"$ref\": \"#/$defs/d{}\"}},", i + 1)).collect();
-    let references = format!("{{\"$defs\": {{{references} \"d6000\": {{\"const\": 1}}}}, \"$ref\": \"#/$defs/d0\"}}");
+    let references: String = (0..1800).map(|i| format!("\"d{i}\": {{\"$ref\": \"#/$defs/d{}\"}},", i + 1)).collect();
+    let references = format!("{{\"$defs\": {{{references} \"d1800\": {{\"const\": 1}}}}, \"$ref\": \"#/$defs/d0\"}}");
     // Rules that are deep are no problem, and not the stack's.
     let grammar = Grammar::json_schema(&tokenizer, &references).unwrap();
     assert_eq!(Pieces::of(&tokenizer).let_through(&grammar, b"1", 1), (1, true));
+    let many = |key: &str, n: usize, more: &str| {
+        let keys: String = (0..n).map(|i| format!("\"^a{i}$\": true,")).collect();
+        format!("{{\"type\": \"object\", {more} \"{key}\": {{{keys} \"^z$\": true}}}}").replace(", \"^z$\": true", "")
+    };
+    assert!(Grammar::json_schema(&tokenizer, &many("properties", 500, "")).is_ok());
+    assert!(
+        Grammar::json_schema(
+            &tokenizer,
+            &many("properties", 50, "\"additionalProperties\": false, \"minProperties\": 1,")
+        )
+        .is_ok()
+    );
+    // What is deep shows as a text goes on: behind its first token, and in a thread with a small stack.
+    let deep = |i: usize| format!("\nA{i:04}: \"a\" A{:04} | \"b\"", i + 1);
+    let deep: String = (0..2800).map(deep).collect();
+    let deep = format!("start: \"x\" T\nT: /(?s:.*)/ & ~A0000{deep}\nA2800: \"a\"");
+    let shared = Arc::clone(&tokenizer);
+    let behind = move || {
+        let pieces = Pieces::of(&shared);
+        let mut text = Grammar::lark(&shared, &deep).unwrap().begin();
+        for byte in b"xab" {
+            text.accept(pieces.token(&[*byte])).unwrap();
+        }
+        text.allowed().unwrap();
+    };
+    std::thread::Builder::new().stack_size(1 << 18).spawn(behind).unwrap().join().unwrap();
     let small = std::thread::Builder::new().stack_size(1 << 18);
     let shared = Arc::clone(&tokenizer);
     let chain = format!(
-        "{}R9000: \"a\"\nstart: R0\n",
-        (0..9000).map(|i| format!("R{i}: (\"a\" R{})*\n", i + 1)).collect::<String>()
+        "{}R3000: \"a\"\nstart: R0\n",
+        (0..3000).map(|i| format!("R{i}: (\"a\" R{})*\n", i + 1)).collect::<String>()
     );
     small
         .spawn(move || assert!(Grammar::lark(&shared, &chain).unwrap().begin().allowed().is_ok()))
@@ -322,8 +348,16 @@ fn wrong_grammars_are_told() {
         (Grammar::lark(&tokenizer, "start: other"), "other"),
         (Grammar::lark(&tokenizer, "start: start"), "no token"),
         (Grammar::lark(&tokenizer, &format!("start: {}\"a\"{}", "(".repeat(9000), ")".repeat(9000))), "nested"),
-        (Grammar::lark(&tokenizer, &format!("start: \"a\" // {}", "x".repeat(1 << 18))), "262144"),
+        (Grammar::lark(&tokenizer, &format!("start: \"a\" // {}", "x".repeat(1 << 16))), "65536"),
         (Grammar::lark(&tokenizer, ""), "grammar"),
+        (Grammar::json_schema(&tokenizer, &many("properties", 501, "")), "501 properties"),
+        (Grammar::json_schema(&tokenizer, &many("properties", 51, "\"minProperties\": 1,")), "51 properties"),
+        (Grammar::json_schema(&tokenizer, &many("patternProperties", 33, "")), "33 patternProperties"),
+        (
+            Grammar::lark(&tokenizer, &format!("start: \"%json\" %json {}", many("properties", 501, ""))),
+            "501 properties",
+        ),
+        (Grammar::json_schema(&tokenizer, "[{\"items\": {\"multipleOf\": 4294967297}}]"), "multipleOf"),
     ] {
         let Err(Error::InvalidArgument(detail)) = wrong else { panic!("{expected}: no error") };
         let message = detail.message();
@@ -524,8 +558,10 @@ fn an_engine_keeps_to_each_request_its_grammar() {
     let refused = engine.submit(Request { grammar: Some(Arc::new(other)), ..request });
     assert!(matches!(refused, Err(Error::InvalidArgument(_))));
     let mut found: BTreeMap<(u64, usize), Output> = BTreeMap::new();
-    let mut events = Vec::new();
-    while engine.wait(Duration::from_secs(60), &mut events).unwrap() || !events.is_empty() {
+    let (mut events, mut more) = (Vec::new(), true);
+    while more {
+        more = engine.wait(Duration::from_secs(60), &mut events).unwrap();
+        assert!(!events.is_empty());
         for event in events.drain(..) {
             let empty = || (Vec::new(), Vec::new(), FinishReason::Aborted);
             let output = found.entry((event.request, event.index)).or_insert_with(empty);
@@ -564,4 +600,21 @@ fn text_is_what_the_grammar_saw() {
         let value: Value = serde_json::from_slice(&text).unwrap();
         assert!(validator.is_valid(&value), "{value}");
     }
+}
+
+/// A token that ends a generation is none of a text, whatever kind the file says that it is.
+#[test]
+fn an_end_is_no_text() {
+    let gguf = Gguf::open(&common::data("programs/tiny.gguf")).unwrap();
+    let q = Pieces::of(tiny().tokenizer()).token(b"q");
+    let mut keys = llm::gguf::Builder::new();
+    keys.set("tokenizer.ggml.eos_token_id", q).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf.with_keys(&keys).unwrap()).unwrap());
+    assert!(tokenizer.is_eog(q));
+    let mut text = Grammar::regex(&tokenizer, "[a-z]{1,3}").unwrap().begin();
+    assert!(!text.allowed().unwrap().contains(q));
+    text.accept(Pieces::of(&tokenizer).token(b"a")).unwrap();
+    assert!(text.allowed().unwrap().contains(q) && may_end(&tokenizer, &mut text));
+    text.accept(q).unwrap();
+    assert!(text.is_complete());
 }

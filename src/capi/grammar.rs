@@ -43,7 +43,8 @@ pub type llm_grammar_syntax_t = i32;
 
 /// JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes,
 /// without white space but one space after each colon and comma. "$ref" reaches what is in the schema itself.
-/// Properties come in the order of the schema; lengths and ranges are kept to; keys that cannot be kept to are an error.
+/// Properties come in the order of the schema; lengths and ranges are kept to, numbers of the schema taken as double;
+/// keys that cannot be kept to are an error.
 pub const LLM_GRAMMAR_JSON_SCHEMA: llm_grammar_syntax_t = 1;
 /// A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no anchors, word
 /// boundaries, look-around and references.
@@ -57,7 +58,7 @@ pub const LLM_GRAMMAR_LARK: llm_grammar_syntax_t = 3;
 ///
 /// @param[in] tokenizer The tokenizer of the model that is to write the text, from llm_model_tokenizer.
 /// @param[in] syntax One of LLM_GRAMMAR_.
-/// @param[in] text The grammar, UTF-8, at most 262,144 bytes.
+/// @param[in] text The grammar, UTF-8, at most 65,536 bytes.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] grammar The grammar, to be freed with llm_grammar_free.
 /// @param[out] error @nullable Why it failed, with the place in the grammar where there is one.

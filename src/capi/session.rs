@@ -149,8 +149,8 @@ pub unsafe extern "C" fn llm_session_new_in_pages(
     })
 }
 
-/// Makes another session with the same tokens, stop strings and adapters, to go on in another way. Keys and values are
-/// shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
+/// Makes another session with the same tokens, stop strings, grammar and adapters, to go on in another way. Keys and
+/// values are shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
 /// The fork has the same sampler, set back to its seed, and no cancel switch.
 ///
 /// @param[in] session A session.
@@ -381,7 +381,8 @@ pub unsafe extern "C" fn llm_session_truncate(
     fallible!(error, { handle::exclusive(session, "session")?.session.truncate(length) })
 }
 
-/// Forgets all tokens and the timings; stop strings, adapters, the sampler, the limits and the cancel switch stay.
+/// Forgets all tokens and the timings; stop strings, the grammar, adapters, the sampler, the limits and the cancel
+/// switch stay.
 ///
 /// @param[in] session A session.
 /// @param[out] error @nullable Why it failed.

@@ -60,7 +60,8 @@ const ISAS: [(llm_isa_t, Option<Isa>); 4] = [
     (LLM_ISA_AVX512, Some(Isa::Avx512)),
 ];
 
-/// A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others.
+/// A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others. With a grammar
+/// they end it all the same.
 pub const LLM_GENERATE_IGNORE_EOG: u32 = 1;
 
 /// How to make a session. Begin with llm_session_params_init.

@@ -98,7 +98,8 @@ impl Search {
     /// A search of continuations for which there is `room`. It follows one, of which nothing is there.
     pub(super) fn new(options: BeamOptions, room: usize) -> Search {
         let most = if options.max_tokens == 0 { room } else { options.max_tokens.min(room) };
-        let full = if most == options.max_tokens { FinishReason::Length } else { FinishReason::ContextFull };
+        let full =
+            if most > 0 && most == options.max_tokens { FinishReason::Length } else { FinishReason::ContextFull };
         let live = vec![Live { tokens: Vec::new(), logprob: 0.0, best: None }];
         Search { options, most, full, live, ended: Vec::new() }
     }

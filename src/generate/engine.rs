@@ -235,7 +235,7 @@ impl Engine {
         if request.tokens.is_empty() {
             return Err(Error::invalid_argument("the prompt has no tokens"));
         }
-        if request.count > MOST_CONTINUATIONS {
+        if request.beams.is_none() && request.count > MOST_CONTINUATIONS {
             let message = format!("{} continuations were asked for, there can be {MOST_CONTINUATIONS}", request.count);
             return Err(Error::invalid_argument(message).with("parameter", "count").with("found", request.count));
         }

@@ -181,13 +181,17 @@ impl Generation {
         if let Some(Constraint { text, .. }) = &mut self.grammar {
             text.accept(token)?;
         }
-        let finish = self.push(token, tokens.len() + 1 == capacity)?;
-        tokens.push(token);
-        if let Some(Constraint { text, .. }) = &mut self.grammar
-            && finish.is_none()
-        {
-            text.look_ahead();
+        let finish = self.push(token, tokens.len() + 1 == capacity);
+        if let Some(Constraint { text, .. }) = &mut self.grammar {
+            match &finish {
+                Ok(None) => text.look_ahead(),
+                Ok(Some(_)) => {}
+                // Its text has a token that this one lacks.
+                Err(error) => drop(text.fail(error.clone())),
+            }
         }
+        let finish = finish?;
+        tokens.push(token);
         Ok((Some(token), finish))
     }
 

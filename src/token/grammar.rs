@@ -13,13 +13,13 @@ use std::thread::{self, JoinHandle};
 use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{TokenKind, Tokenizer};
 use crate::error::{Error, Result};
 
 /// Bytes of a grammar at most.
-const LONGEST: usize = 1 << 18;
+const LONGEST: usize = 1 << 16;
 
 /// Bytes of stack for each byte of a grammar: its compiler goes from rule to rule in calls. Rules that name the next one
 /// take up to 1.1 KiB for each byte that they are written in.
@@ -28,7 +28,7 @@ const STACK_PER_BYTE: usize = 4 << 10;
 /// Bytes of stack whatever the grammar is.
 const STACK: usize = 8 << 20;
 
-/// States of the lexer at most, of 1 to 2 KiB each.
+/// States of the lexer at most, of about 1 to 2 KiB each.
 const LEXER_STATES: usize = 50_000;
 
 /// Bytes of a token at most; longer ones no grammar allows.
@@ -36,6 +36,18 @@ const LONGEST_TOKEN: usize = 1000;
 
 /// Nodes of the tree of tokens, and tokens, at most: the numbers that fit into its nodes.
 const MOST_NODES: usize = 1 << 22;
+
+/// Tokens with the same bytes at most: each costs a step for each of the others.
+const MOST_EQUAL: usize = 256;
+
+/// Properties of an object of a schema at most, patterns for their names, and properties where their number is limited:
+/// what is made of a schema grows with the square of these.
+const MOST_PROPERTIES: usize = 500;
+const MOST_PATTERNS: usize = 32;
+const MOST_COUNTED: usize = 50;
+
+/// The largest `multipleOf` that is not taken for another.
+const LARGEST_FACTOR: f64 = 4e8;
 
 /// What the texts of one tokenizer may look like. It does not change, and may be shared between threads.
 ///
@@ -49,7 +61,9 @@ const MOST_NODES: usize = 1 << 22;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Grammar {
+pub struct Grammar(Arc<Compiled>);
+
+struct Compiled {
     vocabulary: Arc<Vocabulary>,
     start: llguidance::Matcher,
     /// What may come first.
@@ -67,6 +81,8 @@ pub struct Matcher {
 }
 
 enum State {
+    /// Nothing of the text is there.
+    Start(Arc<Compiled>),
     /// The set is there, or is computed when it is asked for.
     Here(Box<llguidance::Matcher>, Option<Arc<TokenSet>>),
     /// The vocabulary's thread computes the set.
@@ -84,16 +100,20 @@ pub(super) struct Vocabulary {
 
 /// The thread that computes sets of tokens.
 struct Worker {
-    jobs: Option<Sender<(Box<llguidance::Matcher>, SyncSender<Answer>)>>,
+    jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// In which it runs: a process that was forked of that one has no such thread.
+    process: u32,
 }
+
+type Job = (Box<llguidance::Matcher>, SyncSender<Answer>);
 
 type Answer = (Box<llguidance::Matcher>, Result<TokenSet>);
 
 impl Grammar {
     /// The texts that are JSON values which a schema describes (JSON Schema, draft 2020-12; the older drafts from 4 on
     /// by their `$schema`), without white space but one space after each colon and comma. `$ref` reaches what is in
-    /// the schema itself. llguidance's own key `x-guidance` may set the white space otherwise.
+    /// the schema itself. Numbers of a schema are taken as f64.
     ///
     /// # Errors
     /// `InvalidArgument` for what is no JSON, a schema that is wrong or uses a key that cannot be kept to, or one that no
@@ -101,10 +121,11 @@ impl Grammar {
     pub fn json_schema(tokenizer: &Tokenizer, schema: &str) -> Result<Grammar> {
         Grammar::new(tokenizer, schema, "schema", || {
             let no_json = |e| Error::invalid_argument(format!("it is no JSON: {e}"));
-            let mut schema: serde_json::Value = serde_json::from_str(schema).map_err(no_json)?;
+            let mut schema: Value = serde_json::from_str(schema).map_err(no_json)?;
+            check_schema(&schema)?;
             if let Some(keys) = schema.as_object_mut() {
-                let spaces = || json!({ "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false });
-                keys.entry("x-guidance").or_insert_with(spaces);
+                let spaces = json!({ "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false });
+                keys.insert("x-guidance".into(), spaces);
             }
             Ok(TopLevelGrammar::from_json_schema(schema))
         })
@@ -125,7 +146,15 @@ impl Grammar {
     /// # Errors
     /// As `json_schema`.
     pub fn lark(tokenizer: &Tokenizer, grammar: &str) -> Result<Grammar> {
-        Grammar::new(tokenizer, grammar, "grammar", || Ok(TopLevelGrammar::from_lark(grammar.into())))
+        Grammar::new(tokenizer, grammar, "grammar", || {
+            for (_, text) in grammar.match_indices("%json").map(|(at, word)| grammar.split_at(at + word.len())) {
+                // What is no JSON is no schema, and told by the compiler.
+                if let Some(Ok(schema)) = serde_json::Deserializer::from_str(text).into_iter().next() {
+                    check_schema(&schema)?;
+                }
+            }
+            Ok(TopLevelGrammar::from_lark(grammar.into()))
+        })
     }
 
     fn new(
@@ -147,20 +176,17 @@ impl Grammar {
         };
         let wrong = |e: Error| Error::invalid_argument(format!("the {what} is not usable: {}", e.detail().message()));
         let (start, first) = on_stack(STACK + text.len() * STACK_PER_BYTE, compile)?.map_err(wrong)?;
-        Ok(Grammar { vocabulary, start, first: Arc::new(first) })
+        Ok(Grammar(Arc::new(Compiled { vocabulary, start, first: Arc::new(first) })))
     }
 
     /// Whether it was made for this tokenizer.
     pub(crate) fn is_for(&self, tokenizer: &Tokenizer) -> bool {
-        tokenizer.vocabulary().is_ok_and(|vocabulary| Arc::ptr_eq(vocabulary, &self.vocabulary))
+        tokenizer.vocabulary().is_ok_and(|vocabulary| Arc::ptr_eq(vocabulary, &self.0.vocabulary))
     }
 
     /// A text of which nothing is there.
     pub fn begin(&self) -> Matcher {
-        // With a lexer of its own: what others have matched cannot bring it nearer to a limit.
-        let start = Box::new(self.start.deep_clone());
-        let state = State::Here(start, Some(Arc::clone(&self.first)));
-        Matcher { vocabulary: Arc::clone(&self.vocabulary), state }
+        Matcher { vocabulary: Arc::clone(&self.0.vocabulary), state: State::Start(Arc::clone(&self.0)) }
     }
 }
 
@@ -191,6 +217,7 @@ impl Matcher {
     /// `InvalidArgument` if the grammar is too ambiguous or too large to tell, or the vocabulary has no token for what
     /// must come; `FailedPrecondition` if nothing may follow.
     pub fn allowed(&mut self) -> Result<Arc<TokenSet>> {
+        self.look_ahead();
         if let State::Away(answer) = &self.state {
             let lost = |_| Error::internal("the thread that looks for tokens has gone");
             let (matcher, set) = match answer.recv().map_err(lost) {
@@ -202,18 +229,17 @@ impl Matcher {
                 Err(e) => State::Failed(e),
             };
         }
-        match &mut self.state {
+        match &self.state {
+            State::Start(grammar) => Ok(Arc::clone(&grammar.first)),
             State::Here(_, Some(set)) => Ok(Arc::clone(set)),
-            State::Here(matcher, none) => match allowed(matcher) {
-                Ok(set) => Ok(Arc::clone(none.insert(Arc::new(set)))),
-                Err(e) => Err(self.fail(e)),
-            },
+            State::Here(_, None) => Err(Error::out_of_memory("there can be no thread that looks for tokens")),
             State::Failed(e) => Err(e.clone()),
             State::Complete | State::Away(_) => Err(Error::failed_precondition("the grammar lets nothing follow")),
         }
     }
 
-    fn fail(&mut self, error: Error) -> Error {
+    /// Gives the error from now on.
+    pub(crate) fn fail(&mut self, error: Error) -> Error {
         self.state = State::Failed(error.clone());
         error
     }
@@ -226,6 +252,10 @@ impl Matcher {
         if !self.allowed()?.contains(token) {
             let message = format!("the grammar does not allow token {token} here");
             return Err(Error::invalid_argument(message).with("token", token));
+        }
+        if let State::Start(grammar) = &self.state {
+            // With a lexer of its own: what others have matched cannot bring it nearer to a limit.
+            self.state = State::Here(Box::new(grammar.start.deep_clone()), None);
         }
         let State::Here(matcher, set) = &mut self.state else { return Ok(()) };
         *set = None;
@@ -263,6 +293,33 @@ fn allowed(matcher: &mut llguidance::Matcher) -> Result<TokenSet> {
     matcher.compute_mask_or_eos().map(TokenSet).map_err(|e| error(&e))
 }
 
+/// Refuses what takes the compiler of schemas too long, or what it takes for something else.
+fn check_schema(schema: &Value) -> Result<()> {
+    match schema {
+        Value::Array(items) => items.iter().try_for_each(check_schema),
+        Value::Object(keys) => {
+            let count = |key: &str| keys.get(key).and_then(Value::as_object).map_or(0, Map::len);
+            let counted = ["minProperties", "maxProperties"].iter().any(|key| keys.contains_key(*key));
+            for (key, most) in [
+                ("properties", if counted { MOST_COUNTED } else { MOST_PROPERTIES }),
+                ("patternProperties", MOST_PATTERNS),
+            ] {
+                let found = count(key);
+                if found > most {
+                    let message = format!("an object has {found} {key}, there can be {most}");
+                    return Err(Error::invalid_argument(message).with("expected", most).with("found", found));
+                }
+            }
+            if let Some(factor) = keys.get("multipleOf").and_then(Value::as_f64).filter(|x| x.abs() > LARGEST_FACTOR) {
+                let message = format!("multipleOf is {factor}, it can be {LARGEST_FACTOR}");
+                return Err(Error::invalid_argument(message).with("found", factor));
+            }
+            keys.values().try_for_each(check_schema)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What llguidance reports, in one sentence.
 fn error(error: &impl std::fmt::Display) -> Error {
     let text = error.to_string();
@@ -285,6 +342,10 @@ fn on_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> Result<T>
 
 impl Vocabulary {
     pub(super) fn new(tokenizer: &Tokenizer) -> Result<Vocabulary> {
+        on_stack(STACK, || Vocabulary::of(tokenizer))?
+    }
+
+    fn of(tokenizer: &Tokenizer) -> Result<Vocabulary> {
         let words: Vec<Vec<u8>> = (0..tokenizer.vocab_size() as u32).map(|token| word(tokenizer, token)).collect();
         check_size(&words)?;
         let ends: Vec<u32> = (0..words.len() as u32).filter(|&token| tokenizer.is_eog(token)).collect();
@@ -303,9 +364,9 @@ impl Vocabulary {
     }
 
     /// Where the thread takes its work from; `None` if there can be no thread.
-    fn jobs(&self) -> Option<&Sender<(Box<llguidance::Matcher>, SyncSender<Answer>)>> {
+    fn jobs(&self) -> Option<&Sender<Job>> {
         let start = || {
-            let (jobs, queue) = channel::<(Box<llguidance::Matcher>, SyncSender<Answer>)>();
+            let (jobs, queue) = channel::<Job>();
             let work = move || {
                 for (mut matcher, answer) in queue {
                     let set = allowed(&mut matcher);
@@ -313,8 +374,10 @@ impl Vocabulary {
                     let _ = answer.send((matcher, set));
                 }
             };
-            let thread = thread::Builder::new().name("llm-grammar".into()).spawn(work).ok()?;
-            Some(Worker { jobs: Some(jobs), thread: Some(thread) })
+            // For any grammar: what it has to do first shows only as a text goes on.
+            let builder = thread::Builder::new().name("llm-grammar".into());
+            let thread = builder.stack_size(STACK + LONGEST * STACK_PER_BYTE).spawn(work).ok()?;
+            Some(Worker { jobs: Some(jobs), thread: Some(thread), process: std::process::id() })
         };
         self.worker.get_or_init(start).as_ref()?.jobs.as_ref()
     }
@@ -323,7 +386,9 @@ impl Vocabulary {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && self.process == std::process::id()
+        {
             let _ = thread.join();
         }
     }
@@ -333,8 +398,11 @@ impl Drop for Worker {
 fn word(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
     let piece = tokenizer.piece(token).unwrap_or_default();
     match tokenizer.kind(token) {
-        None | Some(TokenKind::Unused) => Vec::new(),
+        None => Vec::new(),
         _ if piece.is_empty() || piece.len() > LONGEST_TOKEN => Vec::new(),
+        // Those that end a generation too, whatever the file calls them: as text they would end it in the middle.
+        _ if tokenizer.is_eog(token) => [&[TokTrie::SPECIAL_TOKEN_MARKER], piece].concat(),
+        Some(TokenKind::Unused) => Vec::new(),
         Some(TokenKind::Control | TokenKind::Unknown) => [&[TokTrie::SPECIAL_TOKEN_MARKER], piece].concat(),
         _ if piece[0] == TokTrie::SPECIAL_TOKEN_MARKER => Vec::new(),
         _ => piece.to_vec(),
@@ -348,6 +416,11 @@ fn check_size(words: &[Vec<u8>]) -> Result<()> {
     let common = |pair: &[&Vec<u8>]| pair[0].iter().zip(pair[1]).take_while(|(a, b)| a == b).count();
     // A node for each byte that is not shared with the word before, and for each word that is there twice.
     let nodes: usize = sorted.windows(2).map(|pair| (pair[1].len() - common(pair)).max(1)).sum();
+    let equal = sorted.chunk_by(|a, b| a == b).filter(|equal| !equal[0].is_empty()).map(<[_]>::len).max().unwrap_or(0);
+    if equal > MOST_EQUAL {
+        let message = format!("grammars cannot be used with a vocabulary that has a token {equal} times");
+        return Err(Error::unsupported(message).with("expected", MOST_EQUAL).with("found", equal));
+    }
     let nodes = nodes + sorted.first().map_or(0, |word| word.len()) + 1;
     if nodes < MOST_NODES {
         return Ok(());

@@ -26,7 +26,7 @@ impl Core {
                 break;
             }
             let sequence = &self.sequences[i];
-            if sequence.shown || sequence.ended {
+            if sequence.shown || sequence.ended || left == 0 && sequence.pending() > 1 {
                 continue;
             }
             if sequence.cache.length() == 0 {
