@@ -5656,7 +5656,7 @@ llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
- * Makes a grammar. The first one of a tokenizer takes some tens of milliseconds more than others.
+ * Makes a grammar. The first one of a tokenizer takes longer than others: a quarter of a second for 49,152 tokens.
  *
  * @param[in] tokenizer The tokenizer of the model that is to write the text, from llm_model_tokenizer.
  * @param[in] syntax One of LLM_GRAMMAR_.

@@ -54,7 +54,7 @@ pub const LLM_GRAMMAR_REGEX: llm_grammar_syntax_t = 2;
 /// `<name>` is the special token of that name, and `%json { ... }` a value of a schema.
 pub const LLM_GRAMMAR_LARK: llm_grammar_syntax_t = 3;
 
-/// Makes a grammar. The first one of a tokenizer takes some tens of milliseconds more than others.
+/// Makes a grammar. The first one of a tokenizer takes longer than others: a quarter of a second for 49,152 tokens.
 ///
 /// @param[in] tokenizer The tokenizer of the model that is to write the text, from llm_model_tokenizer.
 /// @param[in] syntax One of LLM_GRAMMAR_.
