@@ -13,7 +13,9 @@ triple=x86_64-unknown-linux-gnu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf 'A small text of few words.' > "$work/text"
-printf '{"type": "array", "items": {"enum": [1, "a", null]}, "minItems": 2, "maxItems": 9}' > "$work/schema"
+# Without numbers: llguidance compares optional bounds, and the optimiser reads those that are absent before it looks
+# whether they are there, which Valgrind takes for a use of uninitialised memory.
+printf '{"type": "array", "items": {"enum": ["b", "a", null]}, "minItems": 2, "maxItems": 9}' > "$work/schema"
 head -c 20000 $model > "$work/cut.gguf"
 
 run() { # EXPECTED-STATUS COMMAND...
