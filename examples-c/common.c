@@ -261,6 +261,21 @@ llm_model_t *load_model(const char *path, uint32_t threads) {
     return load_model_with(path, threads, &none);
 }
 
+llm_finish_reason_t print_generation(llm_session_t *session) {
+    llm_error_t *error = NULL;
+    llm_finish_reason_t finish = LLM_FINISH_NONE;
+    while (finish == LLM_FINISH_NONE) {
+        llm_token_t token = LLM_TOKEN_NONE;
+        llm_view_t text = {NULL, 0};
+        check(llm_session_next(session, &token, &text, &finish, &error), &error);
+        fwrite(text.data, 1, text.size, stdout);
+        finish_output();
+    }
+    putchar('\n');
+    finish_output();
+    return finish;
+}
+
 void usual_sampling(llm_sampler_params_t *sampling) {
     llm_sampler_params_init(sampling, sizeof *sampling);
     sampling->temperature = 0.8f;

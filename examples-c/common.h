@@ -78,6 +78,9 @@ llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list
 /* Writes a text as a JSON string. Bytes that are not UTF-8 become U+FFFD. */
 void print_json_string(FILE *file, const char *text, size_t size);
 
+/* Prints the text of a generation that was started, as it comes, and a line end; says why it ended. */
+llm_finish_reason_t print_generation(llm_session_t *session);
+
 /* What a program draws tokens with if its options say nothing, and these options, as rows of option_t. */
 void usual_sampling(llm_sampler_params_t *sampling);
 #define SAMPLING_USAGE "[--temp T] [--top-k K] [--top-p P] [--min-p P] [--seed S] [SAMPLING OPTION ...]"

@@ -14,14 +14,7 @@ static void go_on(llm_session_t *session, llm_sampler_params_t sampling, uint32_
     params.max_tokens = max_tokens;
     check(llm_session_start(session, sampler, &params, &error), &error);
     printf("%lu:", (unsigned long)number);
-    for (llm_finish_reason_t finish = LLM_FINISH_NONE; finish == LLM_FINISH_NONE;) {
-        llm_token_t token = LLM_TOKEN_NONE;
-        llm_view_t text = {NULL, 0};
-        check(llm_session_next(session, &token, &text, &finish, &error), &error);
-        fwrite(text.data, 1, text.size, stdout);
-        finish_output();
-    }
-    putchar('\n');
+    print_generation(session);
     llm_sampler_free(sampler);
 }
 

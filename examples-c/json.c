@@ -63,16 +63,7 @@ int main(int argc, char **argv) {
     generate.max_tokens = max_tokens;
     check(llm_session_set_grammar(session, grammar, &error), &error);
     check(llm_session_start(session, sampler, &generate, &error), &error);
-    llm_finish_reason_t finish = LLM_FINISH_NONE;
-    while (finish == LLM_FINISH_NONE) {
-        llm_token_t token = LLM_TOKEN_NONE;
-        llm_view_t text = {NULL, 0};
-        check(llm_session_next(session, &token, &text, &finish, &error), &error);
-        fwrite(text.data, 1, text.size, stdout);
-        finish_output();
-    }
-    putchar('\n');
-    finish_output();
+    llm_finish_reason_t finish = print_generation(session);
     if (finish != LLM_FINISH_GRAMMAR && finish != LLM_FINISH_EOG) fail("the JSON is not complete: there is no room for more");
 
     llm_session_free(session);

@@ -30,7 +30,7 @@ impl Core {
                 continue;
             }
             if sequence.cache.length() == 0 {
-                if full || self.is_ahead_of(i) {
+                if full || self.may_share_soon(i) {
                     continue;
                 }
                 // No other takes the pages that it waits for, but those behind it that have some go on.
@@ -57,7 +57,7 @@ impl Core {
     }
 
     /// Whether someone before sequence i is about to compute pages that it could share.
-    fn is_ahead_of(&self, i: usize) -> bool {
+    fn may_share_soon(&self, i: usize) -> bool {
         let (positions, sequence) = (self.pages.page_positions(), &self.sequences[i]);
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let ahead = |other: &Sequence| {
