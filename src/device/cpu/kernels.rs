@@ -8,6 +8,7 @@ use super::act::ActTile;
 use super::attention::{Partial, Tile};
 use super::linear::Job;
 use super::scalar;
+use super::simd::Simd;
 use crate::device::Activation;
 use crate::error::{Error, Result};
 use crate::numeric;
@@ -104,7 +105,7 @@ static SCALAR: Kernels = Kernels {
 
 /// The table of an instruction set: each kernel of `vector` compiled with its features.
 macro_rules! instance {
-    ($table:ident, $simd:path, $features:literal, widest $widest:literal) => {
+    ($table:ident, $simd:path, $features:literal) => {
         static $table: Kernels = {
             use super::vector::{attention, linear, rows};
 
@@ -113,10 +114,6 @@ macro_rules! instance {
                 <$simd>::new().unwrap_or_else(|| unreachable!("the table is given out only where the CPU has it"))
             }
 
-            #[target_feature(enable = $features)]
-            fn linear_kernel(s: $simd, job: &Job<'_>) {
-                linear::linear(s, job);
-            }
             #[target_feature(enable = $features)]
             fn quantise(_: $simd, tile: &mut ActTile<'_>) {
                 tile.quantise();
@@ -138,19 +135,14 @@ macro_rules! instance {
                 rows::add_scaled(s, scale, x, y);
             }
             #[target_feature(enable = $features)]
-            fn attend(s: $simd, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
-                attention::attend(s, tile, segment, partial);
-            }
-            #[target_feature(enable = $features)]
             fn merge(s: $simd, into: &mut Partial, from: &Partial) {
                 attention::merge(s, into, from);
             }
 
             // SAFETY (of all calls below): the functions need the CPU features that `simd()` is the proof of.
             Kernels {
-                widest: $widest,
-                // SAFETY: as above.
-                linear: |job| unsafe { linear_kernel(simd(), job) },
+                widest: <$simd>::WIDEST,
+                linear: |job| linear::linear(simd(), job),
                 // SAFETY: as above.
                 quantise: |tile| unsafe { quantise(simd(), tile) },
                 // SAFETY: as above.
@@ -161,8 +153,7 @@ macro_rules! instance {
                 softcap: |cap, x| unsafe { softcap(simd(), cap, x) },
                 // SAFETY: as above.
                 add_scaled: |scale, x, y| unsafe { add_scaled(simd(), scale, x, y) },
-                // SAFETY: as above.
-                attend: |tile, segment, partial| unsafe { attend(simd(), tile, segment, partial) },
+                attend: |tile, segment, partial| attention::attend(simd(), tile, segment, partial),
                 // SAFETY: as above.
                 merge: |into, from| unsafe { merge(simd(), into, from) },
             }
@@ -171,14 +162,9 @@ macro_rules! instance {
 }
 
 #[cfg(target_arch = "x86_64")]
-instance!(AVX2, super::simd::avx2::Avx2, "avx2,fma,f16c", widest 4);
+instance!(AVX2, super::simd::avx2::Avx2, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-instance!(
-    AVX512,
-    super::simd::avx512::Avx512,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
-    widest 12
-);
+instance!(AVX512, super::simd::avx512::Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
 
 impl Kernels {
     /// The table of `isa`, if the CPU has it.

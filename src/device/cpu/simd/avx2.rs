@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, TileWork};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -116,9 +116,20 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const WIDEST: usize = 4;
     type F = F;
     type I = I;
     type Signed = Signed;
+
+    #[inline(always)]
+    fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<W: TileWork, const NY: usize>(s: Avx2, work: W) {
+            work.run::<_, NY>(s);
+        }
+        simd!(compiled::<W, NY>(self, work));
+    }
 
     #[inline(always)]
     fn f32(self, x: f32) -> F {

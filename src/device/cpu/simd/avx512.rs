@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, TileWork};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -109,9 +109,20 @@ impl Real for F {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const WIDEST: usize = 12;
     type F = F;
     type I = I;
     type Signed = I;
+
+    #[inline(always)]
+    fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn compiled<W: TileWork, const NY: usize>(s: Avx512, work: W) {
+            work.run::<_, NY>(s);
+        }
+        simd!(compiled::<W, NY>(self, work));
+    }
 
     #[inline(always)]
     fn f32(self, x: f32) -> F {

@@ -12,14 +12,37 @@ pub(super) mod avx512;
 
 use crate::numeric::Real;
 
+/// Work on a tile of columns, for any number NY of them that kernels exist for.
+pub(super) trait TileWork {
+    fn run<S: Simd, const NY: usize>(self, s: S);
+}
+
+/// Does the work for a tile of `width` columns, in a function of its own: all widths and formats in one would take the
+/// compiler minutes.
+#[inline(always)]
+pub(super) fn run_tile<S: Simd>(s: S, width: usize, work: impl TileWork) {
+    match width {
+        12 => s.run_tile::<_, 12>(work),
+        8 => s.run_tile::<_, 8>(work),
+        4 => s.run_tile::<_, 4>(work),
+        2 => s.run_tile::<_, 2>(work),
+        _ => s.run_tile::<_, 1>(work),
+    }
+}
+
 /// An instruction set: vectors of [`LANES`](Simd::LANES) f32 or i32.
 pub(super) trait Simd: Copy {
     /// Lanes of a vector; divides 16.
     const LANES: usize;
+    /// The widest tile of columns that a matrix product has the registers for.
+    const WIDEST: usize;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
     type I: Copy;
+
+    /// Does the work in a function that is compiled for this instruction set.
+    fn run_tile<W: TileWork, const NY: usize>(self, work: W);
 
     /// The same value in every lane.
     fn f32(self, x: f32) -> Self::F;

@@ -1,10 +1,12 @@
 //! Attention: lanes are positions for the scores, and head elements for the sum of values.
 
+use std::marker::PhantomData;
+
 use super::super::act::WORDS;
 use super::super::attention::{Partial, ROWS, SEGMENT, Tile};
 use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
-use super::super::simd::Simd;
+use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
 use super::linear::{row_numbers, symmetric};
 use crate::numeric::{self, Real};
@@ -21,7 +23,7 @@ trait Element: Copy {
 
 /// Numbers as they are.
 #[derive(Clone, Copy)]
-struct Floats<X>(std::marker::PhantomData<X>);
+struct Floats<X>(PhantomData<X>);
 
 trait Float: bytemuck::Pod {
     fn load<S: Simd>(s: S, x: &[Self]) -> S::F;
@@ -108,7 +110,6 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
 }
 
 /// `scalar::attend`.
-#[inline(always)]
 pub(in super::super) fn attend<S: Simd>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
     match tile.kv.shape.kv_type {
         KvType::F16 => attend_as::<S, Floats<u16>>(s, tile, segment, partial),
@@ -118,65 +119,69 @@ pub(in super::super) fn attend<S: Simd>(s: S, tile: &Tile<'_>, segment: usize, p
     }
 }
 
-#[inline(always)]
 fn attend_as<S: Simd, X: Element>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
-    match tile.stride {
-        12 => attend_rows::<S, X, 12>(s, tile, segment, partial),
-        8 => attend_rows::<S, X, 8>(s, tile, segment, partial),
-        4 => attend_rows::<S, X, 4>(s, tile, segment, partial),
-        2 => attend_rows::<S, X, 2>(s, tile, segment, partial),
-        _ => attend_rows::<S, X, 1>(s, tile, segment, partial),
-    }
+    run_tile(s, tile.stride, Attend { tile, segment, partial, element: PhantomData::<X> });
 }
 
-#[inline(always)]
-fn attend_rows<S: Simd, X: Element, const NR: usize>(s: S, tile: &Tile<'_>, segment: usize, partial: &mut Partial) {
-    let first = segment * SEGMENT;
-    // Live positions of each row within the segment; a row without any has low == high.
-    let mut low = [0; ROWS];
-    let mut high = [0; ROWS];
-    let (mut lowest, mut highest) = (SEGMENT, 0);
-    for r in 0..tile.rows {
-        high[r] = tile.high[r].saturating_sub(first).min(SEGMENT);
-        low[r] = tile.low[r].saturating_sub(first).min(high[r]);
-        partial.live[r] = low[r] < high[r];
-        if partial.live[r] {
-            (lowest, highest) = (lowest.min(low[r]), highest.max(high[r]));
+/// The rows of a tile over a segment of positions.
+struct Attend<'a, X> {
+    tile: &'a Tile<'a>,
+    segment: usize,
+    partial: &'a mut Partial,
+    element: PhantomData<X>,
+}
+
+impl<X: Element> TileWork for Attend<'_, X> {
+    #[inline(always)]
+    fn run<S: Simd, const NR: usize>(self, s: S) {
+        let Attend { tile, segment, partial, .. } = self;
+        let first = segment * SEGMENT;
+        // Live positions of each row within the segment; a row without any has low == high.
+        let mut low = [0; ROWS];
+        let mut high = [0; ROWS];
+        let (mut lowest, mut highest) = (SEGMENT, 0);
+        for r in 0..tile.rows {
+            high[r] = tile.high[r].saturating_sub(first).min(SEGMENT);
+            low[r] = tile.low[r].saturating_sub(first).min(high[r]);
+            partial.live[r] = low[r] < high[r];
+            if partial.live[r] {
+                (lowest, highest) = (lowest.min(low[r]), highest.max(high[r]));
+            }
         }
-    }
-    if lowest >= highest {
-        return;
-    }
-    let mut p = [[0.0f32; SEGMENT]; NR];
-    scores::<S, X, NR>(s, tile, first, lowest, highest, &mut p);
-    for r in 0..tile.rows {
-        if partial.live[r] {
-            (partial.m[r], partial.l[r]) = softmax(s, &mut p[r], low[r], high[r]);
+        if lowest >= highest {
+            return;
         }
-    }
-    // The positions that are live for every row go through one loop; each row's own come before and after it.
-    // Padding rows do as row 0 does.
-    let all_live = (0..tile.rows).all(|r| partial.live[r]);
-    let (row0_low, row0_high) = (low[0], high[0]);
-    low[tile.rows..].fill(row0_low);
-    high[tile.rows..].fill(row0_high);
-    let from = if all_live { *low[..NR].iter().max().unwrap_or(&0) } else { 0 };
-    let to = if all_live { *high[..NR].iter().min().unwrap_or(&0) } else { 0 };
-    let shared = from..to.max(from);
-    for r in 0..tile.rows {
-        if partial.live[r] {
-            let o = partial.o_mut(r);
-            o.fill(0.0);
-            let before = low[r]..if shared.is_empty() { high[r] } else { shared.start };
-            values::<S, X, 1>(s, tile, first, before, [&p[r]], [o]);
+        let mut p = [[0.0f32; SEGMENT]; NR];
+        scores::<S, X, NR>(s, tile, first, lowest, highest, &mut p);
+        for r in 0..tile.rows {
+            if partial.live[r] {
+                (partial.m[r], partial.l[r]) = softmax(s, &mut p[r], low[r], high[r]);
+            }
         }
-    }
-    if shared.is_empty() {
-        return;
-    }
-    values::<S, X, NR>(s, tile, first, shared.clone(), p.each_ref(), partial.rows_mut());
-    for r in 0..tile.rows {
-        values::<S, X, 1>(s, tile, first, shared.end..high[r], [&p[r]], [partial.o_mut(r)]);
+        // The positions that are live for every row go through one loop; each row's own come before and after it.
+        // Padding rows do as row 0 does.
+        let all_live = (0..tile.rows).all(|r| partial.live[r]);
+        let (row0_low, row0_high) = (low[0], high[0]);
+        low[tile.rows..].fill(row0_low);
+        high[tile.rows..].fill(row0_high);
+        let from = if all_live { *low[..NR].iter().max().unwrap_or(&0) } else { 0 };
+        let to = if all_live { *high[..NR].iter().min().unwrap_or(&0) } else { 0 };
+        let shared = from..to.max(from);
+        for r in 0..tile.rows {
+            if partial.live[r] {
+                let o = partial.o_mut(r);
+                o.fill(0.0);
+                let before = low[r]..if shared.is_empty() { high[r] } else { shared.start };
+                values::<S, X, 1>(s, tile, first, before, [&p[r]], [o]);
+            }
+        }
+        if shared.is_empty() {
+            return;
+        }
+        values::<S, X, NR>(s, tile, first, shared.clone(), p.each_ref(), partial.rows_mut());
+        for r in 0..tile.rows {
+            values::<S, X, 1>(s, tile, first, shared.end..high[r], [&p[r]], [partial.o_mut(r)]);
+        }
     }
 }
 

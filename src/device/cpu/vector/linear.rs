@@ -12,10 +12,12 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
+use std::marker::PhantomData;
+
 use super::super::act::{FINE_WORDS, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
-use super::super::simd::Simd;
+use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::Codes;
 use super::panels::*;
 use crate::numeric::Real;
@@ -26,7 +28,6 @@ use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 const AHEAD: usize = 2048;
 
 /// Computes the panels of `job` for all its columns.
-#[inline(always)]
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     let format = job.weight.shape().format;
     match format {
@@ -91,60 +92,58 @@ pub(super) struct Place {
     pub lane: usize,
 }
 
-#[inline(always)]
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     for (start, width) in job.tiles() {
-        match (width, job.fine) {
-            (12, false) => quantised_tile::<S, P, UNIT, 12, WORDS>(s, how, job, start),
-            (8, false) => quantised_tile::<S, P, UNIT, 8, WORDS>(s, how, job, start),
-            (4, false) => quantised_tile::<S, P, UNIT, 4, WORDS>(s, how, job, start),
-            (2, false) => quantised_tile::<S, P, UNIT, 2, WORDS>(s, how, job, start),
-            (_, false) => quantised_tile::<S, P, UNIT, 1, WORDS>(s, how, job, start),
-            (12, true) => quantised_tile::<S, P, UNIT, 12, FINE_WORDS>(s, how, job, start),
-            (8, true) => quantised_tile::<S, P, UNIT, 8, FINE_WORDS>(s, how, job, start),
-            (4, true) => quantised_tile::<S, P, UNIT, 4, FINE_WORDS>(s, how, job, start),
-            (2, true) => quantised_tile::<S, P, UNIT, 2, FINE_WORDS>(s, how, job, start),
-            (_, true) => quantised_tile::<S, P, UNIT, 1, FINE_WORDS>(s, how, job, start),
+        if job.fine {
+            run_tile(s, width, QuantisedTile::<P, UNIT, FINE_WORDS> { how, job, start });
+        } else {
+            run_tile(s, width, QuantisedTile::<P, UNIT, WORDS> { how, job, start });
         }
     }
 }
 
-#[inline(always)]
-fn quantised_tile<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const W: usize>(
-    s: S,
+/// The columns of `job` from `start` on.
+struct QuantisedTile<'a, P, const UNIT: usize, const W: usize> {
     how: P,
-    job: &Job<'_>,
+    job: &'a Job<'a>,
     start: usize,
-) {
-    let shape = job.weight.shape();
-    let units = shape.columns / (32 * P::BLOCKS);
-    let plane_bytes = plane_bytes(units, P::PLANE);
-    let (words, stride) = (job.act.tile(start, NY).as_chunks::<NY>().0, job.act.words());
-    let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
-    for (p, panel) in job.panels.clone().zip(panels) {
-        let mut out = [[0.0; ROWS]; NY];
-        let (plane, rest) = panel.split_at(plane_bytes);
-        for lane in (0..ROWS).step_by(S::LANES) {
-            let mut f = [s.f32(0.0); NY];
-            let blocks = words.chunks_exact(stride * P::BLOCKS);
-            for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
-                if NY <= 2 && lane == 0 {
-                    for line in 0..UNIT.div_ceil(64) {
-                        s.prefetch(unit.as_ptr().wrapping_add(AHEAD + 64 * line));
+}
+
+impl<P: Panel<UNIT>, const UNIT: usize, const W: usize> TileWork for QuantisedTile<'_, P, UNIT, W> {
+    #[inline(always)]
+    fn run<S: Simd, const NY: usize>(self, s: S) {
+        assert!(NY <= S::WIDEST);
+        let QuantisedTile { how, job, start } = self;
+        let shape = job.weight.shape();
+        let units = shape.columns / (32 * P::BLOCKS);
+        let plane_bytes = plane_bytes(units, P::PLANE);
+        let (words, stride) = (job.act.tile(start, NY).as_chunks::<NY>().0, job.act.words());
+        let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
+        for (p, panel) in job.panels.clone().zip(panels) {
+            let mut out = [[0.0; ROWS]; NY];
+            let (plane, rest) = panel.split_at(plane_bytes);
+            for lane in (0..ROWS).step_by(S::LANES) {
+                let mut f = [s.f32(0.0); NY];
+                let blocks = words.chunks_exact(stride * P::BLOCKS);
+                for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
+                    if NY <= 2 && lane == 0 {
+                        for line in 0..UNIT.div_ceil(64) {
+                            s.prefetch(unit.as_ptr().wrapping_add(AHEAD + 64 * line));
+                        }
+                    }
+                    let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
+                    for (b, y) in y.chunks_exact(stride).enumerate() {
+                        if let Some(y) = y.first_chunk::<W>() {
+                            how.block(s, head, unit, Place { b, lane }, y, &mut f);
+                        }
                     }
                 }
-                let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
-                for (b, y) in y.chunks_exact(stride).enumerate() {
-                    if let Some(y) = y.first_chunk::<W>() {
-                        how.block(s, head, unit, Place { b, lane }, y, &mut f);
-                    }
+                for (out, f) in out.iter_mut().zip(f) {
+                    s.store(f, &mut out[lane..]);
                 }
             }
-            for (out, f) in out.iter_mut().zip(f) {
-                s.store(f, &mut out[lane..]);
-            }
+            job.write(p, start, &out);
         }
-        job.write(p, start, &out);
     }
 }
 
@@ -289,43 +288,47 @@ impl FloatPanel<32> for BF16 {
     }
 }
 
-#[inline(always)]
 fn float<S: Simd, P: FloatPanel<BYTES>, const BYTES: usize>(s: S, job: &Job<'_>) {
     for (start, width) in job.tiles() {
-        match width {
-            12 => float_tile::<S, P, BYTES, 12>(s, job, start),
-            8 => float_tile::<S, P, BYTES, 8>(s, job, start),
-            4 => float_tile::<S, P, BYTES, 4>(s, job, start),
-            2 => float_tile::<S, P, BYTES, 2>(s, job, start),
-            _ => float_tile::<S, P, BYTES, 1>(s, job, start),
-        }
+        run_tile(s, width, FloatTile::<P, BYTES> { job, start, panel: PhantomData });
     }
 }
 
-/// f = fma(w, x, f), k ascending.
-#[inline(always)]
-fn float_tile<S: Simd, P: FloatPanel<BYTES>, const BYTES: usize, const NY: usize>(s: S, job: &Job<'_>, start: usize) {
-    let shape = job.weight.shape();
-    let n = shape.columns;
-    let mut x: [&[f32]; NY] = [&[]; NY];
-    for (c, x) in x.iter_mut().enumerate() {
-        *x = &job.act.values()[(start + c) * n..(start + c + 1) * n];
-    }
-    let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
-    for (p, panel) in job.panels.clone().zip(panels) {
-        let mut out = [[0.0; ROWS]; NY];
-        for lane in (0..ROWS).step_by(S::LANES) {
-            let mut f = [s.f32(0.0); NY];
-            for (k, one) in panel.as_chunks::<BYTES>().0[..n].iter().enumerate() {
-                let w = P::load(s, one, lane);
-                for c in 0..NY {
-                    f[c] = w.fma(s.f32(x[c][k]), f[c]);
+/// The columns of `job` from `start` on.
+struct FloatTile<'a, P, const BYTES: usize> {
+    job: &'a Job<'a>,
+    start: usize,
+    panel: PhantomData<P>,
+}
+
+impl<P: FloatPanel<BYTES>, const BYTES: usize> TileWork for FloatTile<'_, P, BYTES> {
+    /// f = fma(w, x, f), k ascending.
+    #[inline(always)]
+    fn run<S: Simd, const NY: usize>(self, s: S) {
+        assert!(NY <= S::WIDEST);
+        let FloatTile { job, start, .. } = self;
+        let shape = job.weight.shape();
+        let n = shape.columns;
+        let mut x: [&[f32]; NY] = [&[]; NY];
+        for (c, x) in x.iter_mut().enumerate() {
+            *x = &job.act.values()[(start + c) * n..(start + c + 1) * n];
+        }
+        let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
+        for (p, panel) in job.panels.clone().zip(panels) {
+            let mut out = [[0.0; ROWS]; NY];
+            for lane in (0..ROWS).step_by(S::LANES) {
+                let mut f = [s.f32(0.0); NY];
+                for (k, one) in panel.as_chunks::<BYTES>().0[..n].iter().enumerate() {
+                    let w = P::load(s, one, lane);
+                    for c in 0..NY {
+                        f[c] = w.fma(s.f32(x[c][k]), f[c]);
+                    }
+                }
+                for (out, f) in out.iter_mut().zip(f) {
+                    s.store(f, &mut out[lane..]);
                 }
             }
-            for (out, f) in out.iter_mut().zip(f) {
-                s.store(f, &mut out[lane..]);
-            }
+            job.write(p, start, &out);
         }
-        job.write(p, start, &out);
     }
 }
