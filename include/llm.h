@@ -3202,7 +3202,7 @@ void llm_model_params_init(llm_model_params_t *LLM_NULLABLE params,
                            size_t size);
 
 /**
- * Loads a model from a file.
+ * Loads a model from a file. One that llm_gguf_pack wrote is mapped.
  *
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
@@ -3338,6 +3338,33 @@ llm_status_t llm_model_tokenizer(const llm_model_t *LLM_NONNULL model,
                                  llm_error_t **LLM_NULLABLE error);
 
 /**
+ * Writes a model's file with its matrices packed as the processor reads them. Loading such a file maps it into memory:
+ * that takes milliseconds, and processes that load it share one copy. The model computes the same bits.
+ *
+ * The file is a GGUF of about the same size that only this library loads. It is made for a version of this library and
+ * its layout: another version may refuse it (UNSUPPORTED), so keep the model's own file. While a model is loaded from
+ * it, it must not be changed or cut short, or the process may end by SIGBUS: to replace it, rename a new file over it.
+ * Packing needs as much memory as loading the model. The file appears under its name when it is complete.
+ *
+ * @param[in] gguf The model's file.
+ * @param[in] path Where to write, UTF-8 (on Unix any bytes).
+ * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
+ * @param[in] params @nullable Threads and progress as in loading; NULL means the defaults.
+ * @param[in] cancel @nullable A switch that stops the call from another thread.
+ * @param[out] error @nullable Why it failed; then there is no file.
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the file is packed
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_gguf_pack(const llm_gguf_t *LLM_NONNULL gguf,
+                           const char *LLM_NULLABLE path,
+                           size_t path_size,
+                           const llm_model_params_t *LLM_NULLABLE params,
+                           const llm_cancel_t *LLM_NULLABLE cancel,
+                           llm_error_t **LLM_NULLABLE error);
+
+/**
  * Writes the defaults.
  *
  * @param[out] params @nullable Room for `size` bytes; NULL does nothing.
@@ -3369,7 +3396,8 @@ void llm_quantize_params_init(llm_quantize_params_t *LLM_NULLABLE params,
  * @param[in] cancel @nullable A switch that stops the call from another thread.
  * @param[out] error @nullable Why it failed; then there is no file.
  * @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
- *   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor"
+ *   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", or if
+ *   the file is packed
  * @thread any
  */
 LLM_API
@@ -3412,7 +3440,7 @@ void llm_imatrix_params_init(llm_imatrix_params_t *LLM_NULLABLE params,
  * @param[in] cancel @nullable A switch that stops the call from another thread.
  * @param[out] error @nullable Why it failed; then there is no file.
  * @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the text
- *   has no tokens
+ *   has no tokens or the file is packed
  * @thread any
  */
 LLM_API
@@ -5837,8 +5865,7 @@ llm_status_t llm_engine_cancel(const llm_engine_t *LLM_NONNULL engine,
  * Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
  * most one piece of work more: a layer, or the logits that tokens are chosen by (with large vocabularies these take
  * as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that make a layer
- * about a quarter of the budget. At least one piece of work is done if there is any. A choice under a grammar waits for
- * the tokens that may come, usually not at all: they are looked for while the model computes.
+ * about a quarter of the budget. At least one piece of work is done if there is any.
  *
  * @param[in] engine An engine.
  * @param[in] budget_us Microseconds.

@@ -54,7 +54,7 @@ tests! {
     objects: versions errors stale_handles growing_structs logging after_fork cancelling;
     files: memory_and_readers metadata tensors sampling;
     writer: copying making splitting refusals overriding;
-    quantize: quantising finding_importances;
+    quantize: quantising finding_importances packing;
     models: models stopping_a_load tokenizers;
     adapters: adapting embedding;
     chat: messages conversing;

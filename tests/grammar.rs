@@ -578,6 +578,30 @@ fn an_engine_keeps_to_each_request_its_grammar() {
     assert!(expected.values().any(|output| output.2 == FinishReason::Length));
 }
 
+/// Whoever waits for a grammar lets the others of a batch choose, though they came later.
+#[test]
+fn a_slow_grammar_stops_no_other() {
+    let model = tiny();
+    // Each token leads to a place where nobody was, with all these words going on: milliseconds, the model takes less.
+    let words = (100..200).map(|i| format!("[a-z]*[aeiou][a-z]{{{i}}}!")).collect::<Vec<_>>().join("|");
+    let slow = Arc::new(Grammar::regex(model.tokenizer(), &words).unwrap());
+    let options = EngineOptions { threads: Some(Threads::new(1)), ..EngineOptions::default() };
+    let engine = Engine::new(Arc::clone(&model), &options).unwrap();
+    for grammar in [Some(slow), None] {
+        let request = Request::new(PROMPT.to_vec(), sampler(1));
+        let options = GenerateOptions { max_tokens: 40, ignore_eog: true };
+        engine.submit(Request { options, grammar, ..request }).unwrap();
+    }
+    let (mut events, mut order, mut more) = (Vec::new(), Vec::new(), true);
+    while more {
+        more = engine.poll(Duration::ZERO, &mut events).unwrap();
+        order.extend(events.drain(..).filter(|event| event.token.is_some()).map(|event| event.request));
+    }
+    assert_eq!(order.len(), 80);
+    let overtakes = order.chunks(2).filter(|step| step[0] == 2).count();
+    assert!(overtakes > 0, "{order:?}");
+}
+
 /// The text of a decoder is that which the grammar saw.
 #[test]
 fn text_is_what_the_grammar_saw() {

@@ -66,6 +66,9 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-imatrix" -m $model -f "$work/text" -o "$work/importances" -c 10
     run 0 "$1/llm-quantize" $model "$work/small.gguf" Q4_0 --imatrix "$work/importances" --embedding-type Q8_0 -t 2
     run 0 "$1/llm-generate" -m "$work/small.gguf" -p "Hello" -n 4
+    run 0 "$1/llm-pack" $model "$work/packed.gguf" -t 2
+    run 0 "$1/llm-generate" -m "$work/packed.gguf" -p "Hello" -n 4
+    run 1 "$1/llm-pack" "$work/packed.gguf" "$work/never"
     run 1 "$1/llm-quantize" $model "$work/small.gguf" Q4_0 --imatrix "$work/text"
     run 1 "$1/llm-quantize" "$work/cut.gguf" "$work/never" Q4_0
     run 1 "$1/llm-imatrix" -m "$work/cut.gguf" -f "$work/text" -o "$work/never"

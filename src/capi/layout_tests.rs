@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::beams::{llm_beam_params_t, llm_beam_t};
 use super::bytes::llm_view_t;
-use super::engine::{llm_engine_params_t, llm_engine_stats_t, llm_event_t};
+use super::engine::{llm_engine_params_t, llm_engine_stats_t};
+use super::events::llm_event_t;
 use super::gguf_tensors::llm_tensor_info_t;
 use super::lora::llm_lora_info_t;
 use super::model::{llm_memory_t, llm_model_info_t, llm_model_params_t};
@@ -74,12 +75,12 @@ fn structs_are_as_the_json_says() {
         llm_engine_params_t {
             struct_size context_length max_pages page_size kv_type max_batch chunk threads isa window sinks
         }
-        llm_event_t { struct_size request index token finish_reason status text message }
         llm_engine_stats_t {
             struct_size waiting running submitted finished cancelled failed steps members largest_batch prompt_tokens
             reused_tokens generated_tokens preemptions time_us largest_quantum_us pages_total pages_used pages_shared
             pages_idle bytes
         }
+        llm_event_t { struct_size request index token finish_reason status text message }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
     let mut stated = Vec::new();

@@ -47,6 +47,7 @@ mod gguf_writer_keys;
 
 mod model;
 
+mod pack;
 mod quantize;
 
 mod tokenizer;
@@ -75,3 +76,4 @@ mod request;
 mod grammar;
 
 mod engine;
+mod events;

@@ -164,6 +164,26 @@ pub(super) fn threads(count: u32) -> Option<Threads> {
     }
 }
 
+/// How to load, and the caller's progress callback.
+///
+/// # Safety
+/// As the exported functions.
+pub(super) unsafe fn options(
+    params: *const llm_model_params_t,
+    cancel: *const llm_cancel_t,
+) -> Result<(LoadOptions, impl FnMut(u64, u64) -> ControlFlow<()>)> {
+    // SAFETY: the caller's promise.
+    let (params, cancel) = unsafe { (args::params(params, "params")?, handle::shared_or_null(cancel, "cancel")?) };
+    args::flags(params.flags, 0, "params.flags")?;
+    let progress = move |done: u64, total: u64| {
+        // SAFETY: a callback of this type, on the thread that called us.
+        let more = params.progress.is_none_or(|progress| unsafe { progress(done, total, params.progress_user_data) });
+        if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let cancel = cancel.as_deref().cloned().unwrap_or_default();
+    Ok((LoadOptions { threads: threads(params.threads), cancel }, progress))
+}
+
 /// # Safety
 /// As the exported functions.
 unsafe fn load(
@@ -172,15 +192,8 @@ unsafe fn load(
     cancel: *const llm_cancel_t,
 ) -> Result<*mut llm_model_t> {
     // SAFETY: the caller's promise.
-    let (params, cancel) = unsafe { (args::params(params, "params")?, handle::shared_or_null(cancel, "cancel")?) };
-    args::flags(params.flags, 0, "params.flags")?;
-    let progress = |done: u64, total: u64| {
-        // SAFETY: a callback of this type, on the thread that called us.
-        let more = params.progress.is_none_or(|progress| unsafe { progress(done, total, params.progress_user_data) });
-        if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let cancel = cancel.as_deref().cloned().unwrap_or_default();
-    let model = Model::load(gguf, &LoadOptions { threads: threads(params.threads), cancel }, progress)?;
+    let (options, progress) = unsafe { options(params, cancel) }?;
+    let model = Model::load(gguf, &options, progress)?;
     let name = if model.name().is_empty() { "a model without a name" } else { model.name() };
     let description = format!(
         "{name}: {}, {} layers, {:.1} million parameters, {:.1} MiB",
@@ -193,7 +206,7 @@ unsafe fn load(
     handle::new(Loaded { model: Arc::new(model), description })
 }
 
-/// Loads a model from a file.
+/// Loads a model from a file. One that llm_gguf_pack wrote is mapped.
 ///
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.

@@ -104,7 +104,8 @@ fn report(callback: llm_progress_callback_t, user_data: *mut c_void) -> impl FnM
 /// @param[in] cancel @nullable A switch that stops the call from another thread.
 /// @param[out] error @nullable Why it failed; then there is no file.
 /// @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
-///   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor"
+///   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", or if
+///   the file is packed
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -198,7 +199,7 @@ pub unsafe extern "C" fn llm_imatrix_params_init(params: *mut llm_imatrix_params
 /// @param[in] cancel @nullable A switch that stops the call from another thread.
 /// @param[out] error @nullable Why it failed; then there is no file.
 /// @status NOT_FOUND, IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the text
-///   has no tokens
+///   has no tokens or the file is packed
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

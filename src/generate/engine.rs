@@ -96,6 +96,13 @@ pub struct Event {
     pub outcome: Option<Result<FinishReason>>,
 }
 
+impl Event {
+    /// The last event of a continuation that cannot go on.
+    fn failed(request: RequestId, index: usize, error: Error) -> Event {
+        Event { request, index, token: None, text: Vec::new(), outcome: Some(Err(error)) }
+    }
+}
+
 /// What an engine does and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineStats {

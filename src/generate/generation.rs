@@ -1,6 +1,7 @@
 //! From logits to a token, and from tokens to text: grammar, sampler, stop strings, limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::stop::Stops;
 use super::{FinishReason, GenerateOptions};
@@ -143,6 +144,11 @@ impl Generation {
     /// The text that became certain with the last call.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Waits for what the grammar allows, for a while. True if [`next`](Self::next) has nothing to wait for.
+    pub(super) fn is_ready(&mut self, patience: Duration) -> bool {
+        self.grammar.as_mut().is_none_or(|constraint| constraint.text.is_ready(patience))
     }
 
     /// Chooses what follows `tokens` by its logits (V) and adds it to them, unless it ends the generation. Gives it, and

@@ -32,14 +32,18 @@ pub struct ImatrixOptions {
 /// matrix is multiplied with. Each chunk begins with the model's first token, if it has one. `progress` is called with
 /// the chunks done and in all; if it breaks, the call ends with `Aborted`.
 ///
-/// Errors: those of [`Model::load`]; `InvalidArgument` if the text has no tokens or a chunk no room for two; `Cancelled`,
-/// `Aborted`.
+/// Errors: those of [`Model::load`]; `InvalidArgument` if the text has no tokens or a chunk no room for two, or the file
+/// is packed; `Cancelled`, `Aborted`.
 pub fn imatrix(
     gguf: &Gguf,
     text: &[u8],
     options: &ImatrixOptions,
     mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Importance> {
+    if gguf.is_packed() {
+        let message = "the file is packed for loading: importances are those of the model's own file";
+        return Err(Error::invalid_argument(message).with("path", gguf.name()));
+    }
     let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
     let load = LoadOptions { threads: Some(threads.clone()), cancel: options.cancel.clone() };
     let model = Arc::new(Model::load(gguf, &load, |_, _| ControlFlow::Continue(()))?);

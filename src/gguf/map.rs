@@ -1,8 +1,8 @@
-//! The memory map of a file's metadata: the one unsafe line of the reader.
+//! Memory maps of a file: the unsafe lines of the reader.
 
 #![allow(unsafe_code)]
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
 
 /// Maps a whole file for reading. What happens when the file is changed is told at [`super::Gguf::open`].
@@ -12,4 +12,10 @@ pub(super) fn map(file: &File) -> std::io::Result<Mmap> {
     // plain bytes only, checks every length each time against the map's fixed size, and keeps no typed reference
     // into it whose validity hangs on the content (text is checked for UTF-8 whenever it is handed out).
     unsafe { Mmap::map(file) }
+}
+
+/// Maps `bytes` bytes from `offset` on, which the file must have, for reading.
+pub(super) fn map_part(file: &File, offset: u64, bytes: usize) -> std::io::Result<Mmap> {
+    // SAFETY: as above. Weights are read as plain bytes, of which any are as good as others, and the map's size is fixed.
+    unsafe { MmapOptions::new().offset(offset).len(bytes).map(file) }
 }

@@ -31,6 +31,9 @@ pub use tensor::{Dims, TensorInfo};
 pub use value::{Array, Element, ElementType, Elements, Value};
 pub use writer::Writer;
 
+/// The key that packed files have.
+pub(crate) const PACKED_VERSION_KEY: &str = "llm.packed.version";
+
 /// An open GGUF. Immutable; share it between threads by `Arc`.
 pub struct Gguf {
     source: Arc<Source>,
@@ -146,6 +149,11 @@ impl Gguf {
     /// How many parts the file is split into: usually 1.
     pub fn part_count(&self) -> usize {
         1 + self.others.len()
+    }
+
+    /// True if the matrices lie in the file as kernels read them: [`Model::pack`](crate::model::Model::pack) writes such.
+    pub fn is_packed(&self) -> bool {
+        self.get(PACKED_VERSION_KEY).is_some()
     }
 
     /// The path of the first part, or `memory` or `reader`.
@@ -284,15 +292,27 @@ impl Gguf {
             let error = Error::invalid_argument(message).with("tensor", name).with("offset", offset);
             return Err(self.name_file(tensor.part, error));
         }
-        let source = match tensor.part.checked_sub(1) {
-            None => &self.source,
+        let at = tensor.offset.saturating_add(offset);
+        let read = self.source_of(tensor)?.read_at(at, out);
+        read.map_err(|e| self.name_file(tensor.part, e.with("tensor", &tensor.name)))
+    }
+
+    /// Maps a tensor's data, which must not be empty; `None` if they do not lie in a file. When the file is cut short,
+    /// reading the map ends the process by SIGBUS.
+    pub(crate) fn map(&self, tensor: &TensorInfo) -> Result<Option<memmap2::Mmap>> {
+        let map = self.source_of(tensor)?.map(tensor.offset, tensor.bytes as usize);
+        map.map_err(|e| self.name_file(tensor.part, e.with("tensor", &tensor.name)))
+    }
+
+    /// The part with a tensor's data.
+    fn source_of(&self, tensor: &TensorInfo) -> Result<&Source> {
+        match tensor.part.checked_sub(1) {
+            None => Ok(&self.source),
             Some(other) => {
                 let part = self.others.get(other);
-                &part.ok_or_else(|| Error::invalid_argument("the tensor is not of this file"))?.source
+                Ok(&part.ok_or_else(|| Error::invalid_argument("the tensor is not of this file"))?.source)
             }
-        };
-        let at = tensor.offset.saturating_add(offset);
-        source.read_at(at, out).map_err(|e| self.name_file(tensor.part, e.with("tensor", &tensor.name)))
+        }
     }
 
     /// All elements of a tensor, in the order of the file. Memory: 4 bytes an element, and 1 MiB at most.

@@ -1,6 +1,6 @@
 //! Where the bytes of a GGUF come from: a file, memory, or the caller's reader.
 
-use super::map::map;
+use super::map::{map, map_part};
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
@@ -114,5 +114,12 @@ impl Source {
             }
             Source::Reader { reader, .. } => reader.read_at(offset, out),
         }
+    }
+
+    /// Maps the bytes from `offset` on, within the size; `None` if they do not lie in a file.
+    pub(super) fn map(&self, offset: u64, bytes: usize) -> Result<Option<Mmap>> {
+        let Source::File { file, .. } = self else { return Ok(None) };
+        let fail = |e| Error::io(format!("cannot map {bytes} bytes at offset {offset}: {e}")).with("offset", offset);
+        map_part(file, offset, bytes).map(Some).map_err(fail)
     }
 }

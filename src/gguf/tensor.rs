@@ -65,6 +65,17 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// A tensor whose data lie elsewhere: none of them can be read.
+    ///
+    /// Errors: `CorruptFile` if the dimensions are too many or too large, or the first no multiple of the type's block
+    /// length; `Unsupported` if the type is unknown.
+    pub(crate) fn without_data(name: &str, type_id: u32, dims: &[u64]) -> Result<TensorInfo> {
+        let wrong = |message: String| Error::corrupt_file(format!("tensor {name}: {message}")).with("tensor", name);
+        let dims = Dims::new(dims).ok_or_else(|| wrong(format!("expected at most {MAX_DIMS} dimensions")))?;
+        tensor_bytes(&dims, known_type(name, type_id)?, wrong)?;
+        Ok(TensorInfo { name: name.to_owned(), dims, type_id, part: 0, offset: 0, bytes: 0 })
+    }
+
     /// The number format. Errors: `Unsupported` naming tensor and type if this library does not decode it.
     pub fn format(&self) -> Result<Format> {
         Format::from_id(self.type_id).ok_or_else(|| {

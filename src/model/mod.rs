@@ -8,6 +8,7 @@ mod keys_values;
 mod latent;
 mod lora;
 mod mixture;
+mod packed;
 mod plan;
 mod rope;
 mod weights;
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::numeric::FloatEnvironment;
 use crate::token::Tokenizer;
+use packed::Packed;
 
 /// How to load a model.
 #[derive(Clone, Default)]
@@ -87,7 +89,8 @@ impl Model {
         arch::Architecture::find(config::architecture_name(gguf)?)?;
         let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
-        let mut plan = plan::Plan::new(gguf);
+        let packed = Packed::of(gguf)?;
+        let mut plan = plan::Plan::new(gguf, packed.as_ref());
         let weights = weights::Weights::new(&mut plan, &config)?;
         let slots = plan.take_slots().into();
         let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
@@ -105,7 +108,7 @@ impl Model {
             tokenizer,
             name,
             id: unique_id(),
-            fingerprint: gguf.fingerprint()?,
+            fingerprint: packed.map_or_else(|| gguf.fingerprint(), |packed| Ok(packed.fingerprint()))?,
         })
     }
 
@@ -116,7 +119,8 @@ impl Model {
     pub fn memory(gguf: &Gguf, cache: &CacheOptions, chunk: usize) -> Result<Memory> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
-        let mut plan = plan::Plan::new(gguf);
+        let packed = Packed::of(gguf)?;
+        let mut plan = plan::Plan::new(gguf, packed.as_ref());
         weights::Weights::new(&mut plan, &config)?;
         let context_length = config.session_context(cache.context_length)?;
         let kv_cache = config.with_cache(cache, |shape| Cache::bytes(cache.kind, shape, chunk, cache.page_size))?;

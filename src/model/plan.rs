@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use super::packed::{self, Packed};
 use super::weights::Projection;
 use crate::cancel::Cancel;
 use crate::device::{Arena, Matrix, PANEL_ROWS, Shape, Threads, Weight};
@@ -35,6 +36,8 @@ pub(crate) struct Slot {
 /// in proportion to the weights before `load`.
 pub(crate) struct Plan<'a> {
     gguf: &'a Gguf,
+    /// What is packed in the file already.
+    packed: Option<&'a Packed>,
     arena: Arc<Arena>,
     matrices: Vec<Placement<'a>>,
     slots: Vec<Slot>,
@@ -45,10 +48,17 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// An empty plan.
-    pub(crate) fn new(gguf: &'a Gguf) -> Self {
+    /// An empty plan; `packed` is [`Packed::of`] the file.
+    pub(crate) fn new(gguf: &'a Gguf, packed: Option<&'a Packed>) -> Self {
         let (arena, matrices, slots) = (Arc::default(), Vec::new(), Vec::new());
-        Plan { gguf, arena, matrices, slots, bytes: 0, parameters: 0, taken: HashSet::new() }
+        Plan { gguf, packed, arena, matrices, slots, bytes: 0, parameters: 0, taken: HashSet::new() }
+    }
+
+    /// The tensors that matrices are made of, in the order of the first ones.
+    pub(crate) fn packed_tensors(&self) -> Vec<&'a TensorInfo> {
+        let mut seen = HashSet::new();
+        let tensors = self.matrices.iter().map(|placement| placement.tensor);
+        tensors.filter(|tensor| seen.insert(&tensor.name)).collect()
     }
 
     /// Bytes of the packed weights.
@@ -68,11 +78,23 @@ impl<'a> Plan<'a> {
 
     /// True if the file has the tensor.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.gguf.tensor(name).is_some()
+        self.tensor(name).is_some()
+    }
+
+    fn tensor(&self, name: &str) -> Option<&'a TensorInfo> {
+        self.packed.and_then(|packed| packed.tensor(name)).or_else(|| self.gguf.tensor(name))
+    }
+
+    fn decode(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
+        if self.packed.is_some_and(|packed| packed.tensor(&tensor.name).is_some()) {
+            let message = format!("the tensor {} is packed, though it is no matrix", tensor.name);
+            return Err(Error::corrupt_file(message).with("tensor", &tensor.name));
+        }
+        self.gguf.decode(tensor)
     }
 
     fn find(&self, name: &str) -> Result<&'a TensorInfo> {
-        self.gguf.tensor(name).ok_or_else(|| {
+        self.tensor(name).ok_or_else(|| {
             Error::corrupt_file(format!("the tensor {name} is missing"))
                 .with("tensor", name)
                 .with("path", self.gguf.name())
@@ -147,10 +169,10 @@ impl<'a> Plan<'a> {
             return Err(Error::corrupt_file(message).with("tensor", tensor_name).with("found", tensor.dims));
         }
         let bias_name = format!("{name}.bias");
-        let bias = match self.gguf.tensor(&bias_name) {
+        let bias = match self.tensor(&bias_name) {
             Some(tensor) => {
                 self.check(tensor, count, each)?;
-                Some(self.gguf.decode(tensor)?)
+                Some(self.decode(tensor)?)
             }
             None => None,
         };
@@ -195,9 +217,9 @@ impl<'a> Plan<'a> {
 
     /// The first row of a matrix with rows of `columns`, if the file has it.
     pub(crate) fn first_row_if_there(&mut self, name: &str, columns: usize) -> Result<Option<Vec<f32>>> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        let Some(tensor) = self.tensor(name) else { return Ok(None) };
         self.check(tensor, tensor.rows(), columns)?;
-        let mut values = self.gguf.decode(tensor)?;
+        let mut values = self.decode(tensor)?;
         values.truncate(columns);
         Ok(Some(values))
     }
@@ -211,13 +233,16 @@ impl<'a> Plan<'a> {
     /// else than what would be run.
     pub(crate) fn refuse_others(&self, layers: usize) -> Result<()> {
         let of_layer = |name: &str| -> Option<usize> { name.strip_prefix("blk.")?.split('.').next()?.parse().ok() };
+        let all_matrices = |name: &str| self.packed.is_some() && name == packed::WEIGHTS;
         let strange = |name: &str| {
             // Layers beyond the last predict further tokens; frequencies were once stored in every layer.
             !self.taken.contains(name)
+                && !all_matrices(name)
                 && of_layer(name).is_none_or(|l| l < layers)
                 && !["rope_freqs", "rot_embd", "rope_factors", "rope.freqs"].iter().any(|part| name.contains(part))
         };
-        match self.gguf.tensors().iter().find(|tensor| strange(&tensor.name)) {
+        let mut tensors = self.packed.iter().flat_map(|packed| packed.tensors()).chain(self.gguf.tensors());
+        match tensors.find(|tensor| strange(&tensor.name)) {
             None => Ok(()),
             Some(tensor) => {
                 let message = format!("the tensor {} is none of the architecture's", tensor.name);
@@ -267,7 +292,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn vector(&mut self, name: &str, n: usize) -> Result<Vec<f32>> {
         let tensor = self.find(name)?;
         self.check(tensor, 1, n)?;
-        self.gguf.decode(tensor)
+        self.decode(tensor)
     }
 
     /// The vector, if the file has it.
@@ -275,23 +300,34 @@ impl<'a> Plan<'a> {
         if self.has(name) { self.vector(name, n).map(Some) } else { Ok(None) }
     }
 
-    /// Reads and packs the matrices, on all threads. `progress` gets the bytes done and in all, on this thread, and
-    /// may break off.
+    /// Reads and packs the matrices, on all threads, or maps those of a packed file. `progress` gets the bytes done and
+    /// in all, on this thread, and may break off. Gives where they are.
     pub(crate) fn load(
         self,
         threads: &Threads,
         cancel: &Cancel,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<Arc<Arena>> {
+        let mut step = |done, total| {
+            cancel.check("loading the model")?;
+            match progress(done, total) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::aborted("the progress callback stopped the loading of the model")),
+            }
+        };
+        if self.packed.is_some() {
+            let total = self.bytes as u64;
+            step(0, total)?;
+            packed::fill(&self.arena, self.gguf, self.bytes)?;
+            step(total, total)?;
+            return Ok(self.arena);
+        }
         let mut memory = Arena::allocate(self.bytes)?;
         let total = self.matrices.iter().map(|m| (m.shape.rows * m.shape.row_bytes()) as u64).sum();
         let mut stripes = self.stripes(&mut memory).into_iter();
         let mut done = 0;
         loop {
-            cancel.check("loading the model")?;
-            if progress(done, total).is_break() {
-                return Err(Error::aborted("the progress callback stopped the loading of the model"));
-            }
+            step(done, total)?;
             let batch: Vec<Stripe<'_>> = stripes.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 break;
@@ -303,7 +339,8 @@ impl<'a> Plan<'a> {
             })?;
         }
         drop(stripes);
-        self.arena.fill(memory)
+        self.arena.fill(memory)?;
+        Ok(self.arena)
     }
 
     /// Cuts the matrices into stripes of whole panels.

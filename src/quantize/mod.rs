@@ -47,7 +47,7 @@ const STRIPE: usize = 1 << 18;
 /// `Aborted`. The file appears when it is complete.
 ///
 /// Errors: `Unsupported` naming a tensor whose format is not decoded; `InvalidArgument` if a format cannot be encoded or
-/// an importance has not the shape of its tensor; `Io`, `OutOfMemory`, `Cancelled`, `Aborted`.
+/// an importance has not the shape of its tensor, or the file is packed; `Io`, `OutOfMemory`, `Cancelled`, `Aborted`.
 pub fn quantize(
     gguf: &Gguf,
     path: &Path,
@@ -56,6 +56,10 @@ pub fn quantize(
     options: &Options,
     mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<()> {
+    if gguf.is_packed() {
+        let message = "the file is packed for loading: the model's own file can be quantised";
+        return Err(Error::invalid_argument(message).with("path", gguf.name()));
+    }
     let asked = [options.output, options.embedding].into_iter().flatten();
     if let Some(format) = asked.into_iter().find(|format| !format.can_encode()) {
         let message = format!("{} cannot be encoded by this version", format.name());

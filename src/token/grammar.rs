@@ -6,9 +6,10 @@
 //! adds: the tree of its own vocabularies, one thread that looks ahead while the model computes, limits for grammars
 //! of strangers, and errors.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
@@ -210,6 +211,17 @@ impl TokenSet {
     }
 }
 
+impl State {
+    /// What the other thread answered; `None` if it has gone.
+    fn back(answer: Option<Answer>) -> State {
+        match answer {
+            Some((matcher, Ok(set))) => State::Here(matcher, Some(Arc::new(set))),
+            Some((_, Err(e))) => State::Failed(e),
+            None => State::Failed(Error::internal("the thread that looks for tokens has gone")),
+        }
+    }
+}
+
 impl Matcher {
     /// The tokens that may come next: those that end a generation among them exactly if the text may end here.
     ///
@@ -219,15 +231,7 @@ impl Matcher {
     pub fn allowed(&mut self) -> Result<Arc<TokenSet>> {
         self.look_ahead();
         if let State::Away(answer) = &self.state {
-            let lost = |_| Error::internal("the thread that looks for tokens has gone");
-            let (matcher, set) = match answer.recv().map_err(lost) {
-                Ok((matcher, set)) => (matcher, set),
-                Err(e) => return Err(self.fail(e)),
-            };
-            self.state = match set {
-                Ok(set) => State::Here(matcher, Some(Arc::new(set))),
-                Err(e) => State::Failed(e),
-            };
+            self.state = State::back(answer.recv().ok());
         }
         match &self.state {
             State::Start(grammar) => Ok(Arc::clone(&grammar.first)),
@@ -236,6 +240,19 @@ impl Matcher {
             State::Failed(e) => Err(e.clone()),
             State::Complete | State::Away(_) => Err(Error::failed_precondition("the grammar lets nothing follow")),
         }
+    }
+
+    /// Waits for the other thread, for a while. True if [`allowed`](Self::allowed) has nothing to wait for.
+    pub(crate) fn is_ready(&mut self, patience: Duration) -> bool {
+        self.look_ahead();
+        if let State::Away(answer) = &self.state {
+            self.state = match answer.recv_timeout(patience) {
+                Ok(answer) => State::back(Some(answer)),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => State::back(None),
+            };
+        }
+        true
     }
 
     /// Gives the error from now on.

@@ -139,11 +139,64 @@ static void finding_importances(void)
     llm_gguf_free(gguf);
 }
 
+static void packing(void)
+{
+    llm_gguf_t *gguf = open_file(file("ok-tiny-model.gguf"));
+    llm_model_params_t params;
+    llm_model_params_init(&params, sizeof params);
+    params.progress = progress;
+    params.progress_user_data = &last_done;
+    last_done = 0;
+    stop_at = UINT64_MAX;
+    OK(llm_gguf_pack(gguf, Z("packed.gguf"), &params, NULL, &error));
+    CHECK(last_total > 20000 && last_done == last_total);
+    llm_gguf_t *out = open_file("packed.gguf");
+    llm_model_t *models[2] = {NULL, NULL};
+    OK(llm_model_load_gguf(gguf, NULL, NULL, &models[0], &error));
+    OK(llm_model_load(Z("packed.gguf"), NULL, NULL, &models[1], &error));
+    float logits[2][512];
+    size_t vocab = 0;
+    for (int i = 0; i < 2; i++) {
+        llm_session_t *session = NULL;
+        OK(llm_session_new(models[i], NULL, &session, &error));
+        static const llm_token_t tokens[] = {1, 5, 9};
+        OK(llm_session_append_tokens(session, tokens, 3, &error));
+        llm_model_info_t info = {.struct_size = sizeof info};
+        OK(llm_model_info(models[i], &info, &error));
+        vocab = (size_t)info.vocab_size;
+        CHECK(vocab > 9 && vocab <= 512);
+        OK(llm_session_logits(session, logits[i], 512, &error));
+        llm_session_free(session);
+        llm_model_free(models[i]);
+    }
+    CHECK(memcmp(logits[0], logits[1], vocab * sizeof **logits) == 0);
+    FAILS(INVALID_ARGUMENT, llm_gguf_pack(out, Z("never.gguf"), NULL, NULL, &error));
+    llm_error_free(error);
+    FAILS(INVALID_ARGUMENT, llm_gguf_quantize(out, Z("never.gguf"), Z("Q8_0"), NULL, 0, NULL, NULL, &error));
+    llm_error_free(error);
+    FAILS(INVALID_ARGUMENT, llm_gguf_imatrix(out, Z("a text"), Z("a"), Z("never.gguf"), NULL, NULL, &error));
+    llm_error_free(error);
+    llm_gguf_free(out);
+    last_done = 0;
+    stop_at = 1;
+    FAILS(ABORTED, llm_gguf_pack(gguf, Z("never.gguf"), &params, NULL, &error));
+    llm_error_free(error);
+    llm_cancel_t *cancel = NULL;
+    OK(llm_cancel_new(&cancel, &error));
+    llm_cancel_request(cancel);
+    FAILS(CANCELLED, llm_gguf_pack(gguf, Z("never.gguf"), NULL, cancel, &error));
+    llm_error_free(error);
+    llm_cancel_free(cancel);
+    CHECK(!exists("never.gguf"));
+    llm_gguf_free(gguf);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         {"quantising", quantising},
         {"finding_importances", finding_importances},
+        {"packing", packing},
     };
     return run_test(tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -288,8 +288,8 @@ pub(super) const fn plane_bytes(units: usize, each: usize) -> usize {
     (units * each).next_multiple_of(64)
 }
 
-/// The memory of a model's weights: one anonymous mapping, in huge pages where the system gives them. Matrices may be
-/// laid out in it before it is there; it is written once.
+/// The memory of a model's weights: one anonymous mapping, in huge pages where the system gives them, or the map of a
+/// file. Matrices may be laid out in it before it is there; it is written once.
 #[derive(Debug, Default)]
 pub(crate) struct Arena(OnceLock<Mmap>);
 
@@ -308,11 +308,16 @@ impl Arena {
     /// Takes the packed weights; the pages become read-only.
     pub(crate) fn fill(&self, map: MmapMut) -> Result<()> {
         let map = map.make_read_only();
-        let map = map.map_err(|e| Error::io(format!("the weights cannot be made read-only: {e}")))?;
+        self.share(map.map_err(|e| Error::io(format!("the weights cannot be made read-only: {e}")))?)
+    }
+
+    /// Takes weights that lie packed in a file.
+    pub(crate) fn share(&self, map: Mmap) -> Result<()> {
         self.0.set(map).map_err(|_| Error::internal("the weights were packed twice"))
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The packed weights, or nothing before they are there.
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.0.get().map_or(&[], |map| map)
     }
 }

@@ -42,7 +42,7 @@ impl Core {
             let sequence = &mut self.sequences[i];
             let (start, pending) = (sequence.cache.length(), sequence.pending());
             let n = if pending == 1 { 1 } else { pending.min(left) };
-            if n == 0 || !self.reserve(i, n)? {
+            if !self.reserve(i, n)? {
                 continue;
             }
             self.sequences[i].part = start..start + n;

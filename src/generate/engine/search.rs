@@ -47,7 +47,7 @@ impl Core {
                 let event = |token, text, outcome| Event { request, index, token, text, outcome };
                 let Some(beam) = beams.next() else {
                     let error = Error::not_found("the search found fewer continuations").with("found", index);
-                    self.events.push(event(None, Vec::new(), Some(Err(error))));
+                    self.events.push(Event::failed(request, index, error));
                     continue;
                 };
                 self.events.extend(beam.tokens.iter().map(|&token| event(Some(token), Vec::new(), None)));
@@ -63,10 +63,8 @@ impl Core {
         let width = self.sequences[i].search.as_ref()?.lock().width();
         let request = self.sequences[i].request;
         for member in self.sequences.iter_mut().filter(|member| member.request == request) {
-            member.ended = true;
-            member.give_up();
+            member.end();
         }
-        let failed = |index| Event { request, index, token: None, text: Vec::new(), outcome: Some(Err(error.clone())) };
-        Some((0..width).map(failed).collect())
+        Some((0..width).map(|index| Event::failed(request, index, error.clone())).collect())
     }
 }

@@ -3,13 +3,13 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::{Event, Request, RequestId};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::generate::FinishReason;
 use crate::generate::beam::Search;
 use crate::generate::generation::Generation;
 use crate::model::{AdapterList, Part};
@@ -116,6 +116,11 @@ impl Sequence {
         self.part = 0..0;
     }
 
+    /// Waits for what it needs beside the logits to choose, for a while. True if that is there.
+    pub(super) fn is_ready(&mut self, patience: Duration) -> bool {
+        self.generation.is_ready(patience)
+    }
+
     /// Chooses the next token by its logits.
     pub(super) fn choose(&mut self, logits: &[f32]) -> Event {
         let capacity = self.cache.capacity();
@@ -123,27 +128,23 @@ impl Sequence {
             Ok((token, finish)) => (token, finish.map(Ok)),
             Err(error) => (None, Some(Err(error))),
         };
+        if outcome.is_some() {
+            self.end();
+        }
         let text = self.generation.text().to_vec();
-        self.event(self.index, token, text, outcome)
+        Event { request: self.request, index: self.index, token, text, outcome }
     }
 
     /// Ends the sequence, and those that were to be made of it, with an error.
     pub(super) fn fail(&mut self, error: &Error) -> Vec<Event> {
+        self.end();
         let indices = self.index..=self.index + self.siblings;
-        indices.map(|index| self.event(index, None, Vec::new(), Some(Err(error.clone())))).collect()
+        indices.map(|index| Event::failed(self.request, index, error.clone())).collect()
     }
 
-    fn event(
-        &mut self,
-        index: usize,
-        token: Option<u32>,
-        text: Vec<u8>,
-        outcome: Option<Result<FinishReason>>,
-    ) -> Event {
-        if outcome.is_some() {
-            self.ended = true;
-            self.give_up();
-        }
-        Event { request: self.request, index, token, text, outcome }
+    /// No event comes of it any more.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.give_up();
     }
 }

@@ -39,9 +39,12 @@ struct Step {
 enum Stage {
     Layers(Pass),
     Logits,
-    /// The next member that chooses, and its row of logits.
-    Choices(usize, usize),
+    /// The members that have not chosen, and their rows of logits.
+    Choices(Vec<(usize, usize)>),
 }
+
+/// How long a piece of work waits for a grammar.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// The weight of the last layer in the average of their costs.
 const RECENT: f64 = 0.1;
@@ -194,22 +197,26 @@ impl Core {
                     cache.commit(part.len());
                     cache.publish(*salt, tokens);
                 }
-                *stage = Stage::Choices(0, 0);
+                let asking = (0..members).filter(|&i| self.sequences[i].asks());
+                *stage = Stage::Choices(asking.zip(0..).collect());
                 Ok(())
             }
-            Stage::Choices(member, row) => {
-                let (i, r) = (*member, *row);
-                if i == members {
+            Stage::Choices(left) => {
+                let Some(&(first, _)) = left.first() else {
                     self.step = None;
                     self.sequences.iter_mut().for_each(|sequence| sequence.part = 0..0);
                     self.sequences.retain(|sequence| !sequence.ended);
                     self.follow_searches();
                     return Ok(());
-                }
-                *member += 1;
-                if self.sequences[i].asks() {
-                    *row += 1;
-                    self.choose(i, r);
+                };
+                // Those that wait for their grammars let the others go first.
+                let sequences = &mut self.sequences;
+                match left.iter().position(|&(i, _)| sequences[i].is_ready(Duration::ZERO)) {
+                    Some(at) => {
+                        let (i, row) = left.remove(at);
+                        self.choose(i, row);
+                    }
+                    None => _ = sequences[first].is_ready(PATIENCE),
                 }
                 Ok(())
             }
@@ -235,10 +242,7 @@ impl Core {
                     events.push(fork.choose(logits));
                     self.sequences.push(fork);
                 }
-                Err(error) => {
-                    let (request, index) = (first.0, first.1 + n);
-                    events.push(Event { request, index, token: None, text: Vec::new(), outcome: Some(Err(error)) });
-                }
+                Err(error) => events.push(Event::failed(first.0, first.1 + n, error)),
             }
         }
         for event in events {
