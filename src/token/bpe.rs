@@ -101,6 +101,10 @@ impl Bpe {
         let Traits { whole_words, whole_newlines, characters, .. } = self.pre.traits;
         self.pre.split(text, &mut |word| {
             ids.try_reserve(word.len()).map_err(out_of_memory)?;
+            if let Some(known) = merger.words.get(word) {
+                ids.extend_from_slice(known);
+                return Ok(());
+            }
             if (whole_words || whole_newlines && word.first() == Some(&b'\n'))
                 && let Some(id) = vocab.ordinary(word)
             {
@@ -113,7 +117,7 @@ impl Bpe {
             }
             // Cut where no token spans; ends are relative to the word, and nothing asks for them.
             merger.clear();
-            let mut last = None;
+            let (mut last, from) = (None, ids.len());
             for (&byte, end) in word.iter().zip(1..) {
                 if last.replace(byte).is_some_and(|last| !vocab.spans(last, byte)) {
                     self.flush(merger, ids)?;
@@ -121,7 +125,9 @@ impl Bpe {
                 }
                 merger.push(self.bytes[usize::from(byte)], end)?;
             }
-            self.flush(merger, ids)
+            self.flush(merger, ids)?;
+            merger.words.put(word, &ids[from..]);
+            Ok(())
         })
     }
 

@@ -7,6 +7,7 @@
 //! waiting for memory at every merge.
 
 use super::table::Merge;
+use super::words::Words;
 use crate::error::{Error, Result};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, TryReserveError};
@@ -53,6 +54,8 @@ pub(crate) struct Merger {
     blocks: Vec<BinaryHeap<Entry>>,
     /// The best of each block, and some that were.
     best: BinaryHeap<Entry>,
+    /// What words merged into.
+    pub words: Words,
 }
 
 /// The error of an allocation that a text is too long for.
@@ -61,6 +64,11 @@ pub(crate) fn out_of_memory(_: TryReserveError) -> Error {
 }
 
 impl Merger {
+    /// For a text of so many bytes.
+    pub fn of_text(bytes: usize) -> Merger {
+        Merger { words: Words::of_text(bytes), ..Merger::default() }
+    }
+
     /// Forgets the last text.
     pub fn clear(&mut self) {
         self.symbols.clear();

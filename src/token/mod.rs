@@ -20,6 +20,7 @@ mod unicode;
 mod unigram;
 mod vocab;
 mod word_piece;
+mod words;
 
 pub use decoder::Decoder;
 pub use grammar::{Grammar, Matcher, TokenSet};
@@ -155,7 +156,7 @@ impl Tokenizer {
         }
         let mut ids = Vec::new();
         ids.extend(self.first.filter(|_| options.add_special));
-        let mut merger = Merger::default();
+        let mut merger = Merger::of_text(text.len());
         self.specials.split(text, options.parse_special, |part| match (part, &self.algorithm) {
             (Part::Token(id), _) => {
                 ids.try_reserve(1).map_err(merge::out_of_memory)?;

@@ -53,37 +53,50 @@ pub(super) fn merge_characters(
     ids: &mut Vec<u32>,
     join: impl Fn(&[u8], &Symbol, &Symbol) -> Option<Merge>,
 ) -> Result<()> {
-    // The characters since the last place that no token spans.
-    let mut stretch: Vec<u8> = Vec::new();
-    merger.clear();
+    // The characters since the last place that no token spans, and where each ends.
+    let (mut stretch, mut ends): (Vec<u8>, Vec<u32>) = (Vec::new(), Vec::new());
     for character in prefix.then_some(SPACE_MARK).into_iter().chain(characters(text)) {
         let character = if character == SPACE_MARK { b" " } else { character };
         if let (Some(&last), Some(&first)) = (stretch.last(), character.first())
             && !vocab.spans(last, first)
         {
-            flush(vocab, &stretch, merger, ids, &join)?;
+            flush(vocab, &stretch, &ends, merger, ids, &join)?;
             stretch.clear();
-            merger.clear();
+            ends.clear();
         }
         stretch.try_reserve(character.len()).map_err(out_of_memory)?;
         stretch.extend_from_slice(character);
-        merger.push(vocab.ordinary(character).unwrap_or(NONE), stretch.len() as u32)?;
+        ends.try_reserve(1).map_err(out_of_memory)?;
+        ends.push(stretch.len() as u32);
     }
-    flush(vocab, &stretch, merger, ids, &join)
+    flush(vocab, &stretch, &ends, merger, ids, &join)
 }
 
-/// Merges the symbols of a stretch and appends its tokens.
+/// Merges the characters of a stretch, which end at `ends`, and appends its tokens.
 fn flush(
     vocab: &Vocab,
     stretch: &[u8],
+    ends: &[u32],
     merger: &mut Merger,
     ids: &mut Vec<u32>,
     join: &impl Fn(&[u8], &Symbol, &Symbol) -> Option<Merge>,
 ) -> Result<()> {
+    ids.try_reserve(stretch.len()).map_err(out_of_memory)?;
+    if let Some(known) = merger.words.get(stretch) {
+        ids.extend_from_slice(known);
+        return Ok(());
+    }
+    merger.clear();
+    let mut start = 0;
+    for &end in ends {
+        let character = &stretch[start..end as usize];
+        merger.push(vocab.ordinary(character).unwrap_or(NONE), end)?;
+        start = end as usize;
+    }
     merger.run(|left, right| join(stretch, left, right))?;
+    let from = ids.len();
     for symbol in merger.symbols() {
         let bytes = &stretch[symbol.start as usize..symbol.end as usize];
-        ids.try_reserve(bytes.len()).map_err(out_of_memory)?;
         if symbol.id != NONE {
             ids.push(symbol.id);
         } else {
@@ -91,5 +104,6 @@ fn flush(
             ids.extend(bytes.iter().filter_map(byte));
         }
     }
+    merger.words.put(stretch, &ids[from..]);
     Ok(())
 }

@@ -57,11 +57,11 @@ fn fold(x: u64) -> u64 {
 }
 
 /// A start value that the writer of a file cannot know, so that no file can make all its keys collide.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn hash(seed: u64, key: &[u8]) -> u64 {
+pub(super) fn hash(seed: u64, key: &[u8]) -> u64 {
     let (words, tail) = key.as_chunks::<8>();
     let mut state = seed;
     for word in words {
