@@ -211,7 +211,7 @@ fn soak(model: &Arc<Model>, text: &[u32]) -> Result<()> {
             let request = Request { options, count, priority, ..Request::new(tokens.clone(), sampler) };
             let id = engine.submit(request)?;
             if below(10) == 0 {
-                cancelled.push(id + below(3).min(id - 1) - below(3).min(id - 1));
+                cancelled.push(id - below(3).min(id - 1));
             }
             requests.push((id, tokens, options, params, count));
         } else {

@@ -305,12 +305,18 @@ impl<'a> Array<'a> {
 
     /// The elements as f32, from f32 or f64. Errors: `CorruptFile` naming the key, `OutOfMemory`.
     pub fn to_f32s(&self) -> Result<Vec<f32>> {
+        if self.element == ElementType::F32 {
+            return self.words(f32::from_le_bytes);
+        }
         self.convert("floats", |value| value.as_f32())
     }
 
     /// The elements as i32, from integers of any width. Errors: `CorruptFile` naming the key and the element that is no
     /// integer or does not fit, `OutOfMemory`.
     pub fn to_i32s(&self) -> Result<Vec<i32>> {
+        if self.element == ElementType::I32 {
+            return self.words(i32::from_le_bytes);
+        }
         self.convert("integers of 32 bits", |value| value.as_integer()?.try_into().ok())
     }
 
@@ -325,12 +331,24 @@ impl<'a> Array<'a> {
         self.convert("bools", |value| value.as_bool())
     }
 
-    fn convert<T>(&self, expected: &'static str, f: impl Fn(Value<'a>) -> Option<T>) -> Result<Vec<T>> {
+    fn room<T>(&self) -> Result<Vec<T>> {
         let mut out = Vec::new();
         out.try_reserve_exact(self.len).map_err(|_| {
             Error::out_of_memory(format!("the {} elements of key {} cannot be had", self.len, self.key))
                 .with("key", self.key)
         })?;
+        Ok(out)
+    }
+
+    /// The elements of an array of 4-byte numbers.
+    fn words<T>(&self, read: fn([u8; 4]) -> T) -> Result<Vec<T>> {
+        let mut out = self.room()?;
+        out.extend(self.bytes.as_chunks().0.iter().map(|word| read(*word)));
+        Ok(out)
+    }
+
+    fn convert<T>(&self, expected: &'static str, f: impl Fn(Value<'a>) -> Option<T>) -> Result<Vec<T>> {
+        let mut out = self.room()?;
         for (i, value) in self.iter().enumerate() {
             out.push(f(value).ok_or_else(|| {
                 Error::corrupt_file(format!(
