@@ -73,6 +73,28 @@ fn encoding_equals_the_goldens() {
     }
 }
 
+/// Words that came before in a long text give the tokens that they give in a short one, which remembers none: between
+/// special tokens each part stands alone.
+#[test]
+fn long_texts_are_their_parts() {
+    let texts: Vec<String> = json_lines("cases.txt").iter().map(|case| case["text"].as_str().unwrap().into()).collect();
+    let gemma4 = ("gemma4", Arc::new(common::trained("gemma4")));
+    for (name, tokenizer) in TOKENIZERS.iter().chain([&gemma4]) {
+        let special = tokenizer.bos().or(tokenizer.eos()).unwrap();
+        let mark = std::str::from_utf8(tokenizer.piece(special).unwrap()).unwrap();
+        let parts: Vec<&str> = texts.iter().map(|text| &**text).filter(|text| text.len() < 1000).collect();
+        assert!(parts.len() > 200 && parts.iter().map(|part| part.len()).sum::<usize>() > 2000);
+        let parts = [&parts[..], &parts[..], &parts[parts.len() / 2..]].concat();
+        let mut expected = Vec::new();
+        for part in &parts {
+            expected.extend(tokenizer.encode(part.as_bytes(), SPECIAL).unwrap());
+            expected.push(special);
+        }
+        let whole = parts.iter().flat_map(|part| [*part, mark]).collect::<String>();
+        assert!(tokenizer.encode(whole.as_bytes(), SPECIAL).unwrap() == expected, "{name}");
+    }
+}
+
 #[test]
 fn encoding_equals_llama_cpp_s_own_tests() {
     for (name, tokenizer) in TOKENIZERS.iter().filter(|(name, _)| !["smollm2", "gemma3"].contains(name)) {
