@@ -4,6 +4,7 @@
 #include "common.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -316,6 +317,32 @@ void print_json_string(FILE *file, const char *text, size_t size) {
         size -= length;
     }
     fputc('"', file);
+}
+
+static llm_cancel_t *interrupts;
+
+static void on_interrupt(int number) {
+    (void)number;
+    llm_cancel_request(interrupts);
+}
+
+llm_cancel_t *begin_interrupts(void) {
+    llm_error_t *error = NULL;
+    check(llm_cancel_new(&interrupts, &error), &error);
+    signal(SIGINT, on_interrupt);
+    return interrupts;
+}
+
+void end_interrupts(void) {
+    signal(SIGINT, SIG_DFL);
+    llm_cancel_free(interrupts);
+    interrupts = NULL;
+}
+
+bool print_progress(uint64_t done, uint64_t total, void *user_data) {
+    const char *out = user_data;
+    fprintf(stderr, "\r%s: %3.0f %%", out, total > 0 ? 100.0 * (double)done / (double)total : 100.0);
+    return true;
 }
 
 double now(void) {

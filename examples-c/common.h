@@ -116,6 +116,13 @@ void usual_sampling(llm_sampler_params_t *sampling);
     {"--mirostat-tau", "X", OPTION_FLOAT, &(sampling).mirostat_tau, "the surprise it aims at, in bits; default 5"},    \
     {"--mirostat-eta", "X", OPTION_FLOAT, &(sampling).mirostat_eta, "how fast it learns; default 0.1"}
 
+/* A switch that Ctrl-C turns, until end_interrupts takes it away. One at a time. */
+llm_cancel_t *begin_interrupts(void);
+void end_interrupts(void);
+
+/* Prints how much of a file, whose name is `user_data`, is written, in place of what it printed before; goes on. */
+bool print_progress(uint64_t done, uint64_t total, void *user_data);
+
 /* Seconds on a clock that only goes forward. */
 double now(void);
 

@@ -1,15 +1,7 @@
 /* llm-imatrix: which numbers of a model matter, found out with a text. SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "common.h"
 
-#include <signal.h>
 #include <stdlib.h>
-
-static llm_cancel_t *cancel; /* lives as long as the program */
-
-static void on_interrupt(int number) {
-    (void)number;
-    llm_cancel_request(cancel);
-}
 
 static bool on_progress(uint64_t done, uint64_t total, void *user_data) {
     (void)user_data;
@@ -41,8 +33,7 @@ int main(int argc, char **argv) {
     params.threads = threads;
     params.chunk_size = chunk;
     params.progress = on_progress;
-    check(llm_cancel_new(&cancel, &error), &error);
-    signal(SIGINT, on_interrupt);
+    llm_cancel_t *cancel = begin_interrupts();
 
     size_t size = 0;
     char *text = read_file(file, &size);
@@ -54,7 +45,6 @@ int main(int argc, char **argv) {
     check(status, &error);
     free(text);
     llm_gguf_free(gguf);
-    signal(SIGINT, SIG_DFL);
-    llm_cancel_free(cancel);
+    end_interrupts();
     return 0;
 }

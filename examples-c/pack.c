@@ -1,21 +1,6 @@
 /* llm-pack: a model's file packed for loading. SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "common.h"
 
-#include <signal.h>
-
-static llm_cancel_t *cancel; /* lives as long as the program */
-
-static void on_interrupt(int number) {
-    (void)number;
-    llm_cancel_request(cancel);
-}
-
-static bool on_progress(uint64_t done, uint64_t total, void *user_data) {
-    const char *out = user_data;
-    fprintf(stderr, "\r%s: %3.0f %%", out, total > 0 ? 100.0 * (double)done / (double)total : 100.0);
-    return true;
-}
-
 int main(int argc, char **argv) {
     const char *operands[2] = {NULL, NULL};
     uint32_t threads = LLM_THREADS_AUTO;
@@ -34,10 +19,9 @@ int main(int argc, char **argv) {
     llm_model_params_t params;
     llm_model_params_init(&params, sizeof params);
     params.threads = threads;
-    params.progress = on_progress;
+    params.progress = print_progress;
     params.progress_user_data = (void *)out;
-    check(llm_cancel_new(&cancel, &error), &error);
-    signal(SIGINT, on_interrupt);
+    llm_cancel_t *cancel = begin_interrupts();
 
     llm_gguf_t *gguf = NULL;
     check(llm_gguf_open(in, LLM_NUL_TERMINATED, &gguf, &error), &error);
@@ -45,7 +29,6 @@ int main(int argc, char **argv) {
     fputc('\n', stderr);
     check(status, &error);
     llm_gguf_free(gguf);
-    signal(SIGINT, SIG_DFL);
-    llm_cancel_free(cancel);
+    end_interrupts();
     return 0;
 }

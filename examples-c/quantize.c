@@ -1,21 +1,6 @@
 /* llm-quantize: a model's file in smaller number formats. SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "common.h"
 
-#include <signal.h>
-
-static llm_cancel_t *cancel; /* lives as long as the program */
-
-static void on_interrupt(int number) {
-    (void)number;
-    llm_cancel_request(cancel);
-}
-
-static bool on_progress(uint64_t done, uint64_t total, void *user_data) {
-    const char *out = user_data;
-    fprintf(stderr, "\r%s: %3.0f %%", out, total > 0 ? 100.0 * (double)done / (double)total : 100.0);
-    return true;
-}
-
 static void on_log(llm_log_level_t level, const char *message, size_t size, void *user_data) {
     (void)user_data;
     if (level <= LLM_LOG_WARN) fprintf(stderr, "%.*s\n", (int)size, message);
@@ -69,11 +54,10 @@ int main(int argc, char **argv) {
     params.threads = threads;
     params.output_type = type_of("--output-type", output_type);
     params.embedding_type = type_of("--embedding-type", embedding_type);
-    params.progress = on_progress;
+    params.progress = print_progress;
     params.progress_user_data = (void *)out;
     llm_log_set(on_log, NULL);
-    check(llm_cancel_new(&cancel, &error), &error);
-    signal(SIGINT, on_interrupt);
+    llm_cancel_t *cancel = begin_interrupts();
 
     llm_gguf_t *gguf = NULL;
     check(llm_gguf_open(in, LLM_NUL_TERMINATED, &gguf, &error), &error);
@@ -91,8 +75,7 @@ int main(int argc, char **argv) {
                numbers > 0 ? 8 * after / numbers : 0);
         llm_gguf_free(gguf);
     }
-    signal(SIGINT, SIG_DFL);
-    llm_cancel_free(cancel);
+    end_interrupts();
     finish_output();
     return 0;
 }
