@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """SmolLM2's tokenizer against the `tokenizers` crate (by its PyPI package), one thread, the same file, in one run.
 
-The two take turns, a process each for ours, so that a machine whose speed drifts drifts for both; the tokens must be the
-same. Needs the packages `tokenizers` and `gguf`, and `cargo bench --bench tokenizer --no-run` before.
+The two take turns, a process each for ours, so that a machine whose speed drifts drifts for both; there must be as
+many tokens. Needs the packages `tokenizers` and `gguf`, and `cargo bench --bench tokenizer --no-run` before.
 
 Usage: benches/peer_tokenizers.py FILE
 """
