@@ -8,19 +8,19 @@
 //! r = round(256 (t - q)) to nearest even, in [-127, 127], and x is about d/256 * (256 q + r). A product then takes its
 //! integers twice, and its weights' codes once.
 //!
-//! Columns (tokens) are grouped in tiles; within a tile the words of a block lie column beside column, so that a
-//! kernel broadcasts them from one stretch of memory (no tile spans two groups of rows, where these meet different
-//! matrices): `[block][word][column]`, words 0..8 the q (four k values each),
-//! then sum of q, sum of the second half, d, d * sum; then the same of 256 q + r with the r in place of the q.
+//! Columns (tokens) are grouped in tiles, and a kernel broadcasts the words of a tile's block from one stretch of memory
+//! (no tile spans two groups of rows, where these meet different matrices): `[block][part][column][word]`. The words are
+//! the q, four k values each, then -sum of q, -sum of the second half, d, d * sum. There is a second part only in 16 bits:
+//! the same of 256 q + r with the r in place of the q.
 
 use crate::error::{Result, try_vec};
 
 /// Values of a block.
 pub(super) const BLOCK: usize = 32;
-/// 32-bit words of a block of one column, in 8 bits.
+/// 32-bit words of a part of a block of one column.
 pub(super) const WORDS: usize = 12;
-/// 32-bit words of a block of one column, in 16 bits. The first are those of 8 bits.
-pub(super) const FINE_WORDS: usize = 2 * WORDS;
+/// A block of one column in PARTS parts: one in 8 bits, two in 16.
+pub(super) type Parts<const PARTS: usize> = [[i32; WORDS]; PARTS];
 
 /// The tile widths that kernels exist for, widest first; a number of columns is cut greedily.
 pub(super) const WIDTHS: [usize; 5] = [12, 8, 4, 2, 1];
@@ -48,12 +48,12 @@ pub(crate) enum Precision {
 }
 
 impl Precision {
-    /// Words of a block of a column.
-    fn words(self) -> usize {
+    /// Parts of a block.
+    fn parts(self) -> usize {
         match self {
             Precision::Float => 0,
-            Precision::Eight => WORDS,
-            Precision::Sixteen => FINE_WORDS,
+            Precision::Eight => 1,
+            Precision::Sixteen => 2,
         }
     }
 }
@@ -116,12 +116,12 @@ impl Act {
 
     /// Words of the blocks of one column.
     fn column_words(&self) -> usize {
-        self.width / BLOCK * self.precision.words()
+        self.width / BLOCK * self.parts() * WORDS
     }
 
-    /// Words of a block of a column.
-    pub(super) fn words(&self) -> usize {
-        self.precision.words()
+    /// Parts of a block.
+    pub(super) fn parts(&self) -> usize {
+        self.precision.parts()
     }
 
     /// T.
@@ -188,80 +188,96 @@ fn grow<T: Clone>(v: &mut Vec<T>, n: usize, value: T) -> Result<()> {
     Ok(())
 }
 
+/// Makes the words of blocks.
+pub(super) trait Quantise: Copy {
+    /// The words of one block.
+    fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS>;
+}
+
 impl ActTile<'_> {
     /// Fills the blocks from the values, in the precision that was asked for.
     #[inline(always)]
-    pub(super) fn quantise(&mut self) {
+    pub(super) fn quantise(&mut self, how: impl Quantise) {
         match self.precision {
             Precision::Float => {}
-            Precision::Eight => self.quantise_as::<WORDS>(),
-            Precision::Sixteen => self.quantise_as::<FINE_WORDS>(),
+            Precision::Eight => self.quantise_as::<1>(how),
+            Precision::Sixteen => self.quantise_as::<2>(how),
         }
     }
 
     #[inline(always)]
-    fn quantise_as<const W: usize>(&mut self) {
+    fn quantise_as<const PARTS: usize>(&mut self, how: impl Quantise) {
         let n = self.values.len() / self.width;
+        let words = self.blocks.as_chunks_mut::<WORDS>().0;
         for (column, row) in self.values.chunks_exact(n).enumerate() {
             let (blocks, _) = row.as_chunks::<BLOCK>();
-            for (block, words) in blocks.iter().zip(self.blocks.chunks_exact_mut(W * self.width)) {
-                for (i, word) in quantise_block::<W>(block).into_iter().enumerate() {
-                    words[i * self.width + column] = word;
+            for (block, words) in blocks.iter().zip(words.chunks_exact_mut(PARTS * self.width)) {
+                let parts = words[column..].iter_mut().step_by(self.width);
+                for (out, part) in parts.zip(how.block::<PARTS>(block)) {
+                    *out = part;
                 }
             }
         }
     }
 }
 
-/// The words of one block.
+/// d and 127/A of a block whose largest magnitude has the bits `largest`; 127/A is 0 where all q are 0.
 #[inline(always)]
-pub(super) fn quantise_block<const W: usize>(x: &[f32; BLOCK]) -> [i32; W] {
-    let mut largest = 0;
-    for x in x {
-        largest = largest.max(x.to_bits() & 0x7FFF_FFFF);
-    }
+pub(super) fn scale(largest: u32) -> (f32, f32) {
     let a = f32::from_bits(largest);
     // Comparing with the bits of infinity also catches NaN, which lies above.
-    let (d, inverse) = if largest >= f32::INFINITY.to_bits() {
+    if largest >= f32::INFINITY.to_bits() {
         (f32::NAN, 0.0)
     } else if a < f32::from_bits((127 - 100) << 23) {
         (0.0, 0.0)
     } else {
         (a / 127.0, 127.0 / a)
-    };
-    let (mut q, mut r) = ([0i32; BLOCK], [0i32; BLOCK]);
-    if inverse != 0.0 {
-        for ((q, r), x) in q.iter_mut().zip(&mut r).zip(x) {
-            let t = x * inverse;
-            *q = round(t);
-            *r = round((t - *q as f32) * 256.0).clamp(-127, 127);
-        }
     }
-    let mut words = [0; W];
-    put(&mut words[..WORDS], &q, &q, d);
-    if W == FINE_WORDS {
-        let mut both = r;
-        for (both, q) in both.iter_mut().zip(&q) {
-            *both += q * 256;
+}
+
+/// The words after the codes: -sum, -sum of the second half, d, d * sum.
+#[inline(always)]
+pub(super) fn tail([first, second]: [i32; 2], d: f32) -> [i32; 4] {
+    let sum = first + second;
+    [-sum, -second, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]
+}
+
+/// The definition, in plain code.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+impl Quantise for Plain {
+    fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS> {
+        let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7FFF_FFFF));
+        let (d, inverse) = scale(largest);
+        let (mut q, mut r) = ([0i32; BLOCK], [0i32; BLOCK]);
+        if inverse != 0.0 {
+            for ((q, r), x) in q.iter_mut().zip(&mut r).zip(x) {
+                let t = x * inverse;
+                *q = round(t);
+                *r = round((t - *q as f32) * 256.0).clamp(-127, 127);
+            }
         }
-        put(&mut words[WORDS..], &r, &both, d / 256.0);
+        let mut parts = [[0; WORDS]; PARTS];
+        put(&mut parts[0], &q, &q, d);
+        if let Some(second) = parts.get_mut(1) {
+            let both = std::array::from_fn(|i| 256 * q[i] + r[i]);
+            put(second, &r, &both, d / 256.0);
+        }
+        parts
     }
-    words
 }
 
 /// The nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
-#[inline(always)]
 fn round(t: f32) -> i32 {
     (t + 12_582_912.0).to_bits() as i32 - 0x4B40_0000
 }
 
-/// Codes, then sum and second half's sum of `values`, d, d * sum.
-#[inline(always)]
-fn put(words: &mut [i32], codes: &[i32; BLOCK], values: &[i32; BLOCK], d: f32) {
+/// Codes, and the words after them, with the sums of `values`.
+fn put(words: &mut [i32; WORDS], codes: &[i32; BLOCK], values: &[i32; BLOCK], d: f32) {
     for (word, four) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
         *word = i32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
     }
-    let half: i32 = values[BLOCK / 2..].iter().sum();
-    let sum = values[..BLOCK / 2].iter().sum::<i32>() + half;
-    words[8..].copy_from_slice(&[sum, half, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]);
+    let (first, second) = values.split_at(BLOCK / 2);
+    words[8..].copy_from_slice(&tail([first.iter().sum(), second.iter().sum()], d));
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::act::{Act, WIDTHS, WORDS, quantise_block};
+use super::act::{Act, Plain, Quantise, WIDTHS, WORDS};
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::{Buffer, Device};
 use crate::device::Attention;
@@ -26,7 +26,7 @@ pub(super) struct Tile<'a> {
     pub rows: usize,
     /// Scaled queries, `[e][stride]`; rows beyond `rows` are zero. Nothing where keys are quantised.
     pub q: &'a [f32],
-    /// Where keys are quantised, the blocks of the scaled queries as activations in 8 bits: `[block][word][stride]`.
+    /// Where keys are quantised, the blocks of the scaled queries as activations in 8 bits: `[block][stride][word]`.
     pub blocks: &'a [i32],
     /// The tile width that kernels compute with: the smallest that holds `rows`.
     pub stride: usize,
@@ -272,20 +272,29 @@ impl Device {
                 column[r] = x * op.scale;
             }
             for (words, x) in blocks.chunks_exact_mut(WORDS * stride).zip(own.as_chunks::<BLOCK>().0) {
-                let block = quantise_block::<WORDS>(&x.map(|x| x * op.scale));
-                words[r..].iter_mut().step_by(stride).zip(block).for_each(|(out, word)| *out = word);
+                let [block] = Plain.block(&x.map(|x| x * op.scale));
+                words[r * WORDS..(r + 1) * WORDS].copy_from_slice(&block);
             }
         }
         let (low, high) = ([0; ROWS], [0; ROWS]);
         let (head, q, cap) = (unit.head, &scaled[..], op.cap);
         let mut tile = Tile { kv: query.view, head, rows: n, q, blocks: &blocks, stride, low, high, cap };
-        let mut next = Partial::new(n, shape.value_stride())?;
+        let mut next = None;
         for segment in unit.pinned.then_some(None).into_iter().chain(unit.segments.clone().map(Some)) {
             for r in 0..n {
                 (tile.low[r], tile.high[r]) = unit.live.of(query.start + row(r).0, segment);
             }
-            (self.kernels.attend)(&tile, segment.unwrap_or(0), &mut next);
-            (self.kernels.merge)(&mut unit.partial, &next);
+            let segment = segment.unwrap_or(0);
+            if unit.partial.live.contains(&true) {
+                let next = match &mut next {
+                    Some(next) => next,
+                    None => next.insert(Partial::new(n, shape.value_stride())?),
+                };
+                (self.kernels.attend)(&tile, segment, next);
+                (self.kernels.merge)(&mut unit.partial, next);
+            } else {
+                (self.kernels.attend)(&tile, segment, &mut unit.partial);
+            }
         }
         Ok(())
     }

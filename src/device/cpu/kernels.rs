@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::act::ActTile;
+use super::act::{ActTile, Plain};
 use super::attention::{Partial, Tile};
 use super::linear::Job;
 use super::scalar;
@@ -94,7 +94,7 @@ pub(super) struct Kernels {
 static SCALAR: Kernels = Kernels {
     widest: 12,
     linear: scalar::linear,
-    quantise: |tile| tile.quantise(),
+    quantise: |tile| tile.quantise(Plain),
     sum_of_squares: scalar::sum_of_squares,
     gated: scalar::gated,
     softcap: |cap, x| x.iter_mut().for_each(|x| *x = numeric::tanh(*x / cap) * cap),
@@ -107,7 +107,7 @@ static SCALAR: Kernels = Kernels {
 macro_rules! instance {
     ($table:ident, $simd:path, $features:literal) => {
         static $table: Kernels = {
-            use super::vector::{attention, linear, rows};
+            use super::vector::{attention, linear, quantise::Vectors, rows};
 
             fn simd() -> $simd {
                 // Never None: `Kernels::get` gave this table out because this is Some.
@@ -115,8 +115,8 @@ macro_rules! instance {
             }
 
             #[target_feature(enable = $features)]
-            fn quantise(_: $simd, tile: &mut ActTile<'_>) {
-                tile.quantise();
+            fn quantise(s: $simd, tile: &mut ActTile<'_>) {
+                tile.quantise(Vectors(s));
             }
             #[target_feature(enable = $features)]
             fn sum_of_squares(s: $simd, x: &[f32]) -> f32 {

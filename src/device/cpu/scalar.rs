@@ -3,7 +3,7 @@
 //! Quantised products follow the format's row in the comments of [`linear`]; `a` is always an exact integer sum, of the
 //! codes with q, or with 256 q + r where the activations are taken in 16 bits.
 
-use super::act::{BLOCK, FINE_WORDS, WORDS};
+use super::act::{BLOCK, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
 use super::kv::Store;
 use super::linear::Job;
@@ -178,32 +178,32 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
         }
         return f;
     }
-    let own = if job.fine { FINE_WORDS } else { WORDS };
-    for (b, words) in job.act.tile(start, width).chunks_exact(job.act.words() * width).enumerate() {
+    let parts = job.act.tile(start, width).as_chunks::<WORDS>().0.chunks_exact(width);
+    for (b, parts) in parts.collect::<Vec<_>>().chunks_exact(job.act.parts()).enumerate() {
         let block = block(shape, panel, r, b);
         for (c, f) in f.iter_mut().enumerate().take(width) {
-            let word = |i: usize| words[i * width + c];
-            // d is number(2) and d * sum number(3) of the last four words.
-            let number = |i: usize| f32::from_bits(word(own - 4 + i) as u32);
-            let code = |first: usize, k: usize| i32::from(word(first + k / 4).to_le_bytes()[k % 4] as i8);
-            let y: [i32; BLOCK] =
-                std::array::from_fn(|k| if job.fine { code(0, k) * 256 + code(WORDS, k) } else { code(0, k) });
+            let part = |part: usize| &parts[part][c];
+            let code = |words: &[i32; WORDS], k: usize| i32::from(words[k / 4].to_le_bytes()[k % 4] as i8);
+            let y: [i32; BLOCK] = std::array::from_fn(|k| {
+                if job.fine { code(part(0), k) * 256 + code(part(1), k) } else { code(part(0), k) }
+            });
+            let [.., minus_sum, minus_second, d, d_sum] = *part(usize::from(job.fine));
+            let (d, d_sum) = (f32::from_bits(d as u32), f32::from_bits(d_sum as u32));
             let a = |codes: &[i32; BLOCK], from: usize, to: usize| -> f32 {
                 (from..to).map(|k| codes[k] * y[k]).sum::<i32>() as f32
             };
             match &block {
-                Block::Symmetric { scale, codes } => *f = fma(a(codes, 0, 32), scale * number(2), *f),
+                Block::Symmetric { scale, codes } => *f = fma(a(codes, 0, 32), scale * d, *f),
                 Block::WithMin { scale, min, codes } => {
-                    *f = fma(a(codes, 0, 32), scale * number(2), *f);
-                    *f = fma(*min, number(3), *f);
+                    *f = fma(a(codes, 0, 32), scale * d, *f);
+                    *f = fma(*min, d_sum, *f);
                 }
                 Block::Halves { scales, mins, codes } => {
                     let g = fma(a(codes, 16, 32), scales[1], a(codes, 0, 16) * scales[0]);
-                    *f = fma(g, number(2), *f);
+                    *f = fma(g, d, *f);
                     if let Some(mins) = mins {
-                        let (first, second) = (word(own - 4) - word(own - 3), word(own - 3));
-                        let n = fma(mins[1], second as f32, mins[0] * first as f32);
-                        *f = fma(0.0 - n, number(2), *f);
+                        let minus_first = minus_sum - minus_second;
+                        *f = fma(fma(mins[1], minus_second as f32, mins[0] * minus_first as f32), d, *f);
                     }
                 }
             }
@@ -269,7 +269,7 @@ fn float_score(tile: &Tile<'_>, r: usize, position: usize) -> f32 {
 fn block_score(tile: &Tile<'_>, r: usize, position: usize) -> f32 {
     let blocks = tile.blocks.chunks_exact(WORDS * tile.stride).enumerate();
     blocks.fold(0.0, |score, (b, words)| {
-        let word = |i: usize| words[i * tile.stride + r];
+        let word = |i: usize| words[r * WORDS + i];
         let (scale, codes) = tile.kv.key_block(tile.head, position, b);
         let query = |k: usize| i32::from(word(k / 4).to_le_bytes()[k % 4] as i8);
         let a: i32 = codes.iter().enumerate().map(|(k, code)| code * query(k)).sum();

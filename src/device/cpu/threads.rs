@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::PANEL_ROWS;
 use crate::error::Result;
 use crate::fault;
 use crate::log::{self, Contained, Level};
@@ -345,7 +346,11 @@ impl<'a> Columns<'a> {
         // caller's promise; `values` is a shared borrow and cannot overlap the exclusively borrowed matrix.
         unsafe {
             let target = self.data.add(row * self.width + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
+            // Nearly all are the rows of a whole panel, for which a call of memcpy would take longer than the copy.
+            match <&[f32; PANEL_ROWS]>::try_from(values) {
+                Ok(panel) => target.cast::<[f32; PANEL_ROWS]>().write_unaligned(*panel),
+                Err(_) => std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len()),
+            }
         }
     }
 }

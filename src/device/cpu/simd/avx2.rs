@@ -155,6 +155,10 @@ impl Simd for Avx2 {
         F(simd!(_mm256_castsi256_ps(a.0)))
     }
     #[inline(always)]
+    fn f32_as_bits(self, v: F) -> I {
+        I(simd!(_mm256_castps_si256(v.0)))
+    }
+    #[inline(always)]
     fn load_bf16(self, x: &[u16]) -> F {
         self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
     }
@@ -227,6 +231,39 @@ impl Simd for Avx2 {
     fn to_f32(self, a: I) -> F {
         F(simd!(_mm256_cvtepi32_ps(a.0)))
     }
+    #[inline(always)]
+    fn round_to_i32(self, v: F) -> I {
+        I(simd!(_mm256_cvtps_epi32(v.0)))
+    }
+    #[inline(always)]
+    fn max_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm256_max_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn largest_lane(self, a: I) -> i32 {
+        simd!({
+            let four = _mm_max_epi32(_mm256_castsi256_si128(a.0), _mm256_extracti128_si256::<1>(a.0));
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+        })
+    }
+    #[inline(always)]
+    fn sum_of_lanes(self, a: I) -> i32 {
+        simd!({
+            let four = _mm_add_epi32(_mm256_castsi256_si128(a.0), _mm256_extracti128_si256::<1>(a.0));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+        })
+    }
+    #[inline(always)]
+    fn store_low_bytes(self, a: I, out: &mut [u8]) {
+        assert!(out.len() >= 8);
+        simd!({
+            let low = _mm256_and_si256(a.0, _mm256_set1_epi32(0xFF));
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+        })
+    }
 
     #[inline(always)]
     fn dot(self, bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
@@ -264,7 +301,7 @@ impl Simd for Avx2 {
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_excess(self, _sum: I) -> I {
+    fn signed_excess(self, _minus_sum: I) -> I {
         self.i32(0)
     }
 

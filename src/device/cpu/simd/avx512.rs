@@ -148,6 +148,10 @@ impl Simd for Avx512 {
         F(simd!(_mm512_castsi512_ps(a.0)))
     }
     #[inline(always)]
+    fn f32_as_bits(self, v: F) -> I {
+        I(simd!(_mm512_castps_si512(v.0)))
+    }
+    #[inline(always)]
     fn load_bf16(self, x: &[u16]) -> F {
         self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
     }
@@ -215,6 +219,27 @@ impl Simd for Avx512 {
     fn to_f32(self, a: I) -> F {
         F(simd!(_mm512_cvtepi32_ps(a.0)))
     }
+    #[inline(always)]
+    fn round_to_i32(self, v: F) -> I {
+        I(simd!(_mm512_cvtps_epi32(v.0)))
+    }
+    #[inline(always)]
+    fn max_i32(self, a: I, b: I) -> I {
+        I(simd!(_mm512_max_epi32(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn largest_lane(self, a: I) -> i32 {
+        simd!(_mm512_reduce_max_epi32(a.0))
+    }
+    #[inline(always)]
+    fn sum_of_lanes(self, a: I) -> i32 {
+        simd!(_mm512_reduce_add_epi32(a.0))
+    }
+    #[inline(always)]
+    fn store_low_bytes(self, a: I, out: &mut [u8]) {
+        assert!(out.len() >= 16);
+        simd!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a.0)))
+    }
 
     #[inline(always)]
     fn dot(self, _bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
@@ -234,8 +259,8 @@ impl Simd for Avx512 {
         I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
     }
     #[inline(always)]
-    fn signed_excess(self, sum: I) -> I {
-        self.sub_i32(self.i32(0), self.shl::<7>(sum))
+    fn signed_excess(self, minus_sum: I) -> I {
+        self.shl::<7>(minus_sum)
     }
 
     #[inline(always)]

@@ -52,6 +52,8 @@ pub(super) trait Simd: Copy {
     fn load_f16(self, x: &[u16]) -> Self::F;
     /// The f32 of these bits.
     fn bits_as_f32(self, a: Self::I) -> Self::F;
+    /// The bits of f32 values.
+    fn f32_as_bits(self, v: Self::F) -> Self::I;
     /// The upper halves of f32 values.
     fn load_bf16(self, x: &[u16]) -> Self::F;
     /// `inside` in lanes low..high, `outside` elsewhere.
@@ -78,6 +80,13 @@ pub(super) trait Simd: Copy {
     fn shr_by(self, a: Self::I, n: u32) -> Self::I;
     /// i32 to f32, rounded to nearest even.
     fn to_f32(self, a: Self::I) -> Self::F;
+    /// f32 to i32, rounded to nearest even. The values must be in i32's range.
+    fn round_to_i32(self, v: Self::F) -> Self::I;
+    fn max_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn largest_lane(self, a: Self::I) -> i32;
+    fn sum_of_lanes(self, a: Self::I) -> i32;
+    /// Stores the low byte of each lane.
+    fn store_low_bytes(self, a: Self::I, out: &mut [u8]);
 
     /// Per lane: acc + the products of four times four bytes, `codes` unsigned and below 2^bits, `y` signed
     /// in [-127, 127] and the same in every lane. `bits` is a constant where it is called.
@@ -87,8 +96,9 @@ pub(super) trait Simd: Copy {
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
-    /// What is to be added to the results of `dot_signed` for activations with the sum `sum` to have the exact product.
-    fn signed_excess(self, sum: Self::I) -> Self::I;
+    /// What is to be added to the results of `dot_signed` for activations with the sum -`minus_sum` to have the exact
+    /// product.
+    fn signed_excess(self, minus_sum: Self::I) -> Self::I;
 
     /// Asks for the cache line at `address`, which may be anything.
     fn prefetch(self, address: *const u8);

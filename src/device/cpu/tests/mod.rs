@@ -11,8 +11,7 @@ mod threads;
 
 use std::sync::Arc;
 
-use super::act::Act;
-use super::act::Precision;
+use super::act::{Act, Precision, WORDS};
 use super::{Arena, Buffer, Device, Isa, Shape, Threads, Weight};
 use crate::quant::{Format, Scales};
 use crate::rng::Rng;
@@ -168,14 +167,16 @@ fn act(device: &Device, width: usize, values: &[f32], precision: Precision) -> A
 /// The values that stand in column `t` of quantised activations, in their precision; and the raw words `[block][word]`.
 fn quantised(act: &Act, t: usize) -> (Vec<f64>, Vec<Vec<i32>>) {
     let (start, width) = act.tiles(0).find(|&(start, width)| (start..start + width).contains(&t)).unwrap();
-    let words = act.tile(start, width).chunks_exact(act.words() * width);
-    let words: Vec<Vec<i32>> =
-        words.map(|block| block.iter().skip(t - start).step_by(width).copied().collect()).collect();
+    let parts = act.tile(start, width).chunks_exact(WORDS).collect::<Vec<_>>();
+    let words: Vec<Vec<i32>> = parts
+        .chunks_exact(act.parts() * width)
+        .map(|block| block.iter().skip(t - start).step_by(width).copied().flatten().copied().collect())
+        .collect();
     let values = words.iter().flat_map(|block| {
         let d = f64::from(f32::from_bits(block[block.len() - 2] as u32));
-        let fine = block.len() == super::act::FINE_WORDS;
+        let fine = block.len() == 2 * WORDS;
         let codes = |first: usize| block[first..first + 8].iter().flat_map(|word| word.to_le_bytes());
-        let rest = codes(if fine { super::act::WORDS } else { 0 });
+        let rest = codes(if fine { WORDS } else { 0 });
         codes(0).zip(rest).map(move |(q, r)| {
             let (q, r) = (f64::from(q as i8), f64::from(r as i8));
             d * if fine { 256.0 * q + r } else { q }

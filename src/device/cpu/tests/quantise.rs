@@ -1,6 +1,6 @@
 //! The quantised forms of activations against its definition, written here in the plainest way.
 
-use super::super::act::{ActTile, BLOCK, WORDS, tiles};
+use super::super::act::{BLOCK, Plain, WORDS, tiles};
 use super::*;
 
 /// (codes, d) of a block, in the words of the definition: A = the largest magnitude; infinite or NaN: d = NaN, q = 0;
@@ -58,7 +58,7 @@ fn blocks_follow_the_definition() {
                 words[0][..8].iter().flat_map(|word| word.to_le_bytes()).map(|code| i32::from(code as i8)).collect();
             assert_eq!(found, codes, "{isa} {x:?}");
             let (sum, second) = (codes.iter().sum::<i32>(), codes[16..].iter().sum::<i32>());
-            assert_eq!((words[0][8], words[0][9]), (sum, second), "{isa} {x:?}");
+            assert_eq!((words[0][8], words[0][9]), (-sum, -second), "{isa} {x:?}");
             let found = [10, 11].map(|i| f32::from_bits(words[0][i] as u32));
             assert_same(&found, &[d, d * sum as f32], || format!("{isa} {x:?}"));
             let (_, eight) = quantised(&act(&device, BLOCK, &x, Precision::Eight), 0);
@@ -74,7 +74,7 @@ fn blocks_follow_the_definition() {
             assert_eq!(found, rest, "{isa} {x:?}");
             let both: Vec<i32> = codes.iter().zip(&rest).map(|(q, r)| 256 * q + r).collect();
             let (sum, second) = (both.iter().sum::<i32>(), both[16..].iter().sum::<i32>());
-            assert_eq!((words[0][20], words[0][21]), (sum, second), "{isa} {x:?}");
+            assert_eq!((words[0][20], words[0][21]), (-sum, -second), "{isa} {x:?}");
             let found = [22, 23].map(|i| f32::from_bits(words[0][i] as u32));
             assert_same(&found, &[d / 256.0, d / 256.0 * sum as f32], || format!("{isa} {x:?}"));
         }
@@ -142,7 +142,7 @@ fn a_column_is_the_same_in_every_tile() {
 fn values_alone_have_no_blocks() {
     let mut act = Act::default();
     act.reset(3, 33, Precision::Float, 12).unwrap();
-    act.tiles_mut().iter_mut().for_each(ActTile::quantise);
+    act.tiles_mut().iter_mut().for_each(|tile| tile.quantise(Plain));
     assert!(act.tile(0, 0).is_empty());
     // The same memory serves a larger and then a smaller call.
     for rows in [40, 2, 7] {

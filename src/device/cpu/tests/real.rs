@@ -204,7 +204,7 @@ fn dots<S: Simd>(s: S, isa: Isa) {
                 (0..16).map(|i| i32::from(codes[i / 4][4 * lane + i % 4] as i8) * i32::from(y[i / 4][i % 4])).sum()
             })
             .collect();
-        let found = s.add_i32(s.dot_signed(s.i32(0), loaded, words), s.signed_excess(s.i32(sum)));
+        let found = s.add_i32(s.dot_signed(s.i32(0), loaded, words), s.signed_excess(s.i32(-sum)));
         assert_eq!(values(s, found), expected, "{isa} signed");
     }
 }

@@ -76,7 +76,7 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
     #[inline(always)]
     fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR] {
         let mut sum = [s.f32(0.0); NR];
-        let queries = tile.blocks.as_chunks::<NR>().0.as_chunks::<WORDS>().0;
+        let queries = tile.blocks.as_chunks::<WORDS>().0.as_chunks::<NR>().0.as_chunks::<1>().0;
         let (scales, codes) = keys.split_at(2 * TILE * queries.len());
         let blocks = scales.chunks_exact(2 * TILE).zip(codes.chunks_exact(TILE * BYTES));
         for ((scales, codes), q) in blocks.zip(queries) {

@@ -14,8 +14,8 @@ pub(super) trait Codes: Copy {
     fn half<S: Simd>(self, s: S, codes: &[u8], half: usize, lane: usize) -> [Self::Vector<S>; 4];
     /// acc + codes . y, of codes as `half` gives them.
     fn dot<S: Simd>(s: S, acc: S::I, codes: [Self::Vector<S>; 4], y: [i32; 4]) -> S::I;
-    /// What is to be added to products with activations of the sum `sum` to have those of the numbers meant.
-    fn excess<S: Simd>(s: S, sum: S::I) -> S::I;
+    /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
+    fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I;
 }
 
 /// A type of unsigned codes that stand for the code minus 2^ZERO. (Formats with mins do not ask for the excess: their
@@ -37,8 +37,8 @@ macro_rules! unsigned {
                 s.dot($bits, acc, codes, y)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, sum: S::I) -> S::I {
-                s.sub_i32(s.i32(0), s.shl::<ZERO>(sum))
+            fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
+                s.shl::<ZERO>(minus_sum)
             }
         }
     };
@@ -67,8 +67,8 @@ macro_rules! signed {
                 s.dot_signed(acc, codes, y)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, sum: S::I) -> S::I {
-                s.signed_excess(sum)
+            fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
+                s.signed_excess(minus_sum)
             }
         }
     };

@@ -14,7 +14,7 @@
 
 use std::marker::PhantomData;
 
-use super::super::act::{FINE_WORDS, WORDS};
+use super::super::act::WORDS;
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
@@ -60,29 +60,34 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     }
 }
 
-/// A tile's block: words by column, see `act`. W is WORDS or FINE_WORDS.
-pub(super) type Block<const NY: usize, const W: usize> = [[i32; NY]; W];
+/// A tile's block, see `act`.
+pub(super) type Block<const NY: usize, const PARTS: usize> = [[[i32; WORDS]; NY]; PARTS];
 
-/// The words after the last codes: sum, sum of the second half, d, d * sum.
+/// The words after the last codes: -sum, -sum of the second half, d, d * sum.
 #[inline(always)]
-fn sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> i32 {
-    y[W - 4][c]
+fn minus_sum<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> i32 {
+    y[PARTS - 1][c][WORDS - 4]
 }
 
 #[inline(always)]
-fn half_sum<S: Simd, const NY: usize, const W: usize>(s: S, y: &Block<NY, W>, half: usize, c: usize) -> S::I {
-    let second = s.i32(y[W - 3][c]);
-    if half == 0 { s.sub_i32(s.i32(sum(y, c)), second) } else { second }
+fn minus_half_sum<S: Simd, const NY: usize, const PARTS: usize>(
+    s: S,
+    y: &Block<NY, PARTS>,
+    half: usize,
+    c: usize,
+) -> S::I {
+    let second = s.i32(y[PARTS - 1][c][WORDS - 3]);
+    if half == 0 { s.sub_i32(s.i32(minus_sum(y, c)), second) } else { second }
 }
 
 #[inline(always)]
-fn d<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> f32 {
-    f32::from_bits(y[W - 2][c] as u32)
+fn d<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> f32 {
+    f32::from_bits(y[PARTS - 1][c][WORDS - 2] as u32)
 }
 
 #[inline(always)]
-fn d_sum<const NY: usize, const W: usize>(y: &Block<NY, W>, c: usize) -> f32 {
-    f32::from_bits(y[W - 1][c] as u32)
+fn d_sum<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> f32 {
+    f32::from_bits(y[PARTS - 1][c][WORDS - 1] as u32)
 }
 
 /// Block of the unit, and first row of the vector.
@@ -95,21 +100,21 @@ pub(super) struct Place {
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     for (start, width) in job.tiles() {
         if job.fine {
-            run_tile(s, width, QuantisedTile::<P, UNIT, FINE_WORDS> { how, job, start });
+            run_tile(s, width, QuantisedTile::<P, UNIT, 2> { how, job, start });
         } else {
-            run_tile(s, width, QuantisedTile::<P, UNIT, WORDS> { how, job, start });
+            run_tile(s, width, QuantisedTile::<P, UNIT, 1> { how, job, start });
         }
     }
 }
 
 /// The columns of `job` from `start` on.
-struct QuantisedTile<'a, P, const UNIT: usize, const W: usize> {
+struct QuantisedTile<'a, P, const UNIT: usize, const PARTS: usize> {
     how: P,
     job: &'a Job<'a>,
     start: usize,
 }
 
-impl<P: Panel<UNIT>, const UNIT: usize, const W: usize> TileWork for QuantisedTile<'_, P, UNIT, W> {
+impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for QuantisedTile<'_, P, UNIT, PARTS> {
     #[inline(always)]
     fn run<S: Simd, const NY: usize>(self, s: S) {
         assert!(NY <= S::WIDEST);
@@ -117,14 +122,14 @@ impl<P: Panel<UNIT>, const UNIT: usize, const W: usize> TileWork for QuantisedTi
         let shape = job.weight.shape();
         let units = shape.columns / (32 * P::BLOCKS);
         let plane_bytes = plane_bytes(units, P::PLANE);
-        let (words, stride) = (job.act.tile(start, NY).as_chunks::<NY>().0, job.act.words());
+        let (parts, stride) = (job.act.tile(start, NY).as_chunks::<WORDS>().0.as_chunks::<NY>().0, job.act.parts());
         let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
         for (p, panel) in job.panels.clone().zip(panels) {
             let mut out = [[0.0; ROWS]; NY];
             let (plane, rest) = panel.split_at(plane_bytes);
             for lane in (0..ROWS).step_by(S::LANES) {
                 let mut f = [s.f32(0.0); NY];
-                let blocks = words.chunks_exact(stride * P::BLOCKS);
+                let blocks = parts.chunks_exact(stride * P::BLOCKS);
                 for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
                     if NY <= 2 && lane == 0 {
                         for line in 0..UNIT.div_ceil(64) {
@@ -133,7 +138,7 @@ impl<P: Panel<UNIT>, const UNIT: usize, const W: usize> TileWork for QuantisedTi
                     }
                     let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
                     for (b, y) in y.chunks_exact(stride).enumerate() {
-                        if let Some(y) = y.first_chunk::<W>() {
+                        if let Some(y) = y.first_chunk::<PARTS>() {
                             how.block(s, head, unit, Place { b, lane }, y, &mut f);
                         }
                     }
@@ -149,58 +154,62 @@ impl<P: Panel<UNIT>, const UNIT: usize, const W: usize> TileWork for QuantisedTi
 
 /// f += scale * d * (w . y), where w are the numbers that the codes stand for; exact integers up to the last step.
 #[inline(always)]
-pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const W: usize>(
+pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     s: S,
     scale: S::F,
     codes: (C, &[u8]),
     lane: usize,
-    y: &Block<NY, W>,
+    y: &Block<NY, PARTS>,
     f: &mut [S::F; NY],
 ) {
-    let acc = product(s, codes, lane, y);
+    let mut start = [s.i32(0); NY];
     for c in 0..NY {
-        let a = s.add_i32(acc[c], C::excess(s, s.i32(sum(y, c))));
-        f[c] = s.to_f32(a).fma(scale.mul(s.f32(d(y, c))), f[c]);
+        start[c] = C::excess(s, s.i32(minus_sum(y, c)));
+    }
+    let acc = product(s, codes, start, lane, y);
+    for c in 0..NY {
+        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
     }
 }
 
 /// f += scale * d * (codes . y) + min * (d * sum y).
 #[inline(always)]
-pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const W: usize>(
+pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     s: S,
     (scale, min): (S::F, S::F),
     codes: (C, &[u8]),
     lane: usize,
-    y: &Block<NY, W>,
+    y: &Block<NY, PARTS>,
     f: &mut [S::F; NY],
 ) {
-    let acc = product(s, codes, lane, y);
+    let acc = product(s, codes, [s.i32(0); NY], lane, y);
     for c in 0..NY {
         f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
         f[c] = min.fma(s.f32(d_sum(y, c)), f[c]);
     }
 }
 
-/// codes . y, exact. In 16 bits the codes are unpacked twice: accumulators for both products would not all fit into
-/// registers.
+/// start + codes . y, exact. In 16 bits the codes are unpacked twice: accumulators for both products would not all fit
+/// into registers.
 #[inline(always)]
-fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
+fn product<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     s: S,
     (how, codes): (C, &[u8]),
+    start: [S::I; NY],
     lane: usize,
-    y: &Block<NY, W>,
+    y: &Block<NY, PARTS>,
 ) -> [S::I; NY] {
-    let mut acc = [s.i32(0); NY];
-    for group in 0..W / WORDS {
+    let mut acc = if PARTS == 1 { start } else { [s.i32(0); NY] };
+    for (p, part) in y.iter().enumerate() {
+        if p > 0 {
+            for c in 0..NY {
+                acc[c] = s.add_i32(start[c], s.shl::<8>(acc[c]));
+            }
+        }
         for half in 0..2 {
             let codes = how.half(s, codes, half, lane);
             for c in 0..NY {
-                acc[c] = C::dot(s, acc[c], codes, four(y, 3 * group + half, c));
-            }
-        }
-        if group + 1 < W / WORDS {
-            for c in 0..NY {
-                acc[c] = s.shl::<8>(acc[c]);
+                acc[c] = C::dot(s, acc[c], codes, four(part, half, c));
             }
         }
     }
@@ -209,26 +218,26 @@ fn product<S: Simd, C: Codes, const NY: usize, const W: usize>(
 
 /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
 /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
-/// n = m0 * h0, fma(m1, h1, n), f = fma(-n, d, f).
+/// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
 #[inline(always)]
-pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
+pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     s: S,
     (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
     (how, codes): (C, &[u8]),
     lane: usize,
-    y: &Block<NY, W>,
+    y: &Block<NY, PARTS>,
     f: &mut [S::F; NY],
 ) {
     let mut g = [s.f32(0.0); NY];
     for half in 0..2 {
         let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
         for c in 0..NY {
-            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, half_sum(s, y, half, c)) };
-            let a = if W == FINE_WORDS {
-                let upper = C::dot(s, s.i32(0), codes, four(y, half, c));
-                s.add_i32(C::dot(s, excess, codes, four(y, half + 3, c)), s.shl::<8>(upper))
+            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, minus_half_sum(s, y, half, c)) };
+            let a = if PARTS == 2 {
+                let upper = C::dot(s, s.i32(0), codes, four(&y[0], half, c));
+                s.add_i32(C::dot(s, excess, codes, four(&y[1], half, c)), s.shl::<8>(upper))
             } else {
-                C::dot(s, excess, codes, four(y, half, c))
+                C::dot(s, excess, codes, four(&y[0], half, c))
             };
             let a = s.to_f32(a);
             g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
@@ -237,17 +246,18 @@ pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const W: usize>(
     for c in 0..NY {
         f[c] = g[c].fma(s.f32(d(y, c)), f[c]);
         if let Some([first, second]) = mins {
-            let n = first.mul(s.to_f32(half_sum(s, y, 0, c)));
-            let n = second.fma(s.to_f32(half_sum(s, y, 1, c)), n);
-            f[c] = s.f32(0.0).sub(n).fma(s.f32(d(y, c)), f[c]);
+            let n = first.mul(s.to_f32(minus_half_sum(s, y, 0, c)));
+            let n = second.fma(s.to_f32(minus_half_sum(s, y, 1, c)), n);
+            f[c] = n.fma(s.f32(d(y, c)), f[c]);
         }
     }
 }
 
-/// Words 4i..4i+4 of column c: the 16 q of half i, or for i - 3 the 16 r.
+/// The 16 codes of half `half` of column c.
 #[inline(always)]
-fn four<const NY: usize, const W: usize>(y: &Block<NY, W>, i: usize, c: usize) -> [i32; 4] {
-    [y[4 * i][c], y[4 * i + 1][c], y[4 * i + 2][c], y[4 * i + 3][c]]
+fn four<const NY: usize>(part: &[[i32; WORDS]; NY], half: usize, c: usize) -> [i32; 4] {
+    let words = &part[c];
+    [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }
 
 /// The f16 numbers of the rows of a vector, as f32.

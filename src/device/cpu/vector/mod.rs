@@ -8,4 +8,5 @@ pub(super) mod attention;
 mod codes;
 pub(super) mod linear;
 mod panels;
+pub(super) mod quantise;
 pub(super) mod rows;

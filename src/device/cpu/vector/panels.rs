@@ -19,13 +19,13 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     type Head<S: Simd>: Copy;
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
     /// Adds block `b` of the unit to the accumulators of NY columns.
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         head: Self::Head<S>,
         unit: &[u8; UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     );
 }
@@ -47,13 +47,13 @@ macro_rules! symmetric_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
+            fn block<S: Simd, const NY: usize, const PARTS: usize>(
                 self,
                 s: S,
                 scale: S::F,
                 unit: &[u8; $blocks * ($bytes)],
                 place: Place,
-                y: &Block<NY, W>,
+                y: &Block<NY, PARTS>,
                 f: &mut [S::F; NY],
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
@@ -88,13 +88,13 @@ impl Panel<NIBBLES> for MXFP4 {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         scale: S::F,
         unit: &[u8; NIBBLES],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane, y, f);
@@ -130,13 +130,13 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         head: IQ4XSHead<S>,
         unit: &[u8; IQ4XS_UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         let low = s.and(s.shr_by(head.low, 4 * place.b as u32), s.i32(15));
@@ -164,13 +164,13 @@ macro_rules! min_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
+            fn block<S: Simd, const NY: usize, const PARTS: usize>(
                 self,
                 s: S,
                 head: (S::F, S::F),
                 unit: &[u8; TWO + $bytes],
                 place: Place,
-                y: &Block<NY, W>,
+                y: &Block<NY, PARTS>,
                 f: &mut [S::F; NY],
             ) {
                 with_min(s, head, ($codes, &unit[TWO..]), place.lane, y, f);
@@ -233,13 +233,13 @@ macro_rules! k_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
+            fn block<S: Simd, const NY: usize, const PARTS: usize>(
                 self,
                 s: S,
                 head: KHead<S>,
                 unit: &[u8; TWO + SCALES + 8 * ($size)],
                 place: Place,
-                y: &Block<NY, W>,
+                y: &Block<NY, PARTS>,
                 f: &mut [S::F; NY],
             ) {
                 let codes = &unit[TWO + SCALES..].as_chunks::<{ $size }>().0[place.b];
@@ -272,13 +272,13 @@ impl Panel<Q6K_UNIT> for Q6K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         d: S::F,
         unit: &[u8; Q6K_UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         let part = &unit.as_chunks::<Q6K_BLOCK>().0[place.b];
@@ -323,13 +323,13 @@ impl Panel<Q3K_UNIT> for Q3K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         head: Q3KHead<S>,
         unit: &[u8; Q3K_UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         let codes = &unit[SCALES..].as_chunks::<{ PAIRS + BITS }>().0[place.b];
@@ -362,13 +362,13 @@ impl Panel<Q2K_UNIT> for Q2K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         (d, dmin): (S::F, S::F),
         unit: &[u8; Q2K_UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         let part = &unit[TWO..].as_chunks::<Q2K_BLOCK>().0[place.b];
@@ -399,13 +399,13 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; NVFP4_UNIT], _lane: usize) {}
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize, const W: usize>(
+    fn block<S: Simd, const NY: usize, const PARTS: usize>(
         self,
         s: S,
         _head: (),
         unit: &[u8; NVFP4_UNIT],
         place: Place,
-        y: &Block<NY, W>,
+        y: &Block<NY, PARTS>,
         f: &mut [S::F; NY],
     ) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
@@ -450,13 +450,13 @@ macro_rules! grid_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize, const W: usize>(
+            fn block<S: Simd, const NY: usize, const PARTS: usize>(
                 self,
                 s: S,
                 (d, nibbles): (S::F, [S::I; 2]),
                 unit: &[u8; GRID_SCALES + 8 * ($size)],
                 place: Place,
-                y: &Block<NY, W>,
+                y: &Block<NY, PARTS>,
                 f: &mut [S::F; NY],
             ) {
                 let codes = &unit[GRID_SCALES..].as_chunks::<{ $size }>().0[place.b];
