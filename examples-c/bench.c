@@ -15,8 +15,8 @@ typedef struct {
     float *logits; /* (V) */
     bool json;
     bool first; /* of the JSON array's items */
-    const char *model_path;
-    uint32_t threads;
+    const char *model_path, *kv_type;
+    uint32_t threads, depth;
 } bench_t;
 
 /* When the process started, on the clock of now(). What ran before main was the loader, whose time is the processor
@@ -63,17 +63,20 @@ static void separator(bench_t *bench) {
     bench->first = false;
 }
 
-/* Runs a test `repeats` times, each in an empty session, after one run that is not counted. */
+/* Runs a test `repeats` times, each behind the first `depth` tokens alone, after one run that is not counted. */
 static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repeats,
                 double (*seconds)(bench_t *, const llm_token_t *, uint32_t)) {
     if (count == 0) return;
     llm_error_t *error = NULL;
-    llm_token_t *tokens = must_realloc(NULL, count, sizeof *tokens);
+    uint32_t all = count > bench->depth ? count : bench->depth;
+    llm_token_t *tokens = must_realloc(NULL, all, sizeof *tokens);
     double *speeds = must_realloc(NULL, repeats, sizeof *speeds);
     double sum = 0;
-    for (uint32_t i = 0; i < count; i++) tokens[i] = some_token(bench, i);
+    for (uint32_t i = 0; i < all; i++) tokens[i] = some_token(bench, i);
+    check(llm_session_reset(bench->session, &error), &error);
+    if (bench->depth > 0) append(bench, tokens, bench->depth);
     for (uint32_t i = 0; i <= repeats; i++) {
-        check(llm_session_reset(bench->session, &error), &error);
+        check(llm_session_truncate(bench->session, bench->depth, &error), &error);
         double speed = count / seconds(bench, tokens, count);
         if (i > 0) sum += speeds[i - 1] = speed;
     }
@@ -81,9 +84,10 @@ static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repea
     if (bench->json) {
         printf("{\"test\": \"%s%lu\", \"tok_s\": [", name, (unsigned long)count);
         for (uint32_t i = 0; i < repeats; i++) printf("%s%.3f", i > 0 ? ", " : "", speeds[i]);
-        printf("], \"threads\": %lu, \"model\": ", (unsigned long)bench->threads);
+        printf("], \"threads\": %lu, \"depth\": %lu, \"model\": ", (unsigned long)bench->threads,
+               (unsigned long)bench->depth);
         print_json_string(stdout, bench->model_path, strlen(bench->model_path));
-        printf(", \"isa\": \"%s\"}", llm_isa());
+        printf(", \"kv\": \"%s\", \"isa\": \"%s\"}", bench->kv_type, llm_isa());
     } else {
         printf("%s%-6lu %10.1f tokens/s, mean of %lu\n", name, (unsigned long)count, sum / repeats,
                (unsigned long)repeats);
@@ -108,6 +112,7 @@ static llm_model_t *first_token(bench_t *bench, uint32_t context, double start, 
     llm_session_params_init(&params, sizeof params);
     params.context_length = context;
     params.threads = bench->threads;
+    params.kv_type = kv_type_of(bench->kv_type);
     check(llm_session_new(model, &params, &bench->session, &error), &error);
     check(llm_session_append_text(bench->session, "The capital of France is", LLM_NUL_TERMINATED,
                                   LLM_ENCODE_ADD_SPECIAL, NULL, &error),
@@ -125,16 +130,18 @@ int main(int argc, char **argv) {
     double start = process_start();
     enum { SHORT_PROMPT = 64 };
     uint32_t prompt = 512, single = 128, repeats = 5;
-    bench_t bench = {.first = true, .threads = LLM_THREADS_AUTO};
+    bench_t bench = {.first = true, .threads = LLM_THREADS_AUTO, .kv_type = "f16"};
     const option_t options[] = {
         {"-m", "MODEL", OPTION_TEXT, &bench.model_path, "the model, a GGUF file"},
         {"-p", "N", OPTION_COUNT, &prompt, "prompt length; 0 leaves the test out; default 512"},
         {"-n", "N", OPTION_COUNT, &single, "tokens one by one; 0 leaves the test out; default 128"},
+        {"-d", "N", OPTION_COUNT, &bench.depth, "tokens that stand before those that are measured; default 0"},
+        {"--kv", "TYPE", OPTION_TEXT, &bench.kv_type, "keys and values as f16 (default), f32, q8_0 or q4_0"},
         {"-t", "THREADS", OPTION_COUNT, &bench.threads, "threads; 0 (default): as many as physical cores"},
         {"-r", "N", OPTION_COUNT, &repeats, "repetitions; default 5"},
         {"--json", NULL, OPTION_FLAG, &bench.json, "print a JSON array"},
     };
-    read_options(argc, argv, "-m MODEL [-p N] [-n N] [-t THREADS] [-r N] [--json]",
+    read_options(argc, argv, "-m MODEL [-p N] [-n N] [-d N] [--kv TYPE] [-t THREADS] [-r N] [--json]",
                  "Measures the processing of a prompt (pp), of tokens one by one (tg), both in tokens per second, and\n"
                  "the load: milliseconds, milliseconds from the start of the process to the first token of a short\n"
                  "prompt, and the most memory that the process has had in RAM by its end.",
@@ -143,6 +150,8 @@ int main(int argc, char **argv) {
     if (repeats == 0) wrong_usage("-r takes 1 or more");
 
     uint32_t context = prompt > single ? prompt : single;
+    if (bench.depth > UINT32_MAX - context) wrong_usage("-d is too large");
+    context += bench.depth;
     double load = 0, first = 0;
     llm_model_t *model =
         first_token(&bench, context > SHORT_PROMPT ? context : SHORT_PROMPT, start, &load, &first);

@@ -405,3 +405,15 @@ bool try_commit_output(output_t *output) {
 void commit_output(output_t *output) {
     if (!try_commit_output(output)) fail("cannot write %s: %s", output->path, strerror(errno));
 }
+
+int32_t number_of(const char *option, const char *name, const char *const *names, int32_t count) {
+    for (int32_t i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0) return i;
+    wrong_usage("%s does not know '%s'", option, name);
+    return 0;
+}
+
+llm_kv_type_t kv_type_of(const char *name) {
+    static const char *const names[] = {"f16", "f32", "q8_0", "q4_0"}; /* as LLM_KV_ counts them */
+    return number_of("--kv", name, names, 4);
+}

@@ -143,4 +143,10 @@ void commit_output(output_t *output);
 bool try_open_output(const char *path, output_t *output);
 bool try_commit_output(output_t *output);
 
+/* The number of a name, of `count` names in the order of their numbers. */
+int32_t number_of(const char *option, const char *name, const char *const *names, int32_t count);
+
+/* The value of --kv. */
+llm_kv_type_t kv_type_of(const char *name);
+
 #endif

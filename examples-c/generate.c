@@ -11,14 +11,6 @@ static double per_second(uint64_t count, uint64_t microseconds) {
     return microseconds > 0 ? 1e6 * (double)count / (double)microseconds : 0;
 }
 
-/* The number of a name, of `count` names in the order of their numbers. */
-static int32_t number_of(const char *option, const char *name, const char *const *names, int32_t count) {
-    for (int32_t i = 0; i < count; i++)
-        if (strcmp(name, names[i]) == 0) return i;
-    wrong_usage("%s does not know '%s'", option, name);
-    return 0;
-}
-
 static void print_speculation(llm_session_t *session) {
     llm_speculation_t stats = {.struct_size = sizeof stats};
     llm_error_t *error = NULL;
@@ -94,7 +86,6 @@ int main(int argc, char **argv) {
     const char *model_path = NULL, *prompt = NULL, *kv_type = "f16", *cache = "contiguous", *draft_path = NULL;
     uint32_t max_tokens = 128, threads = LLM_THREADS_AUTO, window = 0, sinks = 0, lookup = 0;
     bool ids = false;
-    const char *const kv_types[] = {"f16", "f32", "q8_0", "q4_0"}; /* as LLM_KV_ counts them */
     const char *const caches[] = {"contiguous", "sliding", "paged"}; /* as LLM_CACHE_ counts them */
     text_list_t loras = {NULL, 0}, overrides = {NULL, 0};
     llm_sampler_params_t sampling;
@@ -128,7 +119,7 @@ int main(int argc, char **argv) {
     llm_session_params_t params;
     llm_session_params_init(&params, sizeof params);
     params.threads = threads;
-    params.kv_type = number_of("--kv", kv_type, kv_types, 4);
+    params.kv_type = kv_type_of(kv_type);
     params.cache = number_of("--cache", cache, caches, 3);
     params.window = window;
     params.sinks = sinks;
