@@ -48,5 +48,7 @@ pub mod generate;
 mod capi;
 
 pub use cancel::Cancel;
+#[doc(hidden)]
+pub use device::timing;
 pub use device::{Isa, KvType, Threads, physical_cores};
 pub use error::{Error, Result};

@@ -28,7 +28,7 @@ pub(crate) use cpu::{
     Act, Arena, Buffer, Device, GroupProduct, Held, KvPage, KvPool, KvQuery, KvShape, KvTarget, KvView, Matrix,
     PANEL_ROWS, PageShape, Places, Precision, Product, Routes, Shape, TILE, Weight,
 };
-pub use cpu::{Isa, KvType, Threads, physical_cores};
+pub use cpu::{Isa, KvType, Threads, physical_cores, timing};
 
 use crate::numeric::{self, Real};
 

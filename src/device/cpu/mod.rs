@@ -12,6 +12,7 @@ mod rows;
 mod scalar;
 mod simd;
 mod threads;
+pub mod timing;
 mod vector;
 
 pub(crate) use act::{Act, Precision};
