@@ -306,6 +306,10 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_far(self, address: *const u8) {
+        simd!(_mm_prefetch::<_MM_HINT_T1>(address.cast()))
+    }
+    #[inline(always)]
     fn prefetch(self, address: *const u8) {
         simd!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
     }

@@ -100,6 +100,8 @@ pub(super) trait Simd: Copy {
     /// product.
     fn signed_excess(self, minus_sum: Self::I) -> Self::I;
 
-    /// Asks for the cache line at `address`, which may be anything.
+    /// Asks for the cache line at `address`, which may be anything, into the first cache.
     fn prefetch(self, address: *const u8);
+    /// As `prefetch`, into the second cache.
+    fn prefetch_far(self, address: *const u8);
 }

@@ -23,9 +23,11 @@ use super::panels::*;
 use crate::numeric::Real;
 use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 
-/// How far ahead of the reading a line is asked for, in bytes: far enough for the memory's latency, near enough to
-/// stay in the first cache.
-const AHEAD: usize = 2048;
+/// How far ahead of the reading a line is asked for from memory, into the second cache, in bytes: nearer, too few lines
+/// are on their way at a time.
+const FAR: usize = 4096;
+/// And from there into the first cache: near enough to stay.
+const NEAR: usize = 1024;
 
 /// Computes the panels of `job` for all its columns.
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
@@ -131,13 +133,11 @@ impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for Quantis
                 let mut f = [s.f32(0.0); NY];
                 let blocks = parts.chunks_exact(stride * P::BLOCKS);
                 for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
-                    if NY <= 2 && lane == 0 {
-                        for line in 0..UNIT.div_ceil(64) {
-                            s.prefetch(unit.as_ptr().wrapping_add(AHEAD + 64 * line));
-                        }
-                    }
                     let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
                     for (b, y) in y.chunks_exact(stride).enumerate() {
+                        if NY <= 2 && lane == 0 {
+                            prefetch(s, unit, P::BLOCKS, b);
+                        }
                         if let Some(y) = y.first_chunk::<PARTS>() {
                             how.block(s, head, unit, Place { b, lane }, y, &mut f);
                         }
@@ -149,6 +149,17 @@ impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for Quantis
             }
             job.write(p, start, &out);
         }
+    }
+}
+
+/// Asks for what follows block b of a unit of `blocks`. Block by block, since lines asked for at once wait for each other.
+#[inline(always)]
+fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, b: usize) {
+    let part = UNIT / blocks;
+    for line in 0..part.div_ceil(64) {
+        let at = unit.as_ptr().wrapping_add(b * part + 64 * line);
+        s.prefetch_far(at.wrapping_add(FAR));
+        s.prefetch(at.wrapping_add(NEAR));
     }
 }
 
