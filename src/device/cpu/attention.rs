@@ -17,6 +17,9 @@ pub(super) const SEGMENT: usize = 256;
 /// Rows (a query of a head each) that a kernel takes together.
 pub(super) const ROWS: usize = WIDTHS[0];
 
+/// Whole vectors of rows.
+pub(super) const LANES: usize = 16;
+
 /// What a kernel works on: rows whose heads share a key/value head.
 pub(super) struct Tile<'a> {
     pub kv: KvView<'a>,
@@ -43,9 +46,9 @@ pub(super) struct Partial {
     /// False until a row met a live position.
     pub live: [bool; ROWS],
     /// The largest score.
-    pub m: [f32; ROWS],
+    pub m: [f32; LANES],
     /// The sum of exp(score - m).
-    pub l: [f32; ROWS],
+    pub l: [f32; LANES],
     rows: usize,
     stride: usize,
     /// (padded rows, stride): the sums of exp(score - m) * value.
@@ -60,7 +63,7 @@ fn padded(rows: usize) -> usize {
 impl Partial {
     /// Nothing yet, for rows of `stride` elements.
     pub(super) fn new(rows: usize, stride: usize) -> Result<Self> {
-        let (live, m, l) = ([false; ROWS], [0.0; ROWS], [0.0; ROWS]);
+        let (live, m, l) = ([false; ROWS], [0.0; LANES], [0.0; LANES]);
         let o = try_vec(padded(rows).saturating_mul(stride), 0.0, "attention")?;
         Ok(Partial { live, m, l, rows, stride, o })
     }
@@ -93,24 +96,16 @@ impl Partial {
         a / fma(self.l[r], a, exp(sink - m))
     }
 
-    /// Merges row r's m and l with those of `from`, and gives the factors for both o. `None` if there is nothing to
-    /// merge: `from` has no live position, or is the first that has.
+    /// True if row r of both has live positions, so that the two are to be merged. Takes the row of `from` if only that
+    /// has.
     #[inline(always)]
-    pub(super) fn weights(&mut self, from: &Partial, r: usize) -> Option<(f32, f32)> {
-        use crate::numeric::{Real, exp, fma};
-        if !from.live[r] {
-            return None;
-        }
-        if !self.live[r] {
+    pub(super) fn joins(&mut self, from: &Partial, r: usize) -> bool {
+        if from.live[r] && !self.live[r] {
             (self.live[r], self.m[r], self.l[r]) = (true, from.m[r], from.l[r]);
             self.o_mut(r).copy_from_slice(from.o(r));
-            return None;
+            return false;
         }
-        let m = Real::max(self.m[r], from.m[r]);
-        let (a, b) = (exp(self.m[r] - m), exp(from.m[r] - m));
-        self.m[r] = m;
-        self.l[r] = fma(self.l[r], a, from.l[r] * b);
-        Some((a, b))
+        from.live[r]
     }
 }
 

@@ -281,7 +281,12 @@ fn block_score(tile: &Tile<'_>, r: usize, position: usize) -> f32 {
 /// L = fma(L, a, l * b), O = fma(O, a, o * b). The first live segment sets them.
 pub(super) fn merge(into: &mut Partial, from: &Partial) {
     for r in 0..into.rows() {
-        let Some((a, b)) = into.weights(from, r) else { continue };
+        if !into.joins(from, r) {
+            continue;
+        }
+        let m = numeric::Real::max(into.m[r], from.m[r]);
+        let (a, b) = (numeric::exp(into.m[r] - m), numeric::exp(from.m[r] - m));
+        (into.m[r], into.l[r]) = (m, fma(into.l[r], a, from.l[r] * b));
         for (o, add) in into.o_mut(r).iter_mut().zip(from.o(r)) {
             *o = fma(*o, a, add * b);
         }

@@ -1,9 +1,10 @@
 //! Attention: lanes are positions for the scores, and head elements for the sum of values.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::super::act::WORDS;
-use super::super::attention::{Partial, ROWS, SEGMENT, Tile};
+use super::super::attention::{LANES, Partial, ROWS, SEGMENT, Tile};
 use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
@@ -13,10 +14,21 @@ use crate::numeric::{self, Real};
 
 /// A number type of cached keys and values.
 trait Element: Copy {
-    /// The scores of a vector of positions of a tile from `lane` on, with NR queries.
-    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR];
-    /// What a weight becomes for the elements from `e` on of the position `lane` of a tile.
-    fn weight(values: &[u8], blocks: usize, lane: usize, e: usize, weight: f32) -> f32;
+    /// The scores of a vector of positions from `lane` on of each of NT tiles, with NR queries. Asks for what lies at the
+    /// same places of `next`.
+    fn scores<S: Simd, const NR: usize, const NT: usize>(
+        s: S,
+        tile: &Tile<'_>,
+        keys: &[&[u8]; NT],
+        next: &[&[u8]; NT],
+        lane: usize,
+    ) -> [[S::F; NR]; NT];
+    /// True if values have scales, for blocks of elements.
+    const SCALED: bool;
+    /// What the weights of a tile's positions are multiplied by for the block of elements that `e` is in.
+    fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE];
+    /// Where these elements of the position `lane` of a tile begin.
+    fn place(stride: usize, lane: usize, e: usize) -> usize;
     /// These elements, that weight multiplies.
     fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F;
 }
@@ -45,21 +57,38 @@ impl Float for f32 {
 
 impl<X: Float> Element for Floats<X> {
     #[inline(always)]
-    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR] {
-        let mut sum = [s.f32(0.0); NR];
-        let keys = bytemuck::cast_slice::<u8, X>(keys).as_chunks::<TILE>().0;
-        for (key, q) in keys.iter().zip(tile.q.as_chunks::<NR>().0) {
-            let key = X::load(s, &key[lane..]);
-            for r in 0..NR {
-                sum[r] = key.fma(s.f32(q[r]), sum[r]);
+    fn scores<S: Simd, const NR: usize, const NT: usize>(
+        s: S,
+        tile: &Tile<'_>,
+        keys: &[&[u8]; NT],
+        next: &[&[u8]; NT],
+        lane: usize,
+    ) -> [[S::F; NR]; NT] {
+        let mut sums = [[s.f32(0.0); NR]; NT];
+        let bytes = TILE * size_of::<X>();
+        for (e, q) in tile.q.as_chunks::<NR>().0.iter().enumerate() {
+            for t in 0..NT {
+                s.prefetch(next[t].as_ptr().wrapping_add(e * bytes));
+                let key = bytemuck::cast_slice(&keys[t][e * bytes..(e + 1) * bytes]);
+                let key = X::load(s, &key[lane..]);
+                for r in 0..NR {
+                    sums[t][r] = key.fma(s.f32(q[r]), sums[t][r]);
+                }
             }
         }
-        sum
+        sums
+    }
+
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    fn scales<S: Simd>(_s: S, _values: &[u8], _stride: usize, _e: usize) -> [f32; TILE] {
+        [1.0; TILE]
     }
 
     #[inline(always)]
-    fn weight(_values: &[u8], _blocks: usize, _lane: usize, _e: usize, weight: f32) -> f32 {
-        weight
+    fn place(stride: usize, lane: usize, e: usize) -> usize {
+        (lane * stride + e) * size_of::<X>()
     }
 
     #[inline(always)]
@@ -74,32 +103,59 @@ struct Blocks<const BYTES: usize>;
 
 impl<const BYTES: usize> Element for Blocks<BYTES> {
     #[inline(always)]
-    fn scores<S: Simd, const NR: usize>(s: S, tile: &Tile<'_>, keys: &[u8], lane: usize) -> [S::F; NR] {
-        let mut sum = [s.f32(0.0); NR];
+    fn scores<S: Simd, const NR: usize, const NT: usize>(
+        s: S,
+        tile: &Tile<'_>,
+        keys: &[&[u8]; NT],
+        next: &[&[u8]; NT],
+        lane: usize,
+    ) -> [[S::F; NR]; NT] {
+        let mut sums = [[s.f32(0.0); NR]; NT];
         let queries = tile.blocks.as_chunks::<WORDS>().0.as_chunks::<NR>().0.as_chunks::<1>().0;
-        let (scales, codes) = keys.split_at(2 * TILE * queries.len());
-        let blocks = scales.chunks_exact(2 * TILE).zip(codes.chunks_exact(TILE * BYTES));
-        for ((scales, codes), q) in blocks.zip(queries) {
-            let scale = row_numbers(s, scales, lane);
-            if BYTES == BLOCK {
-                symmetric(s, scale, (Bytes, codes), lane, q, &mut sum);
-            } else {
-                symmetric(s, scale, (FourBits::<3>, codes), lane, q, &mut sum);
+        let (scales, codes) = (2 * TILE, TILE * BYTES);
+        for (b, q) in queries.iter().enumerate() {
+            for t in 0..NT {
+                let scale = row_numbers(s, &keys[t][b * scales..(b + 1) * scales], lane);
+                let at = scales * queries.len() + b * codes;
+                for line in 0..codes.div_ceil(64) {
+                    s.prefetch(next[t].as_ptr().wrapping_add(at + 64 * line));
+                }
+                let codes = &keys[t][at..at + codes];
+                if BYTES == BLOCK {
+                    symmetric(s, scale, (Bytes, codes), lane, q, &mut sums[t]);
+                } else {
+                    symmetric(s, scale, (FourBits::<3>, codes), lane, q, &mut sums[t]);
+                }
             }
         }
-        sum
+        sums
+    }
+
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE] {
+        let blocks = stride / BLOCK;
+        let all: &[u16] = bytemuck::cast_slice(&values[..2 * TILE * blocks]);
+        let (mut own, mut scales) = ([0; TILE], [0.0; TILE]);
+        for (lane, own) in own.iter_mut().enumerate() {
+            *own = all[lane * blocks + e / BLOCK];
+        }
+        for lane in (0..TILE).step_by(S::LANES) {
+            s.store(s.load_f16(&own[lane..]), &mut scales[lane..]);
+        }
+        scales
     }
 
     #[inline(always)]
-    fn weight(values: &[u8], blocks: usize, lane: usize, e: usize, weight: f32) -> f32 {
-        let scales = bytemuck::cast_slice::<u8, u16>(&values[..2 * TILE * blocks]);
-        weight * half::f16::from_bits(scales[lane * blocks + e / BLOCK]).to_f32()
+    fn place(stride: usize, lane: usize, e: usize) -> usize {
+        let blocks = stride / BLOCK;
+        2 * TILE * blocks + (lane * blocks + e / BLOCK) * BYTES
     }
 
     #[inline(always)]
     fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F {
-        let blocks = stride / BLOCK;
-        let codes = &values[2 * TILE * blocks + (lane * blocks + e / BLOCK) * BYTES..];
+        let codes = &values[Self::place(stride, lane, e)..];
         if BYTES == BLOCK {
             return s.to_f32(s.load_i8(&codes[e % BLOCK..]));
         }
@@ -195,18 +251,48 @@ fn scores<S: Simd, X: Element, const NR: usize>(
     highest: usize,
     p: &mut [[f32; SEGMENT]; NR],
 ) {
-    for t in lowest / TILE..highest.div_ceil(TILE) {
-        let keys = tile.kv.head(tile.head, first / TILE + t).0;
+    let tiles = lowest / TILE..highest.div_ceil(TILE);
+    // So many tiles at once that their sums hide the latency of an addition.
+    let rest = match NR {
+        1 => scores_of::<S, X, NR, 8>(s, tile, first, tiles, p),
+        2 => scores_of::<S, X, NR, 4>(s, tile, first, tiles, p),
+        4 => scores_of::<S, X, NR, 2>(s, tile, first, tiles, p),
+        _ => tiles,
+    };
+    scores_of::<S, X, NR, 1>(s, tile, first, rest, p);
+}
+
+/// `scores` of NT tiles at a time; gives those that are too few.
+#[inline(always)]
+fn scores_of<S: Simd, X: Element, const NR: usize, const NT: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    first: usize,
+    mut tiles: Range<usize>,
+    p: &mut [[f32; SEGMENT]; NR],
+) -> Range<usize> {
+    while tiles.len() >= NT {
+        let (mut keys, mut next): ([&[u8]; NT], [&[u8]; NT]) = ([&[]; NT], [&[]; NT]);
+        for t in 0..NT {
+            let own = first / TILE + tiles.start + t;
+            keys[t] = tile.kv.head(tile.head, own).0;
+            // What comes next, or at the end something that is there.
+            next[t] = if tiles.start + t + NT < tiles.end { tile.kv.head(tile.head, own + NT).0 } else { keys[t] };
+        }
         for lane in (0..TILE).step_by(S::LANES) {
-            let mut sum = X::scores::<S, NR>(s, tile, keys, lane);
-            for r in 0..NR {
-                if let Some(cap) = tile.cap {
-                    sum[r] = numeric::tanh(sum[r].div(s.f32(cap))).mul(s.f32(cap));
+            let mut sums = X::scores::<S, NR, NT>(s, tile, &keys, &next, lane);
+            for t in 0..NT {
+                for r in 0..NR {
+                    if let Some(cap) = tile.cap {
+                        sums[t][r] = numeric::tanh(sums[t][r].div(s.f32(cap))).mul(s.f32(cap));
+                    }
+                    s.store(sums[t][r], &mut p[r][(tiles.start + t) * TILE + lane..]);
                 }
-                s.store(sum[r], &mut p[r][t * TILE + lane..]);
             }
         }
+        tiles.start += NT;
     }
+    tiles
 }
 
 /// Replaces the scores of low..high by exp(score - m) and those beside them in their tiles by 0; gives m and the sum.
@@ -252,7 +338,7 @@ fn values<S: Simd, X: Element, const NR: usize>(
     s: S,
     tile: &Tile<'_>,
     first: usize,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     p: [&[f32; SEGMENT]; NR],
     mut o: [&mut [f32]; NR],
 ) {
@@ -260,12 +346,16 @@ fn values<S: Simd, X: Element, const NR: usize>(
         return;
     }
     let stride = o[0].len();
-    let wide = if S::LANES == 16 { 2 * S::LANES } else { S::LANES };
     let mut e = 0;
     while e < stride {
-        if e + wide <= stride && wide > S::LANES {
+        let vectors = (stride - e) / S::LANES;
+        // As many vectors as there are registers for; those of a block's elements alone where it has a scale.
+        if S::LANES == 16 && NR <= 4 && vectors >= 4 && !X::SCALED {
+            values_at::<S, X, NR, 4>(s, tile, first, range.clone(), &p, &mut o, e);
+            e += 4 * S::LANES;
+        } else if S::LANES == 16 && vectors >= 2 {
             values_at::<S, X, NR, 2>(s, tile, first, range.clone(), &p, &mut o, e);
-            e += wide;
+            e += 2 * S::LANES;
         } else {
             values_at::<S, X, NR, 1>(s, tile, first, range.clone(), &p, &mut o, e);
             e += S::LANES;
@@ -280,7 +370,7 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
     s: S,
     tile: &Tile<'_>,
     first: usize,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     p: &[&[f32; SEGMENT]; NR],
     o: &mut [&mut [f32]; NR],
     e: usize,
@@ -297,15 +387,19 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
         let t = position / TILE;
         let end = range.end.min((t + 1) * TILE);
         let values = tile.kv.head(tile.head, first / TILE + t).1;
+        let next = if end < range.end { tile.kv.head(tile.head, first / TILE + t + 1).1 } else { values };
+        let scales = X::scales(s, values, stride, e);
         for position in position..end {
             let lane = position % TILE;
             let mut value = [s.f32(0.0); NV];
             for v in 0..NV {
-                value[v] = X::values(s, values, stride, lane, e + v * S::LANES);
+                let e = e + v * S::LANES;
+                s.prefetch(next.as_ptr().wrapping_add(X::place(stride, lane, e)));
+                value[v] = X::values(s, values, stride, lane, e);
             }
             for r in 0..NR {
-                // All NV vectors lie in one block.
-                let weight = s.f32(X::weight(values, stride / BLOCK, lane, e, p[r][position]));
+                let weight = if X::SCALED { p[r][position] * scales[lane] } else { p[r][position] };
+                let weight = s.f32(weight);
                 for v in 0..NV {
                     sum[r][v] = weight.fma(value[v], sum[r][v]);
                 }
@@ -323,9 +417,24 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
 /// `scalar::merge`.
 #[inline(always)]
 pub(in super::super) fn merge<S: Simd>(s: S, into: &mut Partial, from: &Partial) {
+    // The factors of all rows at once; those of rows that are not merged are not used.
+    let [mut m, mut l, mut a, mut b] = [[0.0; LANES]; 4];
+    for lane in (0..LANES).step_by(S::LANES) {
+        let (first, second) = (s.load(&into.m[lane..]), s.load(&from.m[lane..]));
+        let both = first.max(second);
+        let (first, second) = (numeric::exp(first.sub(both)), numeric::exp(second.sub(both)));
+        let sum = s.load(&into.l[lane..]).fma(first, s.load(&from.l[lane..]).mul(second));
+        s.store(both, &mut m[lane..]);
+        s.store(sum, &mut l[lane..]);
+        s.store(first, &mut a[lane..]);
+        s.store(second, &mut b[lane..]);
+    }
     for r in 0..into.rows() {
-        let Some((a, b)) = into.weights(from, r) else { continue };
-        let (a, b) = (s.f32(a), s.f32(b));
+        if !into.joins(from, r) {
+            continue;
+        }
+        (into.m[r], into.l[r]) = (m[r], l[r]);
+        let (a, b) = (s.f32(a[r]), s.f32(b[r]));
         for (o, add) in into.o_mut(r).chunks_exact_mut(S::LANES).zip(from.o(r).chunks_exact(S::LANES)) {
             s.store(s.load(o).fma(a, s.load(add).mul(b)), o);
         }
