@@ -309,7 +309,8 @@ impl Vocab {
         let mut ordinary = PieceTable::new(count)?;
         let mut adjacency = Adjacency::new();
         let mut bytes = [NONE; 256];
-        let mut specials = Vec::new();
+        let (mut mergeables, mut specials) = (Vec::new(), Vec::new());
+        mergeables.try_reserve_exact(count).map_err(|_| Error::out_of_memory("no memory for the vocabulary"))?;
         for ((token, kind), id) in tokens.zip(&kinds).zip(0..size) {
             let byte = if *kind == TokenKind::Byte { byte_of(token) } else { None };
             let write = |out: &mut Vec<u8>| match (*kind, byte) {
@@ -331,7 +332,7 @@ impl Vocab {
                 continue;
             }
             if mergeable {
-                ordinary.insert(&pieces, id);
+                mergeables.push(id);
                 adjacency.insert(pieces.get(id).unwrap_or_default());
             } else if kind.is_special() {
                 specials.try_reserve(1).map_err(|_| Error::out_of_memory("no memory for the special tokens"))?;
@@ -340,6 +341,7 @@ impl Vocab {
         }
         // A file that was cut short since it was opened gives fewer.
         check_length(TOKENS, pieces.len(), count)?;
+        ordinary.insert_all(&pieces, &mergeables);
         let mut special = PieceTable::new(specials.len())?;
         specials.iter().for_each(|&id| special.insert(&pieces, id));
         ends.sort_unstable();

@@ -74,6 +74,8 @@ struct Layout {
     head: &'static [Field],
     /// The codes of 32 values. None: a format of floats, whose head is the value.
     codes: &'static [Plane],
+    /// Where the block has the bytes of the first of these planes just as the panel has them.
+    ready: Option<Field>,
     /// What follows the codes of 32 values: for those of block b, moved on by b times its bytes.
     tail: Option<Field>,
 }
@@ -92,22 +94,32 @@ pub(super) const SCALES: usize = 192;
 impl Layout {
     /// THE table of layouts.
     fn of(format: Format) -> Layout {
-        let none = Layout { apart: false, scale: None, head: &[], codes: &[], tail: None };
+        let none = Layout { apart: false, scale: None, head: &[], codes: &[], ready: None, tail: None };
+        let nibbles = |at| Some(field(at, 4, 4));
         let grid = |codes| Layout {
             apart: true,
             scale: Some(field(0, 2, 1)),
             head: const { &[field(2, 4, 2)] },
             codes,
+            ready: None,
             tail: None,
         };
         match format {
             Format::F32 => Layout { head: const { &[field(0, 4, 1)] }, ..none },
             Format::F16 | Format::BF16 => Layout { head: const { &[field(0, 2, 1)] }, ..none },
-            Format::Q4_0 | Format::IQ4NL => Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE], ..none },
-            Format::Q5_0 => Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE, FIFTH_BIT], ..none },
-            Format::Q8_0 => Layout { scale: Some(field(0, 2, 1)), codes: &[BYTES], ..none },
-            Format::Q4_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE], ..none },
-            Format::Q5_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE, FIFTH_BIT], ..none },
+            Format::Q4_0 | Format::IQ4NL => {
+                Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE], ready: nibbles(2), ..none }
+            }
+            Format::Q5_0 => {
+                Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE, FIFTH_BIT], ready: nibbles(6), ..none }
+            }
+            Format::Q8_0 => {
+                Layout { scale: Some(field(0, 2, 1)), codes: &[BYTES], ready: Some(field(2, 4, 8)), ..none }
+            }
+            Format::Q4_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE], ready: nibbles(4), ..none },
+            Format::Q5_1 => {
+                Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE, FIFTH_BIT], ready: nibbles(8), ..none }
+            }
             Format::Q2K => Layout {
                 head: const { &[field(80, 2, 2)] },
                 codes: &[PAIR_OF_BITS],
@@ -386,12 +398,18 @@ impl Shape {
                     field.put(fields, bytes, r, units, Places { first, step });
                     first += field.bytes();
                 }
-                if layout.codes.is_empty() {
+                let mut planes = layout.codes;
+                if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
+                    ready.put(row, block_bytes, r, units, Places { first, step });
+                    first += 64 * plane.bits;
+                    planes = rest;
+                }
+                if planes.is_empty() {
                     continue;
                 }
                 let codes = &mut codes[..row.len() / block_bytes * n];
                 self.format.codes(row, codes);
-                for plane in layout.codes {
+                for plane in planes {
                     plane.put(codes, n, r, units, Places { first, step }, part_bytes);
                     first += 64 * plane.bits;
                 }
