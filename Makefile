@@ -1,7 +1,7 @@
 # make demo            build everything, fetch a small model, print its continuation of a prompt
 # make test            every test: the C programs, the installed files, memory errors, cargo test
-# make bench           speed of the models on this machine
-# make bench-peers     the same against llama.cpp, which it builds first (CMake and a C++ compiler)
+# make bench           speed of the models on this machine, and of the kernels beside its limits
+# make bench-peers     the models against llama.cpp, which it builds first (CMake and a C++ compiler)
 # make lint            formatting and lints
 # make install PREFIX= libraries, header, CMake and pkg-config files, programs (DESTDIR is respected)
 # make header          rewrite include/llm.h and include/llm_api.json from src/capi
@@ -63,7 +63,11 @@ test-memory: all
 	CARGO='$(CARGO)' sh tests/memory.sh $(STAGE)/bin $(TARGET)
 
 bench: models all
-	@for model in models/*.gguf; do $(STAGE)/bin/llm-bench -m $$model; done
+	@for model in models/*.gguf; do echo "$$model"; $(STAGE)/bin/llm-bench -m $$model; done
+	@for kv in f16 q8_0; do for depth in 0 1024 4096; do echo "SmolLM2 behind $$depth tokens, $$kv"; \
+		$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 0 -n 32 -d $$depth --kv $$kv | head -n 1; done; done
+	@$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 4096 -n 0 -r 2 | head -n 1
+	$(CARGO) bench --bench '*'
 
 bench-peers: models all
 	@scripts/setup packaging
