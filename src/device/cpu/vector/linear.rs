@@ -100,11 +100,12 @@ pub(super) struct Place {
 }
 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
-    for (start, width) in job.tiles() {
+    for (i, (start, width)) in job.tiles().enumerate() {
+        let first = i == 0;
         if job.fine {
-            run_tile(s, width, QuantisedTile::<P, UNIT, 2> { how, job, start });
+            run_tile(s, width, QuantisedTile::<P, UNIT, 2> { how, job, start, first });
         } else {
-            run_tile(s, width, QuantisedTile::<P, UNIT, 1> { how, job, start });
+            run_tile(s, width, QuantisedTile::<P, UNIT, 1> { how, job, start, first });
         }
     }
 }
@@ -114,13 +115,15 @@ struct QuantisedTile<'a, P, const UNIT: usize, const PARTS: usize> {
     how: P,
     job: &'a Job<'a>,
     start: usize,
+    /// The panels come from memory: those of the job's other tiles are in the second cache by then.
+    first: bool,
 }
 
 impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for QuantisedTile<'_, P, UNIT, PARTS> {
     #[inline(always)]
     fn run<S: Simd, const NY: usize>(self, s: S) {
         assert!(NY <= S::WIDEST);
-        let QuantisedTile { how, job, start } = self;
+        let QuantisedTile { how, job, start, first } = self;
         let shape = job.weight.shape();
         let units = shape.columns / (32 * P::BLOCKS);
         let plane_bytes = plane_bytes(units, P::PLANE);
@@ -135,7 +138,7 @@ impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for Quantis
                 for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
                     let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
                     for (b, y) in y.chunks_exact(stride).enumerate() {
-                        if NY <= 2 && lane == 0 {
+                        if first && lane == 0 {
                             prefetch(s, unit, P::BLOCKS, b);
                         }
                         if let Some(y) = y.first_chunk::<PARTS>() {
