@@ -721,7 +721,7 @@ typedef struct llm_session_params_t {
      */
     llm_kv_type_t kv_type;
     /**
-     * Tokens of a prompt that are processed at once; 0 means 512. More is faster and needs more memory.
+     * Tokens of a prompt that are processed at once; 0 means 256. More needs more memory and is hardly faster.
      */
     uint32_t chunk;
     /**

@@ -78,7 +78,7 @@ pub struct llm_session_params_t {
     pub threads: u32,
     /// One of LLM_KV_.
     pub kv_type: llm_kv_type_t,
-    /// Tokens of a prompt that are processed at once; 0 means 512. More is faster and needs more memory.
+    /// Tokens of a prompt that are processed at once; 0 means 256. More needs more memory and is hardly faster.
     pub chunk: u32,
     /// One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
     pub isa: llm_isa_t,

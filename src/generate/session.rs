@@ -34,14 +34,14 @@ pub struct SessionOptions {
     pub cache: CacheOptions,
     /// The pool to compute on; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
-    /// Tokens of a prompt that are processed together; 0: 512. Changes speed and memory, not one bit of a result.
+    /// Tokens of a prompt that are processed together; 0: 256. Changes speed and memory, not one bit of a result.
     pub chunk: usize,
     /// The instruction set; `None`: [`Isa::choose`].
     pub isa: Option<Isa>,
 }
 
 /// Tokens processed together if the options do not say.
-const DEFAULT_CHUNK: usize = 512;
+const DEFAULT_CHUNK: usize = 256;
 
 impl SessionOptions {
     /// The chunk that a session with these options uses.
