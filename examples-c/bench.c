@@ -15,7 +15,8 @@ typedef struct {
     float *logits; /* (V) */
     bool json;
     bool first; /* of the JSON array's items */
-    const char *model_path, *kv_type;
+    const char *model_path, *kv_name;
+    llm_kv_type_t kv_type;
     uint32_t threads, depth;
 } bench_t;
 
@@ -87,7 +88,7 @@ static void run(bench_t *bench, const char *name, uint32_t count, uint32_t repea
         printf("], \"threads\": %lu, \"depth\": %lu, \"model\": ", (unsigned long)bench->threads,
                (unsigned long)bench->depth);
         print_json_string(stdout, bench->model_path, strlen(bench->model_path));
-        printf(", \"kv\": \"%s\", \"isa\": \"%s\"}", bench->kv_type, llm_isa());
+        printf(", \"kv\": \"%s\", \"isa\": \"%s\"}", bench->kv_name, llm_isa());
     } else {
         printf("%s%-6lu %10.1f tokens/s, mean of %lu\n", name, (unsigned long)count, sum / repeats,
                (unsigned long)repeats);
@@ -112,7 +113,7 @@ static llm_model_t *first_token(bench_t *bench, uint32_t context, double start, 
     llm_session_params_init(&params, sizeof params);
     params.context_length = context;
     params.threads = bench->threads;
-    params.kv_type = kv_type_of(bench->kv_type);
+    params.kv_type = bench->kv_type;
     check(llm_session_new(model, &params, &bench->session, &error), &error);
     check(llm_session_append_text(bench->session, "The capital of France is", LLM_NUL_TERMINATED,
                                   LLM_ENCODE_ADD_SPECIAL, NULL, &error),
@@ -130,13 +131,13 @@ int main(int argc, char **argv) {
     double start = process_start();
     enum { SHORT_PROMPT = 64 };
     uint32_t prompt = 512, single = 128, repeats = 5;
-    bench_t bench = {.first = true, .threads = LLM_THREADS_AUTO, .kv_type = "f16"};
+    bench_t bench = {.first = true, .threads = LLM_THREADS_AUTO, .kv_name = "f16"};
     const option_t options[] = {
         {"-m", "MODEL", OPTION_TEXT, &bench.model_path, "the model, a GGUF file"},
         {"-p", "N", OPTION_COUNT, &prompt, "prompt length; 0 leaves the test out; default 512"},
         {"-n", "N", OPTION_COUNT, &single, "tokens one by one; 0 leaves the test out; default 128"},
         {"-d", "N", OPTION_COUNT, &bench.depth, "tokens that stand before those that are measured; default 0"},
-        {"--kv", "TYPE", OPTION_TEXT, &bench.kv_type, "keys and values as f16 (default), f32, q8_0 or q4_0"},
+        {"--kv", "TYPE", OPTION_TEXT, &bench.kv_name, "keys and values as f16 (default), f32, q8_0 or q4_0"},
         {"-t", "THREADS", OPTION_COUNT, &bench.threads, "threads; 0 (default): as many as physical cores"},
         {"-r", "N", OPTION_COUNT, &repeats, "repetitions; default 5"},
         {"--json", NULL, OPTION_FLAG, &bench.json, "print a JSON array"},
@@ -148,6 +149,7 @@ int main(int argc, char **argv) {
                  options, sizeof options / sizeof options[0], NULL, 0);
     if (bench.model_path == NULL) wrong_usage("-m MODEL is missing");
     if (repeats == 0) wrong_usage("-r takes 1 or more");
+    bench.kv_type = kv_type_of(bench.kv_name);
 
     uint32_t context = prompt > single ? prompt : single;
     if (bench.depth > UINT32_MAX - context) wrong_usage("-d is too large");

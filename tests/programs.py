@@ -73,6 +73,8 @@ def usage():
         ["logits", "-m", "x", "--tokens", "", "-o", "y"],
         ["perplexity", "-m", "x", "-f", "y", "-c", "1"],
         ["bench", "-m", "x", "-r", "0"],
+        ["bench", "-m", "x", "-d", "4294967295"],
+        ["bench", "-m", "x", "--kv", "q9"],
         ["embed", "-m", "x"],
         ["embed", "-m", "x", "-p", "y", "--pooling", "most"],
         ["pack", "x"],
@@ -465,6 +467,9 @@ def bench(model):
     load = result[2]
     check(0 < load["load_ms"] < load["first_token_ms"] and load["peak_rss_mib"] > 50, load)
     check("tokens/s" in run("bench", "-m", model, "-p", 16, "-n", 0, "-r", 1)[0].decode(), "without --json")
+    behind = json.loads(run("bench", "-m", model, "-p", 0, "-n", 4, "-d", 40, "--kv", "q8_0", "-r", 2, "--json")[0])
+    check([row["test"] for row in behind] == ["tg4", "load"], "-p 0")
+    check((behind[0]["depth"], behind[0]["kv"], len(behind[0]["tok_s"])) == (40, "q8_0", 2), "-d and --kv")
 
 
 usage()
