@@ -13,6 +13,8 @@ Parts:
   avx2     both without AVX-512 (another build of llama.cpp)
   formats  a model of 1.1 billion random weights in every format (writes some 15 GB into build/peers)
 
+Without a part: models, start, long and threads.
+
 Usage: benches/peers.py [--rounds N] [--threads N] [PART ...]
 """
 
@@ -203,8 +205,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("parts", nargs="*", default=["models", "start", "long", "threads"], choices=parts)
+    parser.add_argument("parts", nargs="*", metavar="PART")
     options = parser.parse_args()
+    options.parts = options.parts or ["models", "start", "long", "threads"]
+    for part in options.parts:
+        if part not in parts:
+            parser.error(f"there is no part {part}; there are {', '.join(parts)}")
     print(f"{cpu('model name')}, {options.threads} threads, medians of {options.rounds} alternating runs")
     for part in options.parts:
         parts[part](options)
