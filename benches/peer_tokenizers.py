@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""SmolLM2's tokenizer against the `tokenizers` crate (by its PyPI package), one thread, the same file, in one run.
+"""SmolLM2's tokenizer against the `tokenizers` crate (by its PyPI package) and llama.cpp, one thread, the same file, in
+one run.
 
-The two take turns, a process each for ours, so that a machine whose speed drifts drifts for both; there must be as
-many tokens. Needs the packages `tokenizers` and `gguf`, and `cargo bench --bench tokenizer --no-run` before.
+They take turns, a process each for ours and llama.cpp, so that a machine whose speed drifts drifts for all; there must be
+as many tokens. Needs the packages `tokenizers` and `gguf`, and `cargo bench --bench tokenizer --no-run` before; llama.cpp
+is built if it is not there.
 
 Usage: benches/peer_tokenizers.py FILE
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+import peers
 from gguf import GGUFReader
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -45,11 +48,22 @@ def ours(path):
     return float(rate), int(tokens)
 
 
+def llama_tokenize():
+    """The program of `llama_tokenize.c`."""
+    libraries = peers.llama_bench().parent
+    source = libraries.parent.parent
+    program = peers.PEERS / "llama_tokenize"
+    command = ["cc", "-O2", ROOT / "benches" / "llama_tokenize.c", "-o", program, "-L", libraries, "-lllama"]
+    command += ["-I", source / "include", "-I", source / "ggml" / "include"]
+    subprocess.run([*command, f"-Wl,-rpath,{libraries}", f"-Wl,-rpath-link,{libraries}"], check=True)
+    return program
+
+
 def main():
     path = Path(sys.argv[1]).resolve()
-    text = path.read_text()
-    tokenizer = theirs()
-    own, other = [], []
+    text = path.read_bytes().decode()
+    tokenizer, llama = theirs(), llama_tokenize()
+    own, other, llama_cpp = [], [], []
     for _ in range(ROUNDS):
         rate, tokens = ours(path)
         own.append(rate)
@@ -58,8 +72,14 @@ def main():
         other.append(len(text.encode()) / 1e6 / (time.perf_counter() - start))
         if len(ids) != tokens:
             sys.exit(f"{tokens} tokens, the crate has {len(ids)}")
-    ratio = statistics.median(own) / statistics.median(other)
-    print(f"libllm {statistics.median(own):.1f} MB/s, tokenizers {statistics.median(other):.1f} MB/s: {ratio:.1f}x")
+        out = subprocess.run([llama, MODEL, path], check=True, capture_output=True, text=True).stdout.split()
+        llama_cpp.append(float(out[0]))
+        if int(out[1]) != tokens:
+            sys.exit(f"{tokens} tokens, llama.cpp has {out[1]}")
+    own = statistics.median(own)
+    for name, rates in (("tokenizers", other), ("llama.cpp", llama_cpp)):
+        rate = statistics.median(rates)
+        print(f"libllm {own:.1f} MB/s, {name} {rate:.1f} MB/s: {own / rate:.1f}x")
 
 
 if __name__ == "__main__":
