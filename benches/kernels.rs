@@ -8,6 +8,7 @@
 //!   second.
 //!
 //! Two threads, or as many as LLM_BENCH_THREADS says.
+// The probes of the limits are instructions, which not every CPU has.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
@@ -44,12 +45,10 @@ fn threads() -> usize {
 fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
-        (0..threads).for_each(|i| {
-            drop(scope.spawn({
-                let work = &work;
-                move || work(i)
-            }))
-        })
+        for i in 0..threads {
+            let work = &work;
+            scope.spawn(move || work(i));
+        }
     });
     start.elapsed().as_secs_f64()
 }
@@ -187,7 +186,7 @@ fn products(c: &mut Criterion, isa: Isa) -> Result<()> {
             // Values that take a GiB; some formats are a little larger packed.
             let rows = GIB / format.row_bytes(4096).unwrap_or(GIB) / 16 * 16;
             let size = size.unwrap_or((rows, 4096));
-            let mut linear = Linear::new(format, size, (tokens, false), Threads::new(threads()), isa)?;
+            let mut linear = Linear::new(format, size, tokens, Threads::new(threads()), isa)?;
             let amount = if tokens == 1 {
                 Throughput::BytesDecimal(linear.bytes() as u64)
             } else {

@@ -13,16 +13,15 @@ pub struct Linear {
     weight: Weight,
     act: Act,
     out: Buffer,
-    fine: bool,
 }
 
 impl Linear {
     /// A (rows, columns) matrix of random numbers in `format`, which is repeated every 16 rows; `tokens` columns of
-    /// activations in 8 bits, or in 16 if `fine`.
+    /// activations in 8 bits.
     pub fn new(
         format: Format,
         (rows, columns): (usize, usize),
-        (tokens, fine): (usize, bool),
+        tokens: usize,
         threads: Threads,
         isa: Isa,
     ) -> Result<Linear> {
@@ -41,14 +40,13 @@ impl Linear {
         let (mut x, mut act) = (Buffer::default(), Act::default());
         x.reset(tokens, columns)?;
         x.data_mut().copy_from_slice(&floats(tokens * columns));
-        let precision = if fine { Precision::Sixteen } else { Precision::Eight };
-        device.add_norm(&mut x, None, None, &mut act, precision)?;
-        Ok(Linear { device, weight: Weight::new(shape, Arc::new(arena), 0), act, out: Buffer::default(), fine })
+        device.add_norm(&mut x, None, None, &mut act, Precision::Eight)?;
+        Ok(Linear { device, weight: Weight::new(shape, Arc::new(arena), 0), act, out: Buffer::default() })
     }
 
     /// Computes the products.
     pub fn run(&mut self) -> Result<()> {
-        let product = Product { weight: &self.weight, bias: None, fine: self.fine, out: &mut self.out };
+        let product = Product { weight: &self.weight, bias: None, fine: false, out: &mut self.out };
         self.device.linear(&self.act, [product])
     }
 

@@ -14,6 +14,8 @@ use crate::numeric::{self, Real};
 
 /// A number type of cached keys and values.
 trait Element: Copy {
+    /// True if values have scales, for blocks of elements.
+    const SCALED: bool;
     /// The scores of a vector of positions from `lane` on of each of NT tiles, with NR queries. Asks for what lies at the
     /// same places of `next`.
     fn scores<S: Simd, const NR: usize, const NT: usize>(
@@ -23,8 +25,6 @@ trait Element: Copy {
         next: &[&[u8]; NT],
         lane: usize,
     ) -> [[S::F; NR]; NT];
-    /// True if values have scales, for blocks of elements.
-    const SCALED: bool;
     /// What the weights of a tile's positions are multiplied by for the block of elements that `e` is in.
     fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE];
     /// Where these elements of the position `lane` of a tile begin.
@@ -56,6 +56,8 @@ impl Float for f32 {
 }
 
 impl<X: Float> Element for Floats<X> {
+    const SCALED: bool = false;
+
     #[inline(always)]
     fn scores<S: Simd, const NR: usize, const NT: usize>(
         s: S,
@@ -79,8 +81,6 @@ impl<X: Float> Element for Floats<X> {
         sums
     }
 
-    const SCALED: bool = false;
-
     #[inline(always)]
     fn scales<S: Simd>(_s: S, _values: &[u8], _stride: usize, _e: usize) -> [f32; TILE] {
         [1.0; TILE]
@@ -102,6 +102,8 @@ impl<X: Float> Element for Floats<X> {
 struct Blocks<const BYTES: usize>;
 
 impl<const BYTES: usize> Element for Blocks<BYTES> {
+    const SCALED: bool = true;
+
     #[inline(always)]
     fn scores<S: Simd, const NR: usize, const NT: usize>(
         s: S,
@@ -130,8 +132,6 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
         }
         sums
     }
-
-    const SCALED: bool = true;
 
     #[inline(always)]
     fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE] {
