@@ -11,7 +11,7 @@ Parts:
   long     prompts of 4,096 tokens, and decoding behind 0, 1,024 and 4,096 tokens, with keys and values in f16 and q8_0
   threads  one, two and four threads, and one with another program on the other core; no peer
   avx2     both without AVX-512 (another build of llama.cpp)
-  formats  a model of 1.1 billion random weights in every format (writes some 15 GB into build/peers)
+  formats  a model of 1.1 billion random weights in every format (needs 5 GB in build/peers)
 
 Without a part: models, start, long and threads.
 
@@ -22,6 +22,7 @@ import argparse
 import itertools
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -40,8 +41,9 @@ FORMATS = "Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K_S Q3_K_S Q4_K_S Q5_K_S Q6_K IQ4_NL F16 
 
 
 def cpu(key):
-    """A line of /proc/cpuinfo."""
-    return re.search(rf"^{key}\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1)
+    """A line of /proc/cpuinfo, which not every CPU has."""
+    line = re.search(rf"^{key}\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return line.group(1) if line else ""
 
 
 def llama_bench(native=True):
@@ -211,7 +213,7 @@ def main():
     for part in options.parts:
         if part not in parts:
             parser.error(f"there is no part {part}; there are {', '.join(parts)}")
-    print(f"{cpu('model name')}, {options.threads} threads, medians of {options.rounds} alternating runs")
+    print(f"{cpu('model name') or platform.processor()}, {options.threads} threads, medians of {options.rounds} alternating runs")
     for part in options.parts:
         parts[part](options)
 
