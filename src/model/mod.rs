@@ -37,7 +37,7 @@ use packed::Packed;
 pub struct LoadOptions {
     /// The pool that packs the weights; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
-    /// A request to stop, looked at about every MiB.
+    /// A request to stop, looked at more than once a MiB.
     pub cancel: Cancel,
 }
 
@@ -75,7 +75,7 @@ fn unique_id() -> u64 {
 
 impl Model {
     /// Loads the model of `gguf`. `progress` is called on this thread with the bytes read and the bytes in all, at
-    /// the start, about every 16 MiB, and at the end; if it breaks, loading ends with `Aborted`.
+    /// the start, after the first 64 MiB, about every 16 MiB, and at the end; if it breaks, loading ends with `Aborted`.
     ///
     /// # Errors
     /// `CorruptFile` or `Unsupported` naming the key or tensor; `Io`, `OutOfMemory`, `Cancelled`, `Aborted`.
@@ -85,17 +85,18 @@ impl Model {
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Model> {
         let _environment = FloatEnvironment::enter();
-        // The architecture first: its error says more than that of a tokenizer nobody could use.
+        // The architecture first: its error says more than that of a vocabulary nobody could use.
         arch::Architecture::find(config::architecture_name(gguf)?)?;
-        let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
-        let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
+        let config = Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?;
         let packed = Packed::of(gguf)?;
         let mut plan = plan::Plan::new(gguf, packed.as_ref());
         let weights = weights::Weights::new(&mut plan, &config)?;
         let slots = plan.take_slots().into();
         let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
-        plan.load(&threads, &options.cancel, progress)?;
+        let mut tokenizer = None;
+        plan.load(&threads, &options.cancel, || tokenizer = Some(Tokenizer::from_gguf(gguf)), progress)?;
+        let tokenizer = tokenizer.unwrap_or_else(|| Tokenizer::from_gguf(gguf)).map(Arc::new)?;
         let frequencies = rope::Frequencies::new(&config, &weights.divisors);
         let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
         Ok(Model {
@@ -115,10 +116,9 @@ impl Model {
     /// The bytes that loading `gguf`, and a session with it, will need. Reads no weights.
     ///
     /// # Errors
-    /// Those of loading that need no weights, and those of a session with these options.
+    /// Those of loading that need neither weights nor tokenizer, and those of a session with these options.
     pub fn memory(gguf: &Gguf, cache: &CacheOptions, chunk: usize) -> Result<Memory> {
-        let tokenizer = Tokenizer::from_gguf(gguf)?;
-        let config = Config::from_gguf(gguf, tokenizer.vocab_size())?;
+        let config = Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?;
         let packed = Packed::of(gguf)?;
         let mut plan = plan::Plan::new(gguf, packed.as_ref());
         weights::Weights::new(&mut plan, &config)?;

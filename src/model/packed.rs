@@ -173,7 +173,7 @@ impl Model {
         let mut writer = builder.create(path)?;
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
         // Reading is half of the work, writing the other.
-        let arena = plan.load(&threads, &options.cancel, |done, total| progress(done, 2 * total))?;
+        let arena = plan.load(&threads, &options.cancel, || (), |done, total| progress(done, 2 * total))?;
         let total = arena.bytes().len() as u64;
         let mut done = total;
         for piece in arena.bytes().chunks(PIECE) {

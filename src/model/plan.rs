@@ -301,11 +301,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Reads and packs the matrices, on all threads, or maps those of a packed file. `progress` gets the bytes done and
-    /// in all, on this thread, and may break off. Gives where they are.
+    /// in all, on this thread, and may break off. `beside` is called on one of the threads meanwhile, before that if
+    /// nothing is packed; not if an error or `progress` ends it before. Gives where the matrices are.
     pub(crate) fn load(
         self,
         threads: &Threads,
         cancel: &Cancel,
+        beside: impl FnOnce() + Send,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Arc<Arena>> {
         let mut step = |done, total| {
@@ -318,6 +320,7 @@ impl<'a> Plan<'a> {
         if self.packed.is_some() {
             let total = self.bytes as u64;
             step(0, total)?;
+            beside();
             packed::fill(&self.arena, self.gguf, self.bytes)?;
             step(total, total)?;
             return Ok(self.arena);
@@ -325,18 +328,27 @@ impl<'a> Plan<'a> {
         let mut memory = Arena::allocate(self.bytes)?;
         let total = self.matrices.iter().map(|m| (m.shape.rows * m.shape.row_bytes()) as u64).sum();
         let mut stripes = self.stripes(&mut memory).into_iter();
+        let mut work = vec![Work::Beside(beside)];
         let mut done = 0;
+        step(done, total)?;
         loop {
-            step(done, total)?;
-            let batch: Vec<Stripe<'_>> = stripes.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
+            let batch = if work.is_empty() { BATCH } else { FIRST_BATCH };
+            work.extend(stripes.by_ref().take(batch).map(Work::Stripe));
+            if work.is_empty() {
                 break;
             }
-            done += batch.iter().map(|stripe| stripe.file_bytes() as u64).sum::<u64>();
-            threads.try_each(batch, |stripe| {
-                cancel.check("loading the model")?;
-                stripe.pack(self.gguf)
+            done += work.iter().map(Work::file_bytes).sum::<u64>();
+            threads.try_each(work.drain(..), |work| match work {
+                Work::Beside(beside) => {
+                    beside();
+                    Ok(())
+                }
+                Work::Stripe(stripe) => {
+                    cancel.check("loading the model")?;
+                    stripe.pack(self.gguf)
+                }
             })?;
+            step(done, total)?;
         }
         drop(stripes);
         self.arena.fill(memory)?;
@@ -380,10 +392,27 @@ fn too_large(name: &str) -> Error {
     Error::out_of_memory(message).with("tensor", name)
 }
 
-/// Bytes of the file that a thread packs at a time.
-const STRIPE: usize = 1 << 20;
+/// Bytes of the file that a thread packs at a time: they stay in its second cache.
+const STRIPE: usize = 1 << 18;
 /// Stripes between two looks at progress.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
+/// Those that the other threads have while one does what is to be done beside.
+const FIRST_BATCH: usize = 256;
+
+/// What a thread does at a time.
+enum Work<'m, F> {
+    Beside(F),
+    Stripe(Stripe<'m>),
+}
+
+impl<F> Work<'_, F> {
+    fn file_bytes(&self) -> u64 {
+        match self {
+            Work::Beside(_) => 0,
+            Work::Stripe(stripe) => stripe.file_bytes() as u64,
+        }
+    }
+}
 
 /// Consecutive panels of a matrix.
 struct Stripe<'m> {
@@ -397,8 +426,19 @@ struct Stripe<'m> {
 }
 
 thread_local! {
-    /// A stripe's bytes as the file has them.
-    static BYTES: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    /// A stripe's bytes as the file has them, and a panel: packed here, it goes out in whole cache lines, which are then
+    /// not read from the memory before.
+    static BYTES: std::cell::RefCell<(Vec<u8>, Vec<u8>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// The first n bytes of `buffer`, which grows to that. What is in them is left from before.
+fn resized<'b>(buffer: &'b mut Vec<u8>, n: usize, tensor: &TensorInfo) -> Result<&'b mut [u8]> {
+    let more = n.saturating_sub(buffer.len());
+    buffer.try_reserve_exact(more).map_err(|_| {
+        Error::out_of_memory(format!("a buffer of {n} bytes cannot be had")).with("tensor", &tensor.name)
+    })?;
+    buffer.resize(buffer.len() + more, 0);
+    Ok(&mut buffer[..n])
 }
 
 impl Stripe<'_> {
@@ -415,17 +455,17 @@ impl Stripe<'_> {
         if self.transposed {
             return self.pack_transposed(gguf);
         }
-        BYTES.with_borrow_mut(|bytes| {
-            let n = self.file_bytes();
-            bytes.clear();
-            bytes.try_reserve_exact(n).map_err(|_| {
-                Error::out_of_memory(format!("a buffer of {n} bytes cannot be had")).with("tensor", &self.tensor.name)
-            })?;
-            bytes.resize(n, 0);
+        BYTES.with_borrow_mut(|(file, panel)| {
+            let bytes = resized(file, self.file_bytes(), self.tensor)?;
             gguf.read(self.tensor, ((self.offset_rows + self.first_row) * self.shape.row_bytes()) as u64, bytes)?;
-            let rows = bytes.chunks(PANEL_ROWS * self.shape.row_bytes());
-            for (rows, panel) in rows.zip(self.out.chunks_exact_mut(self.shape.panel_bytes())) {
+            let (row_bytes, panel_bytes) = (self.shape.row_bytes(), self.shape.panel_bytes());
+            let panel = resized(panel, panel_bytes, self.tensor)?;
+            for (rows, out) in bytes.chunks(PANEL_ROWS * row_bytes).zip(self.out.chunks_exact_mut(panel_bytes)) {
+                if rows.len() < PANEL_ROWS * row_bytes {
+                    panel.fill(0);
+                }
                 self.shape.pack(rows, panel);
+                out.copy_from_slice(panel);
             }
             Ok(())
         })

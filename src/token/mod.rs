@@ -139,6 +139,12 @@ impl Tokenizer {
         })
     }
 
+    /// The number of tokens of the tokenizer in `gguf`, which is not read otherwise.
+    pub(crate) fn vocab_size_of(gguf: &Gguf) -> Result<usize> {
+        vocab::string(gguf, MODEL)?;
+        Ok(vocab::size(gguf)? as usize)
+    }
+
     /// The number of tokens; ids are below it.
     pub fn vocab_size(&self) -> usize {
         self.vocab.len()

@@ -260,6 +260,15 @@ fn check_length(key: &'static str, found: usize, expected: usize) -> Result<()> 
         .with("found", found))
 }
 
+const TOKENS: &str = "tokenizer.ggml.tokens";
+
+/// The number of tokens of a file.
+pub(super) fn size(gguf: &Gguf) -> Result<u32> {
+    let (count, _) = strings(gguf, TOKENS)?;
+    let too_many = || Error::corrupt_file(format!("key {TOKENS} has {count} elements")).with("key", TOKENS);
+    u32::try_from(count).ok().filter(|&size| size > 0 && size < NONE).ok_or_else(too_many)
+}
+
 /// The byte that `<0x0A>` stands for.
 fn byte_of(token: &[u8]) -> Option<u8> {
     let digits = token.strip_prefix(b"<0x")?.strip_suffix(b">")?;
@@ -271,10 +280,8 @@ fn byte_of(token: &[u8]) -> Option<u8> {
 impl Vocab {
     /// Reads `tokenizer.ggml.tokens`, `scores`, `token_type` and the ids of special tokens.
     pub(super) fn from_gguf(gguf: &Gguf, spelling: &Spelling) -> Result<Vocab> {
-        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let size = size(gguf)?;
         let (count, tokens) = strings(gguf, TOKENS)?;
-        let too_many = || Error::corrupt_file(format!("key {TOKENS} has {count} elements")).with("key", TOKENS);
-        let size = u32::try_from(count).ok().filter(|&size| size > 0 && size < NONE).ok_or_else(too_many)?;
         let scores = match gguf.array("tokenizer.ggml.scores")? {
             Some(array) => array.to_f32s()?,
             None => try_vec(count, 0.0, "the scores of the vocabulary")?,

@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapMut};
 
+use super::simd::words::transposed;
 use crate::error::{Error, Result, try_vec};
 use crate::quant::{Format, Scales};
 
@@ -213,6 +214,19 @@ impl Field {
         }
     }
 
+    /// As `put` for the rows r to r + 3, where the width is that of a word and there are 4 or 8 vectors.
+    fn put_four(self, rows: [&[u8]; 4], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
+        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows[0].len() / block_bytes).enumerate() {
+            let blocks = rows.map(|row| row[u * block_bytes + self.at..].as_chunks::<16>().0);
+            let vectors = unit[out.first..].as_chunks_mut::<{ 4 * ROWS }>().0.as_chunks_mut::<4>().0;
+            for (i, vectors) in vectors.iter_mut().take(self.vectors / 4).enumerate() {
+                for (vector, lanes) in vectors.iter_mut().zip(transposed(blocks.map(|block| block[i]))) {
+                    vector[4 * r..4 * r + 16].copy_from_slice(&lanes);
+                }
+            }
+        }
+    }
+
     /// The inverse of `put`.
     fn get(self, panel: &[u8], r: usize, block: &mut [u8]) {
         let lanes = block[self.at..].chunks_exact_mut(self.width).take(self.vectors);
@@ -377,8 +391,17 @@ impl Shape {
         let (layout, n, block_bytes) = (Layout::of(self.format), self.format.block_len(), self.format.block_bytes());
         let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
         let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
+        let row_bytes = self.row_bytes();
+        let fours = rows.chunks_exact(4 * row_bytes);
+        let of_fours = 4 * fours.len();
+        if let Some(ready) = layout.ready {
+            for (i, four) in fours.enumerate() {
+                let four = std::array::from_fn(|n| &four[n * row_bytes..(n + 1) * row_bytes]);
+                ready.put_four(four, block_bytes, 4 * i, units, Places { first: layout.head_bytes(), step });
+            }
+        }
         let (mut codes, mut apart) = ([0; STRETCH], [Scales::default(); STRETCH / LONGEST]);
-        for (r, row) in rows.chunks_exact(self.row_bytes()).enumerate() {
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
             // In stretches of a row, so that codes need little memory, and each plane's loop is long.
             let stretches = row.chunks(STRETCH / n * block_bytes).zip(units.chunks_mut(STRETCH / n * step));
             for (i, (row, units)) in stretches.enumerate() {
@@ -400,7 +423,9 @@ impl Shape {
                 }
                 let mut planes = layout.codes;
                 if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
-                    ready.put(row, block_bytes, r, units, Places { first, step });
+                    if r >= of_fours {
+                        ready.put(row, block_bytes, r, units, Places { first, step });
+                    }
                     first += 64 * plane.bits;
                     planes = rest;
                 }
