@@ -9,7 +9,8 @@ use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
-use super::linear::{row_numbers, symmetric};
+use super::linear::{Sums, row_numbers};
+use super::panels::Sink;
 use crate::numeric::{self, Real};
 
 /// A number type of cached keys and values.
@@ -123,10 +124,11 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
                     s.prefetch(next[t].as_ptr().wrapping_add(at + 64 * line));
                 }
                 let codes = &keys[t][at..at + codes];
+                let mut sums = Sums { y: q, f: &mut sums[t] };
                 if BYTES == BLOCK {
-                    symmetric(s, scale, (Bytes, codes), lane, q, &mut sums[t]);
+                    sums.symmetric(s, scale, (Bytes, codes), lane);
                 } else {
-                    symmetric(s, scale, (FourBits::<3>, codes), lane, q, &mut sums[t]);
+                    sums.symmetric(s, scale, (FourBits::<3>, codes), lane);
                 }
             }
         }

@@ -92,13 +92,6 @@ fn d_sum<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) ->
     f32::from_bits(y[PARTS - 1][c][WORDS - 1] as u32)
 }
 
-/// Block of the unit, and first row of the vector.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub b: usize,
-    pub lane: usize,
-}
-
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     for (i, (start, width)) in job.tiles().enumerate() {
         let first = i == 0;
@@ -142,7 +135,7 @@ impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for Quantis
                             prefetch(s, unit, P::BLOCKS, b);
                         }
                         if let Some(y) = y.first_chunk::<PARTS>() {
-                            how.block(s, head, unit, Place { b, lane }, y, &mut f);
+                            how.block(s, head, unit, Place { b, lane }, &mut Sums { y, f: &mut f });
                         }
                     }
                 }
@@ -166,41 +159,77 @@ fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, 
     }
 }
 
-/// f += scale * d * (w . y), where w are the numbers that the codes stand for; exact integers up to the last step.
-#[inline(always)]
-pub(super) fn symmetric<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
-    s: S,
-    scale: S::F,
-    codes: (C, &[u8]),
-    lane: usize,
-    y: &Block<NY, PARTS>,
-    f: &mut [S::F; NY],
-) {
-    let mut start = [s.i32(0); NY];
-    for c in 0..NY {
-        start[c] = C::excess(s, s.i32(minus_sum(y, c)));
+/// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block.
+pub(super) struct Sums<'a, S: Simd, const NY: usize, const PARTS: usize> {
+    pub y: &'a Block<NY, PARTS>,
+    pub f: &'a mut [S::F; NY],
+}
+
+/// Exact integers up to the last step.
+impl<S: Simd, const NY: usize, const PARTS: usize> Sink<S> for Sums<'_, S, NY, PARTS> {
+    #[inline(always)]
+    fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
+        let mut start = [s.i32(0); NY];
+        for c in 0..NY {
+            start[c] = C::excess(s, s.i32(minus_sum(self.y, c)));
+        }
+        let acc = product(s, codes, start, lane, self.y);
+        for c in 0..NY {
+            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(self.y, c))), self.f[c]);
+        }
     }
-    let acc = product(s, codes, start, lane, y);
-    for c in 0..NY {
-        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
+
+    #[inline(always)]
+    fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
+        let acc = product(s, codes, [s.i32(0); NY], lane, self.y);
+        for c in 0..NY {
+            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(self.y, c))), self.f[c]);
+            self.f[c] = min.fma(s.f32(d_sum(self.y, c)), self.f[c]);
+        }
+    }
+
+    #[inline(always)]
+    fn halves<C: Codes>(
+        &mut self,
+        s: S,
+        (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
+        (how, codes): (C, &[u8]),
+        lane: usize,
+    ) {
+        let (y, mut g) = (self.y, [s.f32(0.0); NY]);
+        for half in 0..2 {
+            let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
+            for c in 0..NY {
+                let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, minus_half_sum(s, y, half, c)) };
+                let a = if PARTS == 2 {
+                    let upper = C::dot(s, s.i32(0), codes, four(&y[0], half, c));
+                    s.add_i32(C::dot(s, excess, codes, four(&y[1], half, c)), s.shl::<8>(upper))
+                } else {
+                    C::dot(s, excess, codes, four(&y[0], half, c))
+                };
+                let a = s.to_f32(a);
+                g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
+            }
+        }
+        for c in 0..NY {
+            self.f[c] = g[c].fma(s.f32(d(y, c)), self.f[c]);
+            if let Some(mins) = mins {
+                self.f[c] = less_mins(s, mins, y, c).fma(s.f32(d(y, c)), self.f[c]);
+            }
+        }
     }
 }
 
-/// f += scale * d * (codes . y) + min * (d * sum y).
+/// m0 * -h0 + m1 * -h1 of column c.
 #[inline(always)]
-pub(super) fn with_min<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
+pub(super) fn less_mins<S: Simd, const NY: usize, const PARTS: usize>(
     s: S,
-    (scale, min): (S::F, S::F),
-    codes: (C, &[u8]),
-    lane: usize,
+    [first, second]: [S::F; 2],
     y: &Block<NY, PARTS>,
-    f: &mut [S::F; NY],
-) {
-    let acc = product(s, codes, [s.i32(0); NY], lane, y);
-    for c in 0..NY {
-        f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(y, c))), f[c]);
-        f[c] = min.fma(s.f32(d_sum(y, c)), f[c]);
-    }
+    c: usize,
+) -> S::F {
+    let n = first.mul(s.to_f32(minus_half_sum(s, y, 0, c)));
+    second.fma(s.to_f32(minus_half_sum(s, y, 1, c)), n)
 }
 
 /// start + codes . y, exact. In 16 bits the codes are unpacked twice: accumulators for both products would not all fit
@@ -228,43 +257,6 @@ fn product<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
         }
     }
     acc
-}
-
-/// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
-/// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
-/// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
-#[inline(always)]
-pub(super) fn halves<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
-    s: S,
-    (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
-    (how, codes): (C, &[u8]),
-    lane: usize,
-    y: &Block<NY, PARTS>,
-    f: &mut [S::F; NY],
-) {
-    let mut g = [s.f32(0.0); NY];
-    for half in 0..2 {
-        let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
-        for c in 0..NY {
-            let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, minus_half_sum(s, y, half, c)) };
-            let a = if PARTS == 2 {
-                let upper = C::dot(s, s.i32(0), codes, four(&y[0], half, c));
-                s.add_i32(C::dot(s, excess, codes, four(&y[1], half, c)), s.shl::<8>(upper))
-            } else {
-                C::dot(s, excess, codes, four(&y[0], half, c))
-            };
-            let a = s.to_f32(a);
-            g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
-        }
-    }
-    for c in 0..NY {
-        f[c] = g[c].fma(s.f32(d(y, c)), f[c]);
-        if let Some([first, second]) = mins {
-            let n = first.mul(s.to_f32(minus_half_sum(s, y, 0, c)));
-            let n = second.fma(s.to_f32(minus_half_sum(s, y, 1, c)), n);
-            f[c] = n.fma(s.f32(d(y, c)), f[c]);
-        }
-    }
 }
 
 /// The 16 codes of half `half` of column c.
