@@ -9,6 +9,8 @@ use super::attention::{Partial, Tile};
 use super::linear::Job;
 use super::scalar;
 use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{avx2::Avx2, avx512::Avx512};
 use crate::device::Activation;
 use crate::error::{Error, Result};
 use crate::numeric;
@@ -18,7 +20,7 @@ use crate::numeric;
 pub enum Isa {
     /// Plain code: the reference, and what runs where there is nothing else.
     Scalar,
-    /// AVX2 with FMA and F16C.
+    /// AVX2 with FMA and F16C, and AVX-VNNI where the CPU has it.
     Avx2,
     /// AVX-512 F, BW, DQ, VL with VNNI.
     Avx512,
@@ -162,21 +164,31 @@ macro_rules! instance {
 }
 
 #[cfg(target_arch = "x86_64")]
-instance!(AVX2, super::simd::avx2::Avx2, "avx2,fma,f16c");
+instance!(AVX2, Avx2<false>, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-instance!(AVX512, super::simd::avx512::Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
+instance!(AVX_VNNI, Avx2<true>, "avx2,fma,f16c,avxvnni");
+#[cfg(target_arch = "x86_64")]
+instance!(AVX512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
 
 impl Kernels {
+    /// The tables of `isa` that the CPU has what is needed for, the fastest first.
+    pub(super) fn variants(isa: Isa) -> impl Iterator<Item = &'static Kernels> {
+        let variants: [Option<&'static Kernels>; 2] = match isa {
+            Isa::Scalar => [Some(&SCALAR), None],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => [Avx2::<true>::new().map(|_| &AVX_VNNI), Avx2::<false>::new().map(|_| &AVX2)],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => [Avx512::new().map(|_| &AVX512), None],
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => [None, None],
+        };
+        variants.into_iter().flatten()
+    }
+
     /// The table of `isa`, if the CPU has it.
     pub(super) fn get(isa: Isa) -> Result<&'static Kernels> {
-        match isa {
-            Isa::Scalar => return Ok(&SCALAR),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if super::simd::avx2::Avx2::new().is_some() => return Ok(&AVX2),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if super::simd::avx512::Avx512::new().is_some() => return Ok(&AVX512),
-            _ => {}
-        }
-        Err(Error::unsupported(format!("this CPU does not have the instruction set {isa}")).with("isa", isa))
+        Self::variants(isa).next().ok_or_else(|| {
+            Error::unsupported(format!("this CPU does not have the instruction set {isa}")).with("isa", isa)
+        })
     }
 }

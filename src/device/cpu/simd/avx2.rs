@@ -1,19 +1,22 @@
-//! AVX2 with FMA and F16C: 8 lanes, so a panel of 16 rows is two halves.
+//! AVX2 with FMA and F16C: 8 lanes, so a panel of 16 rows is two halves. With AVX-VNNI, where the CPU has it, integer
+//! products take one instruction for four.
 
 use std::arch::x86_64::*;
 
 use super::{Simd, TileWork};
 use crate::numeric::Real;
 
-/// Proof that the CPU has AVX2, FMA and F16C.
+/// Proof that the CPU has AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
 #[derive(Clone, Copy)]
-pub(in crate::device::cpu) struct Avx2(());
+pub(in crate::device::cpu) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     /// The instruction set, where the CPU and the system support it.
     pub(in crate::device::cpu) fn new() -> Option<Self> {
-        let all =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
         all.then_some(Avx2(()))
     }
 }
@@ -26,7 +29,7 @@ pub(in crate::device::cpu) struct F(__m256);
 #[derive(Clone, Copy)]
 pub(in crate::device::cpu) struct I(__m256i);
 
-/// Signed codes beside their magnitudes.
+/// Signed codes beside their magnitudes; with VNNI, both are the codes plus 128.
 #[derive(Clone, Copy)]
 pub(in crate::device::cpu) struct Signed {
     codes: __m256i,
@@ -106,7 +109,16 @@ impl Real for F {
     }
 }
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// acc + codes . y by AVX-VNNI.
+    #[inline(always)]
+    fn dot_bytes(self, mut acc: __m256i, codes: [__m256i; 4], y: [i32; 4]) -> __m256i {
+        for j in 0..4 {
+            acc = simd!(_mm256_dpbusd_avx_epi32(acc, codes[j], _mm256_set1_epi32(y[j])));
+        }
+        acc
+    }
+
     /// Adds the i16 pairs of `sums` to acc.
     #[inline(always)]
     fn widen(self, acc: __m256i, sums: __m256i) -> __m256i {
@@ -114,7 +126,7 @@ impl Avx2 {
     }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const WIDEST: usize = 4;
     type F = F;
@@ -125,10 +137,15 @@ impl Simd for Avx2 {
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn compiled<W: TileWork, const NY: usize>(s: Avx2, work: W) {
+        fn plain<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
             work.run::<_, NY>(s);
         }
-        simd!(compiled::<W, NY>(self, work));
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn vnni<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
+            work.run::<_, NY>(s);
+        }
+        if VNNI { simd!(vnni::<W, NY>(self, work)) } else { simd!(plain::<W, NY>(self, work)) }
     }
 
     #[inline(always)]
@@ -267,6 +284,9 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn dot(self, bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
+        if VNNI {
+            return I(self.dot_bytes(acc.0, [codes[0].0, codes[1].0, codes[2].0, codes[3].0], y));
+        }
         let [p0, p1, p2, p3] = simd!([
             _mm256_maddubs_epi16(codes[0].0, _mm256_set1_epi32(y[0])),
             _mm256_maddubs_epi16(codes[1].0, _mm256_set1_epi32(y[1])),
@@ -283,6 +303,10 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [Signed; 4], y: [i32; 4]) -> I {
+        if VNNI {
+            let [a, b, c, d] = flipped;
+            return I(self.dot_bytes(acc.0, [a.codes, b.codes, c.codes, d.codes], y));
+        }
         let mut acc = acc.0;
         for j in 0..4 {
             // |code| times y with the code's sign: at most 2 * 128 * 127, which an i16 holds once.
@@ -298,11 +322,15 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn flip(self, codes: I) -> Signed {
+        if VNNI {
+            let codes = simd!(_mm256_xor_si256(codes.0, _mm256_set1_epi8(i8::MIN)));
+            return Signed { codes, magnitudes: codes };
+        }
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_excess(self, _minus_sum: I) -> I {
-        self.i32(0)
+    fn signed_excess(self, minus_sum: I) -> I {
+        if VNNI { self.shl::<7>(minus_sum) } else { self.i32(0) }
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ mod threads;
 use std::sync::Arc;
 
 use super::act::{Act, Precision, WORDS};
+use super::kernels::Kernels;
 use super::{Arena, Buffer, Device, Isa, Shape, Threads, Weight};
 use crate::quant::{Format, Scales};
 use crate::rng::Rng;
@@ -21,13 +22,15 @@ fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-/// A device of every instruction set with every number of threads from 1 to 3; the first is scalar on one thread.
+/// A device of every variant of every instruction set with every number of threads from 1 to 3; the first is scalar on
+/// one thread.
 fn devices() -> Vec<(String, Device)> {
     let pools = [1, 2, 3].map(Threads::new);
-    let named = |isa: Isa, threads: &Threads| {
-        (format!("{isa} on {} threads", threads.count()), Device::new(threads.clone(), isa).unwrap())
+    let variants = isas().flat_map(|isa| Kernels::variants(isa).enumerate().map(move |(i, kernels)| (isa, i, kernels)));
+    let named = |(isa, i, kernels), threads: &Threads| {
+        (format!("{isa} {i} on {} threads", threads.count()), Device { threads: threads.clone(), kernels })
     };
-    isas().flat_map(|isa| pools.iter().map(move |threads| named(isa, threads))).collect()
+    variants.flat_map(|variant| pools.iter().map(move |threads| named(variant, threads))).collect()
 }
 
 /// Where two results differ in a bit; all NaN are equal.

@@ -212,7 +212,12 @@ fn dots<S: Simd>(s: S, isa: Isa) {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn avx2_lanes_are_f32() {
-    if let Some(s) = super::super::simd::avx2::Avx2::new() {
+    use super::super::simd::avx2::Avx2;
+    if let Some(s) = Avx2::<false>::new() {
+        check(s, Isa::Avx2);
+        dots(s, Isa::Avx2);
+    }
+    if let Some(s) = Avx2::<true>::new() {
         check(s, Isa::Avx2);
         dots(s, Isa::Avx2);
     }
