@@ -9,7 +9,7 @@ use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
-use super::linear::{Sums, row_numbers};
+use super::linear::{Block, Sums, row_numbers};
 use super::panels::Sink;
 use crate::numeric::{self, Real};
 
@@ -114,7 +114,7 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
         lane: usize,
     ) -> [[S::F; NR]; NT] {
         let mut sums = [[s.f32(0.0); NR]; NT];
-        let queries = tile.blocks.as_chunks::<WORDS>().0.as_chunks::<NR>().0.as_chunks::<1>().0;
+        let queries = tile.blocks.as_chunks::<WORDS>().0.as_chunks::<NR>().0;
         let (scales, codes) = (2 * TILE, TILE * BYTES);
         for (b, q) in queries.iter().enumerate() {
             for t in 0..NT {
@@ -124,7 +124,7 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
                     s.prefetch(next[t].as_ptr().wrapping_add(at + 64 * line));
                 }
                 let codes = &keys[t][at..at + codes];
-                let mut sums = Sums { y: q, f: &mut sums[t] };
+                let mut sums = Sums { y: Block { first: None, last: q }, f: &mut sums[t] };
                 if BYTES == BLOCK {
                     sums.symmetric(s, scale, (Bytes, codes), lane);
                 } else {

@@ -62,49 +62,49 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     }
 }
 
-/// A tile's block, see `act`.
-pub(super) type Block<const NY: usize, const PARTS: usize> = [[[i32; WORDS]; NY]; PARTS];
+/// A part of a tile's block, see `act`.
+type Part<const NY: usize> = [[i32; WORDS]; NY];
+
+/// A tile's block: in 8 bits its one part, in 16 bits both.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a, const NY: usize> {
+    /// The q, which count 256 times, where `last` has the r.
+    pub first: Option<&'a Part<NY>>,
+    pub last: &'a Part<NY>,
+}
 
 /// The words after the last codes: -sum, -sum of the second half, d, d * sum.
-#[inline(always)]
-fn minus_sum<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> i32 {
-    y[PARTS - 1][c][WORDS - 4]
-}
+impl<const NY: usize> Block<'_, NY> {
+    #[inline(always)]
+    fn minus_sum(self, c: usize) -> i32 {
+        self.last[c][WORDS - 4]
+    }
 
-#[inline(always)]
-fn minus_half_sum<S: Simd, const NY: usize, const PARTS: usize>(
-    s: S,
-    y: &Block<NY, PARTS>,
-    half: usize,
-    c: usize,
-) -> S::I {
-    let second = s.i32(y[PARTS - 1][c][WORDS - 3]);
-    if half == 0 { s.sub_i32(s.i32(minus_sum(y, c)), second) } else { second }
-}
+    #[inline(always)]
+    fn minus_half_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
+        let second = s.i32(self.last[c][WORDS - 3]);
+        if half == 0 { s.sub_i32(s.i32(self.minus_sum(c)), second) } else { second }
+    }
 
-#[inline(always)]
-fn d<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> f32 {
-    f32::from_bits(y[PARTS - 1][c][WORDS - 2] as u32)
-}
+    #[inline(always)]
+    fn d(self, c: usize) -> f32 {
+        f32::from_bits(self.last[c][WORDS - 2] as u32)
+    }
 
-#[inline(always)]
-fn d_sum<const NY: usize, const PARTS: usize>(y: &Block<NY, PARTS>, c: usize) -> f32 {
-    f32::from_bits(y[PARTS - 1][c][WORDS - 1] as u32)
+    #[inline(always)]
+    fn d_sum(self, c: usize) -> f32 {
+        f32::from_bits(self.last[c][WORDS - 1] as u32)
+    }
 }
 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     for (i, (start, width)) in job.tiles().enumerate() {
-        let first = i == 0;
-        if job.fine {
-            run_tile(s, width, QuantisedTile::<P, UNIT, 2> { how, job, start, first });
-        } else {
-            run_tile(s, width, QuantisedTile::<P, UNIT, 1> { how, job, start, first });
-        }
+        run_tile(s, width, QuantisedTile { how, job, start, first: i == 0 });
     }
 }
 
 /// The columns of `job` from `start` on.
-struct QuantisedTile<'a, P, const UNIT: usize, const PARTS: usize> {
+struct QuantisedTile<'a, P, const UNIT: usize> {
     how: P,
     job: &'a Job<'a>,
     start: usize,
@@ -112,14 +112,14 @@ struct QuantisedTile<'a, P, const UNIT: usize, const PARTS: usize> {
     first: bool,
 }
 
-impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for QuantisedTile<'_, P, UNIT, PARTS> {
+impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> {
     #[inline(always)]
     fn run<S: Simd, const NY: usize>(self, s: S) {
         assert!(NY <= S::WIDEST);
         let QuantisedTile { how, job, start, first } = self;
         let shape = job.weight.shape();
         let units = shape.columns / (32 * P::BLOCKS);
-        let plane_bytes = plane_bytes(units, P::PLANE);
+        let (plane_bytes, fine) = (plane_bytes(units, P::PLANE), job.fine);
         let (parts, stride) = (job.act.tile(start, NY).as_chunks::<WORDS>().0.as_chunks::<NY>().0, job.act.parts());
         let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
         for (p, panel) in job.panels.clone().zip(panels) {
@@ -134,9 +134,12 @@ impl<P: Panel<UNIT>, const UNIT: usize, const PARTS: usize> TileWork for Quantis
                         if first && lane == 0 {
                             prefetch(s, unit, P::BLOCKS, b);
                         }
-                        if let Some(y) = y.first_chunk::<PARTS>() {
-                            how.block(s, head, unit, Place { b, lane }, &mut Sums { y, f: &mut f });
-                        }
+                        let y = if fine {
+                            Block { first: Some(&y[0]), last: &y[1] }
+                        } else {
+                            Block { first: None, last: &y[0] }
+                        };
+                        how.block(s, head, unit, Place { b, lane }, &mut Sums { y, f: &mut f });
                     }
                 }
                 for (out, f) in out.iter_mut().zip(f) {
@@ -160,103 +163,119 @@ fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, 
 }
 
 /// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block.
-pub(super) struct Sums<'a, S: Simd, const NY: usize, const PARTS: usize> {
-    pub y: &'a Block<NY, PARTS>,
+pub(super) struct Sums<'a, S: Simd, const NY: usize> {
+    pub y: Block<'a, NY>,
     pub f: &'a mut [S::F; NY],
 }
 
 /// Exact integers up to the last step.
-impl<S: Simd, const NY: usize, const PARTS: usize> Sink<S> for Sums<'_, S, NY, PARTS> {
+impl<S: Simd, const NY: usize> Sink<S> for Sums<'_, S, NY> {
     #[inline(always)]
     fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
-        let mut start = [s.i32(0); NY];
+        let acc = product(s, codes, false, lane, self.y);
         for c in 0..NY {
-            start[c] = C::excess(s, s.i32(minus_sum(self.y, c)));
-        }
-        let acc = product(s, codes, start, lane, self.y);
-        for c in 0..NY {
-            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(self.y, c))), self.f[c]);
+            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
         }
     }
 
     #[inline(always)]
     fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
-        let acc = product(s, codes, [s.i32(0); NY], lane, self.y);
+        let acc = product(s, codes, true, lane, self.y);
         for c in 0..NY {
-            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(d(self.y, c))), self.f[c]);
-            self.f[c] = min.fma(s.f32(d_sum(self.y, c)), self.f[c]);
+            self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
+            self.f[c] = min.fma(s.f32(self.y.d_sum(c)), self.f[c]);
         }
     }
 
     #[inline(always)]
-    fn halves<C: Codes>(
+    fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize) {
+        // Asked here, it is not asked for each column.
+        match self.y.first {
+            None => self.add_halves(s, numbers, codes, lane, [self.y.last]),
+            Some(first) => self.add_halves(s, numbers, codes, lane, [first, self.y.last]),
+        }
+    }
+}
+
+impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
+    /// As `halves`, for activations in 1 or 2 parts.
+    #[inline(always)]
+    fn add_halves<C: Codes, const PARTS: usize>(
         &mut self,
         s: S,
         (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
         (how, codes): (C, &[u8]),
         lane: usize,
+        parts: [&Part<NY>; PARTS],
     ) {
         let (y, mut g) = (self.y, [s.f32(0.0); NY]);
         for half in 0..2 {
             let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
             for c in 0..NY {
-                let excess = if mins.is_some() { s.i32(0) } else { C::excess(s, minus_half_sum(s, y, half, c)) };
-                let a = if PARTS == 2 {
-                    let upper = C::dot(s, s.i32(0), codes, four(&y[0], half, c));
-                    s.add_i32(C::dot(s, excess, codes, four(&y[1], half, c)), s.shl::<8>(upper))
-                } else {
-                    C::dot(s, excess, codes, four(&y[0], half, c))
-                };
+                let mut a = s.i32(0);
+                for (p, part) in parts.iter().enumerate() {
+                    if p > 0 {
+                        a = s.shl::<8>(a);
+                    }
+                    if p + 1 == PARTS && mins.is_none() {
+                        a = s.add_i32(a, C::excess(s, y.minus_half_sum(s, half, c)));
+                    }
+                    a = C::dot(s, a, codes, four(part, half, c));
+                }
                 let a = s.to_f32(a);
                 g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
             }
         }
         for c in 0..NY {
-            self.f[c] = g[c].fma(s.f32(d(y, c)), self.f[c]);
-            if let Some(mins) = mins {
-                self.f[c] = less_mins(s, mins, y, c).fma(s.f32(d(y, c)), self.f[c]);
+            self.f[c] = g[c].fma(s.f32(y.d(c)), self.f[c]);
+            if let Some([first, second]) = mins {
+                let n = first.mul(s.to_f32(y.minus_half_sum(s, 0, c)));
+                let n = second.fma(s.to_f32(y.minus_half_sum(s, 1, c)), n);
+                self.f[c] = n.fma(s.f32(y.d(c)), self.f[c]);
             }
         }
     }
 }
 
-/// m0 * -h0 + m1 * -h1 of column c.
+/// codes . y, exact, and the excess of the codes unless there are `mins`. In 16 bits the codes are unpacked twice:
+/// accumulators for both products would not all fit into registers.
 #[inline(always)]
-pub(super) fn less_mins<S: Simd, const NY: usize, const PARTS: usize>(
-    s: S,
-    [first, second]: [S::F; 2],
-    y: &Block<NY, PARTS>,
-    c: usize,
-) -> S::F {
-    let n = first.mul(s.to_f32(minus_half_sum(s, y, 0, c)));
-    second.fma(s.to_f32(minus_half_sum(s, y, 1, c)), n)
-}
-
-/// start + codes . y, exact. In 16 bits the codes are unpacked twice: accumulators for both products would not all fit
-/// into registers.
-#[inline(always)]
-fn product<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
+fn product<S: Simd, C: Codes, const NY: usize>(
     s: S,
     (how, codes): (C, &[u8]),
-    start: [S::I; NY],
+    mins: bool,
     lane: usize,
-    y: &Block<NY, PARTS>,
+    y: Block<'_, NY>,
 ) -> [S::I; NY] {
-    let mut acc = if PARTS == 1 { start } else { [s.i32(0); NY] };
-    for (p, part) in y.iter().enumerate() {
-        if p > 0 {
+    let mut acc = [s.i32(0); NY];
+    let (mut part, mut more) = (y.last, false);
+    match y.first {
+        Some(first) => (part, more) = (first, true),
+        None if mins => {}
+        None => {
             for c in 0..NY {
-                acc[c] = s.add_i32(start[c], s.shl::<8>(acc[c]));
+                acc[c] = C::excess(s, s.i32(y.minus_sum(c)));
             }
         }
+    }
+    loop {
         for half in 0..2 {
             let codes = how.half(s, codes, half, lane);
             for c in 0..NY {
                 acc[c] = C::dot(s, acc[c], codes, four(part, half, c));
             }
         }
+        if !more {
+            return acc;
+        }
+        (part, more) = (y.last, false);
+        for c in 0..NY {
+            acc[c] = s.shl::<8>(acc[c]);
+            if !mins {
+                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.minus_sum(c))));
+            }
+        }
     }
-    acc
 }
 
 /// The 16 codes of half `half` of column c.
