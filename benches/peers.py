@@ -63,6 +63,8 @@ def llama_bench(native=True):
     options += ["-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"]
     # Without GGML_NATIVE the default is AVX2 with FMA, F16C and BMI2.
     options.append(f"-DGGML_NATIVE={'ON' if native else 'OFF'}")
+    if not native and "avx_vnni" in cpu("flags"):
+        options.append("-DGGML_AVX_VNNI=ON")
     if native and "amx_int8" in cpu("flags"):
         # GCC 12 takes the stores to the tile configuration for dead, and the program ends with an illegal instruction.
         options.append("-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse")

@@ -1938,7 +1938,7 @@ typedef struct llm_event_t {
 #define LLM_ISA_SCALAR 1
 
 /**
- * x86-64 with AVX2, FMA and F16C.
+ * x86-64 with AVX2, FMA and F16C; AVX-VNNI is used where the CPU has it.
  */
 #define LLM_ISA_AVX2 2
 

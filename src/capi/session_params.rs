@@ -48,7 +48,7 @@ pub type llm_isa_t = i32;
 pub const LLM_ISA_AUTO: llm_isa_t = 0;
 /// Portable code, the definition of the results; slow.
 pub const LLM_ISA_SCALAR: llm_isa_t = 1;
-/// x86-64 with AVX2, FMA and F16C.
+/// x86-64 with AVX2, FMA and F16C; AVX-VNNI is used where the CPU has it.
 pub const LLM_ISA_AVX2: llm_isa_t = 2;
 /// x86-64 with AVX-512 (F, BW, DQ, VL, VNNI).
 pub const LLM_ISA_AVX512: llm_isa_t = 3;
