@@ -63,10 +63,10 @@ test-memory: all
 	CARGO='$(CARGO)' sh tests/memory.sh $(STAGE)/bin $(TARGET)
 
 bench: models all
-	@for model in models/*.gguf; do echo "$$model"; $(STAGE)/bin/llm-bench -m $$model; done
-	@for kv in f16 q8_0; do for depth in 0 1024 4096; do echo "SmolLM2 behind $$depth tokens, $$kv"; \
-		$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 0 -n 32 -d $$depth --kv $$kv | head -n 1; done; done
-	@$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 4096 -n 0 -r 2 | head -n 1
+	@set -e; for model in models/*.gguf; do echo "$$model"; $(STAGE)/bin/llm-bench -m $$model; done
+	@set -e; for kv in f16 q8_0; do for depth in 0 1024 4096; do echo "SmolLM2 behind $$depth tokens, $$kv"; \
+		$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 0 -n 32 -d $$depth --kv $$kv; done; done
+	@$(STAGE)/bin/llm-bench -m models/SmolLM2-*.gguf -p 4096 -n 0 -r 2
 	$(CARGO) bench --bench '*'
 
 bench-peers: models all

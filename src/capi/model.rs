@@ -164,6 +164,18 @@ pub(super) fn threads(count: u32) -> Option<Threads> {
     }
 }
 
+/// The caller's progress callback.
+pub(super) fn report(
+    callback: llm_progress_callback_t,
+    user_data: *mut c_void,
+) -> impl FnMut(u64, u64) -> ControlFlow<()> {
+    move |done, total| {
+        // SAFETY: a callback of this type, on the thread that called us.
+        let more = callback.is_none_or(|callback| unsafe { callback(done, total, user_data) });
+        if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
 /// How to load, and the caller's progress callback.
 ///
 /// # Safety
@@ -175,12 +187,8 @@ pub(super) unsafe fn options(
     // SAFETY: the caller's promise.
     let (params, cancel) = unsafe { (args::params(params, "params")?, handle::shared_or_null(cancel, "cancel")?) };
     args::flags(params.flags, 0, "params.flags")?;
-    let progress = move |done: u64, total: u64| {
-        // SAFETY: a callback of this type, on the thread that called us.
-        let more = params.progress.is_none_or(|progress| unsafe { progress(done, total, params.progress_user_data) });
-        if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
     let cancel = cancel.as_deref().cloned().unwrap_or_default();
+    let progress = report(params.progress, params.progress_user_data);
     Ok((LoadOptions { threads: threads(params.threads), cancel }, progress))
 }
 

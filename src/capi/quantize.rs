@@ -1,7 +1,6 @@
 //! Making a model's file smaller, and finding out which of its numbers matter.
 
 use std::ffi::{c_char, c_void};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::args::{self, Growing};
@@ -75,15 +74,6 @@ fn format(number: u32, argument: &'static str) -> Result<Option<Format>> {
     })
 }
 
-/// The caller's progress callback.
-fn report(callback: llm_progress_callback_t, user_data: *mut c_void) -> impl FnMut(u64, u64) -> ControlFlow<()> {
-    move |done, total| {
-        // SAFETY: a callback of this type, on the thread that called us.
-        let more = callback.is_none_or(|callback| unsafe { callback(done, total, user_data) });
-        if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    }
-}
-
 /// Writes a model's file with its matrices in smaller number formats. Vectors, norms, routers and the like stay as they
 /// are, as do all keys but general.file_type and general.quantization_version.
 ///
@@ -136,7 +126,7 @@ pub unsafe extern "C" fn llm_gguf_quantize(
             cancel: cancel.as_deref().cloned().unwrap_or_default(),
         };
         let importance = imatrix.map(|path| Importance::read(&path)).transpose()?;
-        let progress = report(params.progress, params.progress_user_data);
+        let progress = model::report(params.progress, params.progress_user_data);
         quantize(&gguf, &path, recipe, importance.as_ref(), &options, progress)
     })
 }
@@ -228,7 +218,7 @@ pub unsafe extern "C" fn llm_gguf_imatrix(
             threads: model::threads(params.threads),
             cancel: cancel.as_deref().cloned().unwrap_or_default(),
         };
-        let progress = report(params.progress, params.progress_user_data);
+        let progress = model::report(params.progress, params.progress_user_data);
         imatrix(&gguf, text, &options, progress)?.write(&path)
     })
 }

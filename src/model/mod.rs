@@ -85,10 +85,7 @@ impl Model {
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Model> {
         let _environment = FloatEnvironment::enter();
-        // The architecture first: its error says more than that of a vocabulary nobody could use.
-        arch::Architecture::find(config::architecture_name(gguf)?)?;
-        let config = Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?;
-        let packed = Packed::of(gguf)?;
+        let (config, packed) = Self::outline(gguf)?;
         let mut plan = plan::Plan::new(gguf, packed.as_ref());
         let weights = weights::Weights::new(&mut plan, &config)?;
         let slots = plan.take_slots().into();
@@ -113,13 +110,19 @@ impl Model {
         })
     }
 
+    /// What `gguf` says of its model, and of the packing of its matrices.
+    fn outline(gguf: &Gguf) -> Result<(Config, Option<Packed>)> {
+        // The architecture first: its error says more than that of a vocabulary nobody could use.
+        arch::Architecture::find(config::architecture_name(gguf)?)?;
+        Ok((Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?, Packed::of(gguf)?))
+    }
+
     /// The bytes that loading `gguf`, and a session with it, will need. Reads no weights.
     ///
     /// # Errors
     /// Those of loading that need neither weights nor tokenizer, and those of a session with these options.
     pub fn memory(gguf: &Gguf, cache: &CacheOptions, chunk: usize) -> Result<Memory> {
-        let config = Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?;
-        let packed = Packed::of(gguf)?;
+        let (config, packed) = Self::outline(gguf)?;
         let mut plan = plan::Plan::new(gguf, packed.as_ref());
         weights::Weights::new(&mut plan, &config)?;
         let context_length = config.session_context(cache.context_length)?;

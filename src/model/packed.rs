@@ -19,8 +19,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::arch::Architecture;
-use super::config::{self, Config};
 use super::plan::Plan;
 use super::weights::Weights;
 use super::{LoadOptions, Model};
@@ -151,8 +149,9 @@ impl Model {
         if gguf.is_packed() {
             return Err(Error::invalid_argument("the file is packed already").with("path", gguf.name()));
         }
-        Architecture::find(config::architecture_name(gguf)?)?;
-        let config = Config::from_gguf(gguf, Tokenizer::from_gguf(gguf)?.vocab_size())?;
+        let (config, _) = Model::outline(gguf)?;
+        // What could not be loaded is not packed either.
+        Tokenizer::from_gguf(gguf)?;
         let mut plan = Plan::new(gguf, None);
         Weights::new(&mut plan, &config)?;
         let packed = plan.packed_tensors();
