@@ -33,6 +33,16 @@ fn devices() -> Vec<(String, Device)> {
     variants.flat_map(|variant| pools.iter().map(move |threads| named(variant, threads))).collect()
 }
 
+/// As `tests/isa.rs`, for the variants: nothing that the CPU has is skipped in silence.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn both_variants_of_avx2_are_tested() {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |flag: &str| cpuinfo.split_whitespace().any(|word| word == flag);
+    let expected = usize::from(Isa::Avx2.is_available()) + usize::from(has("avx_vnni"));
+    assert_eq!(Kernels::variants(Isa::Avx2).count(), expected);
+}
+
 /// Where two results differ in a bit; all NaN are equal.
 #[track_caller]
 fn assert_same(found: &[f32], expected: &[f32], what: impl Fn() -> String) {
