@@ -92,8 +92,12 @@ impl Model {
         let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
         let mut tokenizer = None;
-        plan.load(&threads, &options.cancel, || tokenizer = Some(Tokenizer::from_gguf(gguf)), progress)?;
-        let tokenizer = tokenizer.unwrap_or_else(|| Tokenizer::from_gguf(gguf)).map(Arc::new)?;
+        let read_tokenizer = || {
+            tokenizer = Some(Arc::new(Tokenizer::from_gguf(gguf)?));
+            Ok(())
+        };
+        plan.load(&threads, &options.cancel, read_tokenizer, progress)?;
+        let tokenizer = tokenizer.ok_or_else(|| Error::internal("the tokenizer was not read"))?;
         let frequencies = rope::Frequencies::new(&config, &weights.divisors);
         let name = gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned();
         Ok(Model {

@@ -150,8 +150,6 @@ impl Model {
             return Err(Error::invalid_argument("the file is packed already").with("path", gguf.name()));
         }
         let (config, _) = Model::outline(gguf)?;
-        // What could not be loaded is not packed either.
-        Tokenizer::from_gguf(gguf)?;
         let mut plan = Plan::new(gguf, None);
         Weights::new(&mut plan, &config)?;
         let packed = plan.packed_tensors();
@@ -172,7 +170,9 @@ impl Model {
         let mut writer = builder.create(path)?;
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
         // Reading is half of the work, writing the other.
-        let arena = plan.load(&threads, &options.cancel, || (), |done, total| progress(done, 2 * total))?;
+        // What could not be loaded is not packed either.
+        let tokenizer = || Tokenizer::from_gguf(gguf).map(drop);
+        let arena = plan.load(&threads, &options.cancel, tokenizer, |done, total| progress(done, 2 * total))?;
         let total = arena.bytes().len() as u64;
         let mut done = total;
         for piece in arena.bytes().chunks(PIECE) {

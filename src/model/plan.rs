@@ -302,12 +302,12 @@ impl<'a> Plan<'a> {
 
     /// Reads and packs the matrices, on all threads, or maps those of a packed file. `progress` gets the bytes done and
     /// in all, on this thread, and may break off. `beside` is called on one of the threads meanwhile, before that if
-    /// nothing is packed; not if an error or `progress` ends it before. Gives where the matrices are.
+    /// nothing is packed; its error ends the loading. Gives where the matrices are.
     pub(crate) fn load(
         self,
         threads: &Threads,
         cancel: &Cancel,
-        beside: impl FnOnce() + Send,
+        beside: impl FnOnce() -> Result<()> + Send,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Arc<Arena>> {
         let mut step = |done, total| {
@@ -320,7 +320,7 @@ impl<'a> Plan<'a> {
         if self.packed.is_some() {
             let total = self.bytes as u64;
             step(0, total)?;
-            beside();
+            beside()?;
             packed::fill(&self.arena, self.gguf, self.bytes)?;
             step(total, total)?;
             return Ok(self.arena);
@@ -339,10 +339,7 @@ impl<'a> Plan<'a> {
             }
             done += work.iter().map(Work::file_bytes).sum::<u64>();
             threads.try_each(work.drain(..), |work| match work {
-                Work::Beside(beside) => {
-                    beside();
-                    Ok(())
-                }
+                Work::Beside(beside) => beside(),
                 Work::Stripe(stripe) => {
                     cancel.check("loading the model")?;
                     stripe.pack(self.gguf)
@@ -433,11 +430,9 @@ thread_local! {
 
 /// The first n bytes of `buffer`, which grows to that. What is in them is left from before.
 fn resized<'b>(buffer: &'b mut Vec<u8>, n: usize, tensor: &TensorInfo) -> Result<&'b mut [u8]> {
-    let more = n.saturating_sub(buffer.len());
-    buffer.try_reserve_exact(more).map_err(|_| {
-        Error::out_of_memory(format!("a buffer of {n} bytes cannot be had")).with("tensor", &tensor.name)
-    })?;
-    buffer.resize(buffer.len() + more, 0);
+    if buffer.len() < n {
+        *buffer = try_vec(n, 0, "a buffer for packing").map_err(|error| error.with("tensor", &tensor.name))?;
+    }
     Ok(&mut buffer[..n])
 }
 
