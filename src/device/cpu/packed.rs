@@ -392,13 +392,18 @@ impl Shape {
         let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
         let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
         let row_bytes = self.row_bytes();
-        let fours = rows.chunks_exact(4 * row_bytes);
-        let of_fours = 4 * fours.len();
-        if let Some(ready) = layout.ready {
+        let (mut planes, mut ready_bytes) = (layout.codes, 0);
+        if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
+            let out = Places { first: layout.head_bytes(), step };
+            let (fours, of_fours) = (rows.chunks_exact(4 * row_bytes), rows.len() / (4 * row_bytes) * 4);
+            for (i, row) in fours.remainder().chunks_exact(row_bytes).enumerate() {
+                ready.put(row, block_bytes, of_fours + i, units, out);
+            }
             for (i, four) in fours.enumerate() {
                 let four = std::array::from_fn(|n| &four[n * row_bytes..(n + 1) * row_bytes]);
-                ready.put_four(four, block_bytes, 4 * i, units, Places { first: layout.head_bytes(), step });
+                ready.put_four(four, block_bytes, 4 * i, units, out);
             }
+            (planes, ready_bytes) = (rest, 64 * plane.bits);
         }
         let (mut codes, mut apart) = ([0; STRETCH], [Scales::default(); STRETCH / LONGEST]);
         for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
@@ -421,17 +426,10 @@ impl Shape {
                     field.put(fields, bytes, r, units, Places { first, step });
                     first += field.bytes();
                 }
-                let mut planes = layout.codes;
-                if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
-                    if r >= of_fours {
-                        ready.put(row, block_bytes, r, units, Places { first, step });
-                    }
-                    first += 64 * plane.bits;
-                    planes = rest;
-                }
                 if planes.is_empty() {
                     continue;
                 }
+                first += ready_bytes;
                 let codes = &mut codes[..row.len() / block_bytes * n];
                 self.format.codes(row, codes);
                 for plane in planes {
