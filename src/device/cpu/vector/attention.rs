@@ -10,7 +10,6 @@ use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
 use super::linear::{Block, Sums, row_numbers};
-use super::panels::Sink;
 use crate::numeric::{self, Real};
 
 /// A number type of cached keys and values.

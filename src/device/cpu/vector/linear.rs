@@ -162,24 +162,27 @@ fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, 
     }
 }
 
-/// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block.
+/// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block. A panel's format
+/// says by which of the products the block is added: w are the numbers that the codes stand for, and y, sum y and d those
+/// of the block; exact integers up to the last step.
 pub(super) struct Sums<'a, S: Simd, const NY: usize> {
     pub y: Block<'a, NY>,
     pub f: &'a mut [S::F; NY],
 }
 
-/// Exact integers up to the last step.
-impl<S: Simd, const NY: usize> Sink<S> for Sums<'_, S, NY> {
+impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
+    /// f += scale * d * (w . y)
     #[inline(always)]
-    fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
+    pub(super) fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
         let acc = product(s, codes, false, lane, self.y);
         for c in 0..NY {
             self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
         }
     }
 
+    /// f += scale * d * (codes . y) + min * (d * sum y)
     #[inline(always)]
-    fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
+    pub(super) fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
         let acc = product(s, codes, true, lane, self.y);
         for c in 0..NY {
             self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
@@ -187,17 +190,24 @@ impl<S: Simd, const NY: usize> Sink<S> for Sums<'_, S, NY> {
         }
     }
 
+    /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
+    /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
+    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
     #[inline(always)]
-    fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize) {
+    pub(super) fn halves<C: Codes>(
+        &mut self,
+        s: S,
+        numbers: ([S::F; 2], Option<[S::F; 2]>),
+        codes: (C, &[u8]),
+        lane: usize,
+    ) {
         // Asked here, it is not asked for each column.
         match self.y.first {
             None => self.add_halves(s, numbers, codes, lane, [self.y.last]),
             Some(first) => self.add_halves(s, numbers, codes, lane, [first, self.y.last]),
         }
     }
-}
 
-impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
     /// As `halves`, for activations in 1 or 2 parts.
     #[inline(always)]
     fn add_halves<C: Codes, const PARTS: usize>(

@@ -3,9 +3,9 @@
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO};
 use super::super::simd::Simd;
 use super::codes::{
-    Bytes, Codes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
+    Bytes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
 };
-use super::linear::row_numbers;
+use super::linear::{Sums, row_numbers};
 use crate::numeric::Real;
 use crate::quant::IQ4;
 
@@ -14,19 +14,6 @@ use crate::quant::IQ4;
 pub(super) struct Place {
     pub b: usize,
     pub lane: usize,
-}
-
-/// What takes a block of some rows, by the product that its numbers enter. In each, w are the numbers that the codes stand
-/// for, and y, sum y and d those of the block's activations.
-pub(super) trait Sink<S: Simd> {
-    /// f += scale * d * (w . y)
-    fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize);
-    /// f += scale * d * (codes . y) + min * (d * sum y)
-    fn with_min<C: Codes>(&mut self, s: S, numbers: (S::F, S::F), codes: (C, &[u8]), lane: usize);
-    /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
-    /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
-    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
-    fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize);
 }
 
 /// The packed panel of a quantised format, whose unit is UNIT bytes.
@@ -38,8 +25,15 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     /// What is unpacked once a unit.
     type Head<S: Simd>: Copy;
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
-    /// Gives block `b` of the unit to `sink`.
-    fn block<S: Simd>(self, s: S, head: Self::Head<S>, unit: &[u8; UNIT], place: Place, sink: &mut impl Sink<S>);
+    /// Adds the products of block `b` of the unit to `sums`.
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        head: Self::Head<S>,
+        unit: &[u8; UNIT],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    );
 }
 
 /// A symmetric format whose unit has one scale, in the plane, and BLOCKS times CODES bytes of codes.
@@ -59,16 +53,16 @@ macro_rules! symmetric_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd>(
+            fn block<S: Simd, const NY: usize>(
                 self,
                 s: S,
                 scale: S::F,
                 unit: &[u8; $blocks * ($bytes)],
                 place: Place,
-                sink: &mut impl Sink<S>,
+                sums: &mut Sums<'_, S, NY>,
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
-                sink.symmetric(s, scale, ($codes, codes), place.lane);
+                sums.symmetric(s, scale, ($codes, codes), place.lane);
             }
         }
     };
@@ -99,8 +93,15 @@ impl Panel<NIBBLES> for MXFP4 {
     }
 
     #[inline(always)]
-    fn block<S: Simd>(self, s: S, scale: S::F, unit: &[u8; NIBBLES], place: Place, sink: &mut impl Sink<S>) {
-        sink.symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane);
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        scale: S::F,
+        unit: &[u8; NIBBLES],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    ) {
+        sums.symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane);
     }
 }
 
@@ -133,12 +134,19 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
     }
 
     #[inline(always)]
-    fn block<S: Simd>(self, s: S, head: IQ4XSHead<S>, unit: &[u8; IQ4XS_UNIT], place: Place, sink: &mut impl Sink<S>) {
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        head: IQ4XSHead<S>,
+        unit: &[u8; IQ4XS_UNIT],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    ) {
         let low = s.and(s.shr_by(head.low, 4 * place.b as u32), s.i32(15));
         let high = s.and(s.shr_by(head.high, 2 * place.b as u32), s.i32(3));
         let scale = s.to_f32(s.sub_i32(s.or(low, s.shl::<4>(high)), s.i32(32)));
         let codes = &unit[96..].as_chunks::<NIBBLES>().0[place.b];
-        sink.symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
+        sums.symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
     }
 }
 
@@ -159,15 +167,15 @@ macro_rules! min_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd>(
+            fn block<S: Simd, const NY: usize>(
                 self,
                 s: S,
                 head: (S::F, S::F),
                 unit: &[u8; TWO + $bytes],
                 place: Place,
-                sink: &mut impl Sink<S>,
+                sums: &mut Sums<'_, S, NY>,
             ) {
-                sink.with_min(s, head, ($codes, &unit[TWO..]), place.lane);
+                sums.with_min(s, head, ($codes, &unit[TWO..]), place.lane);
             }
         }
     };
@@ -227,17 +235,17 @@ macro_rules! k_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd>(
+            fn block<S: Simd, const NY: usize>(
                 self,
                 s: S,
                 head: KHead<S>,
                 unit: &[u8; TWO + SCALES + 8 * ($size)],
                 place: Place,
-                sink: &mut impl Sink<S>,
+                sums: &mut Sums<'_, S, NY>,
             ) {
                 let codes = &unit[TWO + SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let numbers = head.scale_and_min(s, place.b);
-                sink.with_min(s, numbers, ($codes, codes), place.lane);
+                sums.with_min(s, numbers, ($codes, codes), place.lane);
             }
         }
     };
@@ -265,12 +273,19 @@ impl Panel<Q6K_UNIT> for Q6K {
     }
 
     #[inline(always)]
-    fn block<S: Simd>(self, s: S, d: S::F, unit: &[u8; Q6K_UNIT], place: Place, sink: &mut impl Sink<S>) {
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        d: S::F,
+        unit: &[u8; Q6K_UNIT],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    ) {
         let part = &unit.as_chunks::<Q6K_BLOCK>().0[place.b];
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
         let second = d.mul(s.to_f32(s.load_i8(&tail[ROWS + place.lane..])));
-        sink.halves(s, ([first, second], None), (SixBits::<5>, part), place.lane);
+        sums.halves(s, ([first, second], None), (SixBits::<5>, part), place.lane);
     }
 }
 
@@ -308,7 +323,14 @@ impl Panel<Q3K_UNIT> for Q3K {
     }
 
     #[inline(always)]
-    fn block<S: Simd>(self, s: S, head: Q3KHead<S>, unit: &[u8; Q3K_UNIT], place: Place, sink: &mut impl Sink<S>) {
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        head: Q3KHead<S>,
+        unit: &[u8; Q3K_UNIT],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    ) {
         let codes = &unit[SCALES..].as_chunks::<{ PAIRS + BITS }>().0[place.b];
         let mut scales = [head.d; 2];
         for (half, scale) in scales.iter_mut().enumerate() {
@@ -316,7 +338,7 @@ impl Panel<Q3K_UNIT> for Q3K {
             let six_bits = s.and(s.shr_by(head.scales[g / 4], 8 * (g as u32 % 4)), s.i32(0xFF));
             *scale = head.d.mul(s.to_f32(s.sub_i32(six_bits, s.i32(32))));
         }
-        sink.halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane);
+        sums.halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane);
     }
 }
 
@@ -339,13 +361,13 @@ impl Panel<Q2K_UNIT> for Q2K {
     }
 
     #[inline(always)]
-    fn block<S: Simd>(
+    fn block<S: Simd, const NY: usize>(
         self,
         s: S,
         (d, dmin): (S::F, S::F),
         unit: &[u8; Q2K_UNIT],
         place: Place,
-        sink: &mut impl Sink<S>,
+        sums: &mut Sums<'_, S, NY>,
     ) {
         let part = &unit[TWO..].as_chunks::<Q2K_BLOCK>().0[place.b];
         let (mut scales, mut mins, four) = ([d; 2], [dmin; 2], s.i32(15));
@@ -354,7 +376,7 @@ impl Panel<Q2K_UNIT> for Q2K {
             scales[half] = d.mul(s.to_f32(s.and(both, four)));
             mins[half] = dmin.mul(s.to_f32(s.and(s.shr::<4>(both), four)));
         }
-        sink.halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane);
+        sums.halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane);
     }
 }
 
@@ -375,10 +397,17 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; NVFP4_UNIT], _lane: usize) {}
 
     #[inline(always)]
-    fn block<S: Simd>(self, s: S, _head: (), unit: &[u8; NVFP4_UNIT], place: Place, sink: &mut impl Sink<S>) {
+    fn block<S: Simd, const NY: usize>(
+        self,
+        s: S,
+        _head: (),
+        unit: &[u8; NVFP4_UNIT],
+        place: Place,
+        sums: &mut Sums<'_, S, NY>,
+    ) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
         let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
-        sink.halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane);
+        sums.halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane);
     }
 }
 
@@ -418,13 +447,13 @@ macro_rules! grid_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd>(
+            fn block<S: Simd, const NY: usize>(
                 self,
                 s: S,
                 (d, nibbles): (S::F, [S::I; 2]),
                 unit: &[u8; GRID_SCALES + 8 * ($size)],
                 place: Place,
-                sink: &mut impl Sink<S>,
+                sums: &mut Sums<'_, S, NY>,
             ) {
                 let codes = &unit[GRID_SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let mut scales = [d; 2];
@@ -433,7 +462,7 @@ macro_rules! grid_format {
                     let nibble = s.and(s.shr_by(nibbles[place.b / 4], shift), s.i32(15));
                     *scale = d.mul(s.to_f32(s.or(s.shl::<1>(nibble), s.i32(1))));
                 }
-                sink.halves(s, (scales, None), ($codes(self.0), codes), place.lane);
+                sums.halves(s, (scales, None), ($codes(self.0), codes), place.lane);
             }
         }
     };
