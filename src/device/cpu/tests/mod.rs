@@ -17,20 +17,21 @@ use super::{Arena, Buffer, Device, Isa, Shape, Threads, Weight};
 use crate::quant::{Format, Scales};
 use crate::rng::Rng;
 
-/// The instruction sets of this CPU, scalar first.
-fn isas() -> impl Iterator<Item = Isa> {
-    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+/// A device of one thread for every variant of every instruction set of this CPU, scalar first.
+fn variants() -> impl Iterator<Item = (String, Device)> {
+    let of = |isa| Kernels::variants(isa).enumerate().map(move |(i, kernels)| (format!("{isa} {i}"), kernels));
+    let device = |(name, kernels)| (name, Device { threads: Threads::new(1), kernels });
+    Isa::ALL.into_iter().flat_map(of).map(device)
 }
 
 /// A device of every variant of every instruction set with every number of threads from 1 to 3; the first is scalar on
 /// one thread.
 fn devices() -> Vec<(String, Device)> {
     let pools = [1, 2, 3].map(Threads::new);
-    let variants = isas().flat_map(|isa| Kernels::variants(isa).enumerate().map(move |(i, kernels)| (isa, i, kernels)));
-    let named = |(isa, i, kernels), threads: &Threads| {
-        (format!("{isa} {i} on {} threads", threads.count()), Device { threads: threads.clone(), kernels })
+    let with = |(name, Device { kernels, .. }): &(String, Device), threads: &Threads| {
+        (format!("{name} on {} threads", threads.count()), Device { threads: threads.clone(), kernels })
     };
-    variants.flat_map(|variant| pools.iter().map(move |threads| named(variant, threads))).collect()
+    variants().flat_map(|variant| pools.each_ref().map(|threads| with(&variant, threads))).collect()
 }
 
 /// As `tests/isa.rs`, for the variants: nothing that the CPU has is skipped in silence.
