@@ -2,6 +2,7 @@
 
 mod act;
 mod attention;
+mod contention;
 mod experts;
 mod kernels;
 mod kv;

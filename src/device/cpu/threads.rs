@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::PANEL_ROWS;
+use super::contention::Contention;
 use crate::error::Result;
 use crate::fault;
 use crate::log::{self, Contained, Level};
@@ -37,7 +38,7 @@ struct Pool {
     /// The process that the workers live in: `fork` copies the pool, but not them.
     process: u32,
     /// Held while a stage runs.
-    submit: Mutex<()>,
+    submit: Mutex<Contention>,
 }
 
 /// One cache line for each counter that a different thread writes.
@@ -50,11 +51,14 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     finished: Padded<AtomicUsize>,
     stage: Padded<AtomicUsize>,
+    /// How many threads take part; those whose number is not below it sit out.
+    active: Padded<AtomicUsize>,
+    /// How many of the active threads sleep.
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
     stop: AtomicBool,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    panic: Padded<Mutex<Option<Box<dyn Any + Send>>>>,
 }
 
 /// The function of the current stage. Its lifetime is erased; see `Threads::run` for why it is not outlived.
@@ -76,11 +80,12 @@ impl Threads {
             job: UnsafeCell::new(None),
             finished: Padded(AtomicUsize::new(0)),
             stage: Padded(AtomicUsize::new(0)),
+            active: Padded(AtomicUsize::new(n)),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
-            panic: Mutex::new(None),
+            panic: Padded(Mutex::new(None)),
         });
         let mut workers = Vec::new();
         for id in 1..n {
@@ -94,7 +99,8 @@ impl Threads {
                 }
             }
         }
-        Threads(Arc::new(Pool { shared, workers, process: std::process::id(), submit: Mutex::new(()) }))
+        let submit = Mutex::new(Contention::new(workers.len() + 1));
+        Threads(Arc::new(Pool { shared, workers, process: std::process::id(), submit }))
     }
 
     /// A pool of one thread for each physical core that this process may use.
@@ -112,10 +118,10 @@ impl Threads {
     pub(crate) fn run(&self, chunks: usize, f: impl Fn(usize) + Sync) {
         let pool = &*self.0;
         let guard = if chunks > 1 && !pool.workers.is_empty() { pool.submit.try_lock() } else { None };
-        if guard.is_none() {
+        let Some(mut contention) = guard else {
             (0..chunks).for_each(f);
             return;
-        }
+        };
         assert!(u32::try_from(chunks).is_ok(), "a stage has at most 2^32 - 1 chunks");
         let shared = &*pool.shared;
         let job: &(dyn Fn(usize) + Sync) = &f;
@@ -125,10 +131,16 @@ impl Threads {
         // SAFETY: all ranges are empty here, so no thread can claim a chunk and read `job`.
         unsafe { *shared.job.get() = Some(job) };
         shared.finished.0.store(0, Ordering::Relaxed);
-        let n = shared.ranges.len();
+        let active = contention.stage();
         for (i, range) in shared.ranges.iter().enumerate() {
-            let (next, end) = (i * chunks / n, (i + 1) * chunks / n);
+            let (next, end) = (i.min(active) * chunks / active, (i + 1).min(active) * chunks / active);
             range.0.store((end as u64) << 32 | next as u64, Ordering::Release);
+        }
+        // Written only where it changes: the workers read it all the time.
+        if shared.active.0.load(Ordering::Relaxed) != active {
+            shared.active.0.store(active, Ordering::SeqCst);
+            let _lock = shared.sleep.lock();
+            shared.wake.notify_all();
         }
         shared.stage.0.fetch_add(1, Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
@@ -142,11 +154,16 @@ impl Threads {
                 std::thread::yield_now();
             }
         }
-        let panic = shared.panic.lock().take();
-        drop(guard);
+        let panic = shared.panic.0.lock().take();
+        drop(contention);
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn contention(&self) -> parking_lot::MutexGuard<'_, Contention> {
+        self.0.submit.lock()
     }
 
     /// Calls `f` once for each item, on all threads.
@@ -204,17 +221,26 @@ impl Shared {
         let mut seen = 0;
         loop {
             let mut wait = SpinWait::new();
-            while self.stage.0.load(Ordering::Acquire) == seen {
+            let sits_out = || id >= self.active.0.load(Ordering::SeqCst);
+            let begun = || self.stage.0.load(Ordering::SeqCst) != seen && !sits_out();
+            while !begun() {
                 if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
                 if wait.spun_out() {
                     let mut lock = self.sleep.lock();
-                    self.sleepers.fetch_add(1, Ordering::SeqCst);
-                    while self.stage.0.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
-                        self.wake.wait(&mut lock);
+                    let mut ready = false;
+                    while !ready {
+                        // Counted before it looks, so that a stage which begins after that wakes it; who sits out is
+                        // not woken for stages.
+                        let counted = usize::from(!sits_out());
+                        self.sleepers.fetch_add(counted, Ordering::SeqCst);
+                        ready = begun() || self.stop.load(Ordering::SeqCst);
+                        if !ready {
+                            self.wake.wait(&mut lock);
+                        }
+                        self.sleepers.fetch_sub(counted, Ordering::SeqCst);
                     }
-                    self.sleepers.fetch_sub(1, Ordering::SeqCst);
                 }
             }
             seen = self.stage.0.load(Ordering::Acquire);
@@ -251,7 +277,7 @@ impl Shared {
     /// Keeps the first panic of a stage for the submitter. Later ones are leaked and not dropped: a payload may panic
     /// again when it is dropped, and unwinding from here would end the stage while others are still inside it.
     fn keep(&self, payload: Box<dyn Any + Send>) {
-        let mut first = self.panic.lock();
+        let mut first = self.panic.0.lock();
         if first.is_none() {
             *first = Some(payload);
         } else {

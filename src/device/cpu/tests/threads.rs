@@ -2,7 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::super::contention::Contention;
 use super::super::threads::{Columns, processors};
 use super::*;
 
@@ -53,6 +55,75 @@ fn chunks_run_on_several_threads() {
             std::thread::yield_now();
         }
     });
+}
+
+/// Half of the time went to others.
+fn lose(contention: &mut Contention) {
+    contention.observe(ms(40), ms(20));
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn threads_sit_out_while_others_want_their_processors() {
+    let mut contention = Contention::new(3);
+    // A hiccup is no reason.
+    contention.observe(ms(20), ms(10));
+    contention.observe(ms(30), ms(1));
+    assert_eq!(contention.active(), 3);
+    for active in [2, 1, 1] {
+        lose(&mut contention);
+        assert_eq!(contention.active(), active);
+    }
+    // The last rest was the third: 50, 100, 200 ms. Then they come back one at a time.
+    let active: Vec<usize> = std::iter::repeat_with(|| {
+        contention.observe(ms(40), ms(0));
+        contention.active()
+    })
+    .take(7)
+    .collect();
+    assert_eq!(active, [1, 1, 1, 1, 2, 3, 3]);
+    // All of them had their processors: the next rest is the first again.
+    lose(&mut contention);
+    contention.observe(ms(40), ms(0));
+    assert_eq!(contention.active(), 2);
+    contention.observe(ms(40), ms(0));
+    assert_eq!(contention.active(), 3);
+}
+
+#[test]
+fn tries_become_rare_while_others_stay() {
+    let mut contention = Contention::new(2);
+    let mut spans = 0;
+    // With one thread nothing is lost, with two half of the time.
+    for _ in 0..1000 {
+        let both = contention.active() == 2;
+        spans += usize::from(both);
+        contention.observe(ms(40), if both { ms(20) } else { ms(0) });
+    }
+    assert!((45..=60).contains(&spans), "{spans} of 1000 spans");
+}
+
+#[test]
+fn a_thread_that_sits_out_takes_no_chunk_and_comes_back() {
+    let threads = Threads::new(2);
+    let caller = std::thread::current().id();
+    for _ in 0..20 {
+        lose(&mut threads.contention());
+        // So long that the other one sleeps when it is wanted again.
+        std::thread::sleep(ms(1));
+        threads.run(100, |_| assert_eq!(std::thread::current().id(), caller));
+        threads.contention().observe(ms(2000), ms(0));
+        let begun = AtomicUsize::new(0);
+        threads.run(2, |_| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            while begun.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+        });
+    }
 }
 
 #[test]
