@@ -1244,7 +1244,7 @@ typedef struct llm_beam_t {
      */
     struct llm_view_t text;
     /**
-     * LLM_FINISH_EOG, LLM_FINISH_LENGTH or LLM_FINISH_CONTEXT_FULL.
+     * LLM_FINISH_EOG, LLM_FINISH_GRAMMAR, LLM_FINISH_LENGTH or LLM_FINISH_CONTEXT_FULL.
      */
     llm_finish_reason_t finish_reason;
     /**
@@ -4800,15 +4800,16 @@ void llm_beam_params_init(llm_beam_params_t *LLM_NULLABLE params,
 
 /**
  * Searches the most likely continuations of a session as a whole. The session is as before. A cache of
- * LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam.
+ * LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam. Each continuation is a text of the
+ * session's grammar, if it has one; log probabilities are those among all tokens all the same.
  *
  * @param[in] session A session with tokens.
  * @param[in] params @nullable How; NULL means the defaults.
  * @param[out] beams The continuations, best first, to be freed with llm_beams_free.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags); CACHE_FULL if shared pages run out;
- *     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty
- *     not finite
+ *     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256, the penalty
+ *     not finite, or the grammar too ambiguous
  * @thread one at a time
  */
 LLM_API
@@ -4820,8 +4821,8 @@ llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
 
 /**
  * Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
- * the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can
- * have no grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each
+ * the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that.
+ * Continuation i is the i-th best. The events of all come together when the search is over: for each
  * continuation one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those
  * of `width` that were not found.
  *
@@ -5834,8 +5835,8 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
  *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that
  *     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
- *     with a scale that is not finite, a beam search with a grammar, a width that is not 1 to 256 or a penalty that
- *     is not finite
+ *     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
+ *     finite
  * @thread any
  */
 LLM_API

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use llm::cache::CacheKind;
 use llm::generate::{BeamOptions, FinishReason, Session, SessionOptions};
+use llm::gguf::Gguf;
 use llm::model::{CacheOptions, Model};
 use llm::sample::logprobs;
+use llm::token::Grammar;
 use llm::{Error, Threads};
 
 const PROMPT: [u32; 6] = [3, 50, 7, 200, 11, 90];
@@ -120,6 +122,59 @@ fn scores_are_those_of_the_tokens_and_the_session_stays() {
             })
             .unwrap();
         assert_eq!((&beams[0].tokens, beams[0].finish), (&tokens, FinishReason::ContextFull));
+    }
+}
+
+/// All texts of a grammar are found, in the order of what the model thinks of them, whether or not ends are ignored.
+#[test]
+fn the_best_texts_of_a_grammar_are_found() {
+    let model = common::load(&Gguf::open(&common::data("programs/tiny.gguf")).unwrap());
+    let tokenizer = model.tokenizer();
+    let grammar = Arc::new(Grammar::regex(tokenizer, "[ab]c?[0-9]{1,2}").unwrap());
+    let mut naive = session(&model, CacheKind::Contiguous, 2);
+    let v = model.config().vocab_size as u32;
+    // (score, logprob, tokens, finish)
+    let mut all: Vec<(f64, f64, Vec<u32>, FinishReason)> = Vec::new();
+    let mut beginnings = vec![(0.0, Vec::new())];
+    while let Some((logprob, tokens)) = beginnings.pop() {
+        let begin = |more: Option<u32>| {
+            let mut text = grammar.begin();
+            tokens.iter().copied().chain(more).for_each(|token| text.accept(token).unwrap());
+            text
+        };
+        let (allowed, next) = (begin(None).allowed().unwrap(), all_logprobs(&mut naive, &tokens));
+        for token in (0..v).filter(|&token| allowed.contains(token)) {
+            let logprob = logprob + next[token as usize];
+            let score = logprob / (tokens.len() + 1) as f64;
+            let longer = tokens.iter().copied().chain([token]).collect();
+            if tokenizer.is_eog(token) {
+                all.push((score, logprob, tokens.clone(), FinishReason::Eog));
+            } else if begin(Some(token)).is_complete() {
+                all.push((score, logprob, longer, FinishReason::Grammar));
+            } else {
+                beginnings.push((logprob, longer));
+            }
+        }
+    }
+    assert!(all.len() >= 440, "{}", all.len());
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (kind, ignore_eog) in [(CacheKind::Paged, false), (CacheKind::Contiguous, true)] {
+        let mut session = session(&model, kind, 1);
+        session.set_grammar(Some(Arc::clone(&grammar))).unwrap();
+        let options = BeamOptions { width: 256, ignore_eog, ..BeamOptions::default() };
+        // Twice: a search leaves the session's grammar as it was.
+        for _ in 0..2 {
+            let found = session.beam_search(&options).unwrap();
+            assert_eq!(found.len(), 256);
+            for (found, (score, logprob, tokens, finish)) in found.iter().zip(&all) {
+                let right = (found.score - score).abs() < 1e-9 && (found.logprob - logprob).abs() < 1e-9;
+                assert!(right, "{found:?}, {logprob} {tokens:?}");
+                assert_eq!((&found.tokens, found.finish), (tokens, *finish));
+            }
+        }
+        let narrow = session.beam_search(&BeamOptions { width: 3, max_tokens: 2, ..options }).unwrap();
+        assert_eq!(narrow.len(), 3);
+        assert!(narrow.iter().all(|beam| beam.text[0] == b'a' || beam.text[0] == b'b'), "{narrow:?}");
     }
 }
 

@@ -13,6 +13,7 @@ use llm::generate::{
 };
 use llm::model::{CacheOptions, Model};
 use llm::sample::{Params, Sampler, Step};
+use llm::token::Grammar;
 use llm::{Error, KvType, Threads};
 
 /// One request and what it gives alone.
@@ -441,6 +442,7 @@ fn a_thousand_requests_lose_nothing() {
 fn beam_searches_find_what_a_session_finds() {
     for name in ["gemma3", "llama", "deepseek3"] {
         let model = tiny(name);
+        let grammar = Arc::new(Grammar::regex(model.tokenizer(), "[^e]*").unwrap());
         let mut random = Random(11);
         for (max_pages, max_batch, chunk) in [(200, 0, 0), (200, 3, 16), (13, 8, 0), (8, 2, 20)] {
             let cache = CacheOptions { context_length: 64, ..CACHE };
@@ -459,15 +461,19 @@ fn beam_searches_find_what_a_session_finds() {
                 let tokens = random.tokens(if i == 5 { 60 } else { 3 + 7 * i });
                 let sampler = Sampler::usual(&Params::default()).unwrap();
                 let priority = [0, 1, -1][i % 3];
-                let request = Request { beams: Some(options), priority, ..Request::new(tokens.clone(), sampler) };
-                searches.insert(engine.submit(request).unwrap(), (tokens, options));
+                let grammar = (i % 3 == 1).then(|| Arc::clone(&grammar));
+                let beams = Some(options);
+                let request = Request { beams, priority, grammar, ..Request::new(tokens.clone(), sampler) };
+                let grammar = request.grammar.clone();
+                searches.insert(engine.submit(request).unwrap(), (tokens, options, grammar));
             }
             let found = run(&engine);
-            for (id, (tokens, options)) in &searches {
+            for (id, (tokens, options, grammar)) in &searches {
                 let threads = Some(Threads::new(1));
                 let options_alone = SessionOptions { cache, threads, ..SessionOptions::default() };
                 let mut session = Session::new(Arc::clone(&model), &options_alone).unwrap();
                 session.append(tokens).unwrap();
+                session.set_grammar(grammar.clone()).unwrap();
                 let beams = session.beam_search(options).unwrap();
                 assert_eq!(beams.len(), options.width);
                 for (index, beam) in beams.into_iter().enumerate() {
@@ -482,7 +488,7 @@ fn beam_searches_find_what_a_session_finds() {
                 assert_eq!(found[&(*id, 0)], alone(&model, cache, case, 0), "{name}");
             }
             assert_eq!(engine.stats().preemptions > 0, max_pages < 200, "{max_pages}");
-            let beams: usize = searches.values().map(|(_, options)| options.width).sum();
+            let beams: usize = searches.values().map(|(_, options, _)| options.width).sum();
             check_idle(&engine, cases.len() + beams);
         }
     }

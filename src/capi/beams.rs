@@ -81,7 +81,7 @@ pub struct llm_beam_t {
     pub token_count: usize,
     /// Their text; lives as long.
     pub text: llm_view_t,
-    /// LLM_FINISH_EOG, LLM_FINISH_LENGTH or LLM_FINISH_CONTEXT_FULL.
+    /// LLM_FINISH_EOG, LLM_FINISH_GRAMMAR, LLM_FINISH_LENGTH or LLM_FINISH_CONTEXT_FULL.
     pub finish_reason: llm_finish_reason_t,
     /// Zero.
     pub reserved: u32,
@@ -123,15 +123,16 @@ fn options(params: &llm_beam_params_t) -> Result<BeamOptions> {
 }
 
 /// Searches the most likely continuations of a session as a whole. The session is as before. A cache of
-/// LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam.
+/// LLM_CACHE_PAGED is shared with it page by page; others are copied for each beam. Each continuation is a text of the
+/// session's grammar, if it has one; log probabilities are those among all tokens all the same.
 ///
 /// @param[in] session A session with tokens.
 /// @param[in] params @nullable How; NULL means the defaults.
 /// @param[out] beams The continuations, best first, to be freed with llm_beams_free.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, CANCELLED, OUT_OF_MEMORY, UNSUPPORTED (unknown flags); CACHE_FULL if shared pages run out;
-///     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256 or the penalty
-///     not finite
+///     FAILED_PRECONDITION if the session has no tokens; INVALID_ARGUMENT if the width is not 1 to 256, the penalty
+///     not finite, or the grammar too ambiguous
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -151,8 +152,8 @@ pub unsafe extern "C" fn llm_session_beam_search(
 }
 
 /// Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
-/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that, and it can
-/// have no grammar. Continuation i is the i-th best. The events of all come together when the search is over: for each
+/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that.
+/// Continuation i is the i-th best. The events of all come together when the search is over: for each
 /// continuation one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those
 /// of `width` that were not found.
 ///

@@ -4,11 +4,13 @@
 //!
 //! Here is what is followed and what is kept. A session and an engine compute the logits, each in its way.
 
+use std::time::Duration;
+
 use super::FinishReason;
 use crate::error::{Error, Result};
 use crate::numeric::wide;
-use crate::sample::{Logprob, logprobs};
-use crate::token::{DecodeOptions, Tokenizer};
+use crate::sample::{Logprob, logprobs, logprobs_of_masked};
+use crate::token::{DecodeOptions, Grammar, Matcher, Tokenizer};
 
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,7 +21,7 @@ pub struct BeamOptions {
     pub max_tokens: usize,
     /// Continuations are compared by the sum of their log probabilities over length^penalty: 0 prefers short ones.
     pub length_penalty: f64,
-    /// Tokens that end a text or a turn are taken as any other.
+    /// Tokens that end a text or a turn are taken as any other, unless there is a grammar.
     pub ignore_eog: bool,
 }
 
@@ -36,11 +38,12 @@ pub struct Beam {
     pub tokens: Vec<u32>,
     /// Their text.
     pub text: Vec<u8>,
-    /// The sum of the natural log probabilities, that of an ending token included.
+    /// The sum of the natural log probabilities, that of an ending token included. They are those among all tokens,
+    /// also where a grammar allows few.
     pub logprob: f64,
     /// What continuations are ordered by: logprob / length^penalty, an ending token counted.
     pub score: f64,
-    /// `Eog`, `Length` or `ContextFull`.
+    /// `Eog`, `Grammar`, `Length` or `ContextFull`.
     pub finish: FinishReason,
 }
 
@@ -56,12 +59,16 @@ pub(super) struct Search {
     /// Those that are followed, all of the same length.
     live: Vec<Live>,
     ended: Vec<Beam>,
+    /// (V): the logits of what a grammar allows.
+    masked: Vec<f32>,
 }
 
 /// A continuation that is followed.
 struct Live {
     tokens: Vec<u32>,
     logprob: f64,
+    /// As the grammar sees it, if there is one.
+    text: Option<Matcher>,
     /// The most likely tokens behind it, once their logits are known.
     best: Option<Result<Vec<Logprob>>>,
 }
@@ -95,13 +102,14 @@ impl BeamOptions {
 }
 
 impl Search {
-    /// A search of continuations for which there is `room`. It follows one, of which nothing is there.
-    pub(super) fn new(options: BeamOptions, room: usize) -> Search {
+    /// A search of continuations that a grammar describes, and for which there is `room`. It follows one, of which
+    /// nothing is there.
+    pub(super) fn new(options: BeamOptions, room: usize, grammar: Option<&Grammar>) -> Search {
         let most = if options.max_tokens == 0 { room } else { options.max_tokens.min(room) };
         let full =
             if most > 0 && most == options.max_tokens { FinishReason::Length } else { FinishReason::ContextFull };
-        let live = vec![Live { tokens: Vec::new(), logprob: 0.0, best: None }];
-        Search { options, most, full, live, ended: Vec::new() }
+        let live = vec![Live { tokens: Vec::new(), logprob: 0.0, text: grammar.map(Grammar::begin), best: None }];
+        Search { options, most, full, live, ended: Vec::new(), masked: Vec::new() }
     }
 
     /// How many continuations are asked for.
@@ -109,10 +117,23 @@ impl Search {
         self.options.width
     }
 
+    /// Waits for what the grammar allows behind continuation `i` of those that are followed, for a while. True if
+    /// [`show`](Self::show) has nothing to wait for.
+    pub(super) fn awaits_logits(&mut self, i: usize, patience: Duration) -> bool {
+        self.live[i].text.as_mut().is_none_or(|text| text.is_ready(patience))
+    }
+
     /// Shows the logits (V) behind continuation `i` of those that are followed.
     pub(super) fn show(&mut self, i: usize, logits: &[f32]) {
-        let n = (2 * self.options.width).min(logits.len());
-        self.live[i].best = Some(logprobs(logits, 0, n).map(|(_, best)| best));
+        let Search { options, live, masked, .. } = self;
+        let n = (2 * options.width).min(logits.len());
+        live[i].best = Some(match &mut live[i].text {
+            None => logprobs(logits, 0, n).map(|(_, best)| best),
+            Some(text) => {
+                let allowed = text.allowed().and_then(|allowed| allowed.mask(logits, masked));
+                allowed.and_then(|()| logprobs_of_masked(logits, masked, n))
+            }
+        });
     }
 
     /// True if the logits behind all continuations were shown.
@@ -134,36 +155,45 @@ impl Search {
             candidates.extend(best.iter().map(|best| (live.logprob + best.logprob, i, best.id)));
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        let mut next: Vec<(f64, Branch)> = Vec::new();
+        let (mut next, mut branches): (Vec<Live>, Vec<Branch>) = (Vec::new(), Vec::new());
         for (logprob, parent, token) in candidates.into_iter().take_while(|(logprob, ..)| *logprob > f64::NEG_INFINITY)
         {
-            if ignore_eog || !tokenizer.is_eog(token) {
-                if next.len() < width {
-                    next.push((logprob, Branch { parent, token }));
-                }
-            } else {
-                let tokens = self.live[parent].tokens.clone();
+            let Live { tokens, text, .. } = &mut self.live[parent];
+            if tokenizer.is_eog(token) && (!ignore_eog || text.is_some()) {
+                let tokens = tokens.clone();
                 self.found(tokenizer, tokens, logprob, length, FinishReason::Eog)?;
+                continue;
+            }
+            if next.len() == width {
+                continue;
+            }
+            let mut text = text.as_mut().map(Matcher::fork).transpose()?;
+            if let Some(text) = &mut text {
+                text.accept(token)?;
+            }
+            let tokens = tokens.iter().copied().chain([token]).collect();
+            if text.as_ref().is_some_and(Matcher::is_complete) {
+                self.found(tokenizer, tokens, logprob, length, FinishReason::Grammar)?;
+            } else {
+                next.push(Live { tokens, logprob, text, best: None });
+                branches.push(Branch { parent, token });
             }
         }
         self.keep_best();
         // No continuation gets better than it is now.
         let longest = if length_penalty > 0.0 { self.most } else { length };
-        let hope = next.first().map(|(logprob, _)| self.options.score(*logprob, longest));
+        let hope = next.first().map(|live| self.options.score(live.logprob, longest));
         let worst = self.ended.last().filter(|_| self.ended.len() == width).map(|beam| beam.score);
         if hope.is_none() || worst.is_some_and(|worst| hope.is_some_and(|hope| hope <= worst)) {
             self.live.clear();
             return Ok(Vec::new());
         }
-        let follow = |&(logprob, Branch { parent, token }): &(f64, Branch)| {
-            let tokens = self.live[parent].tokens.iter().copied().chain([token]).collect();
-            Live { tokens, logprob, best: None }
-        };
-        self.live = next.iter().map(follow).collect();
+        self.live = next;
         if length == self.most {
             return self.end(tokenizer);
         }
-        Ok(next.into_iter().map(|(_, branch)| branch).collect())
+        self.live.iter_mut().filter_map(|live| live.text.as_mut()).for_each(Matcher::look_ahead);
+        Ok(branches)
     }
 
     /// What is followed has all tokens that it may have.

@@ -235,7 +235,7 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
-    /// UTF-8, more than 256 continuations, a grammar or an adapter of another model, a search with a grammar or one that
+    /// UTF-8, more than 256 continuations, a grammar or an adapter of another model, a search that
     /// [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does not fit into the
     /// context or the pages; `OutOfMemory`.
     pub fn submit(&self, request: Request) -> Result<RequestId> {
@@ -248,9 +248,6 @@ impl Engine {
         }
         if let Some(beams) = &request.beams {
             beams.check()?;
-            if request.grammar.is_some() {
-                return Err(Error::invalid_argument("a beam search knows no grammars"));
-            }
         }
         self.model.check_tokens(&request.tokens)?;
         let (length, positions) = (request.tokens.len(), self.pages.page_positions());

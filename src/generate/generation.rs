@@ -99,6 +99,11 @@ impl Generation {
         Ok(())
     }
 
+    /// What the text of a generation looks like.
+    pub(super) fn grammar(&self) -> Option<&Grammar> {
+        self.grammar.as_ref().map(|constraint| &*constraint.grammar)
+    }
+
     /// Adds a stop string.
     pub(super) fn add_stop(&mut self, text: &[u8]) -> Result<()> {
         if text.is_empty() || std::str::from_utf8(text).is_err() {

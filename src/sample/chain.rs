@@ -358,3 +358,15 @@ pub fn logprobs(logits: &[f32], token: u32, n: usize) -> Result<(Logprob, Vec<Lo
     candidates.keep_best(n);
     Ok((own, candidates.items().map(|(id, logit)| of(id, logit)).collect()))
 }
+
+/// The `n` most likely tokens of those that `masked` holds the logits of, as [`logprobs`] gives them: with their log
+/// probabilities among all.
+pub(crate) fn logprobs_of_masked(logits: &[f32], masked: &[f32], n: usize) -> Result<Vec<Logprob>> {
+    let _environment = FloatEnvironment::enter();
+    let mut candidates = Candidates::new();
+    candidates.fill(logits)?;
+    let log_total = candidates.log_total();
+    candidates.fill(masked)?;
+    candidates.keep_best(n);
+    Ok(candidates.items().map(|(id, logit)| Logprob { id, logprob: logit - log_total }).collect())
+}

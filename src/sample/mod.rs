@@ -21,5 +21,6 @@ mod repeat;
 mod steps;
 mod truncate;
 
+pub(crate) use chain::logprobs_of_masked;
 pub use chain::{Candidate, Logprob, Params, Sampler, logprobs};
 pub use steps::{Callback, CandidateLogit, Step};

@@ -286,6 +286,20 @@ impl Matcher {
         }
     }
 
+    /// Another text, which begins as this one. Both go on with the same lexer: it is for the continuations of one search.
+    pub(crate) fn fork(&mut self) -> Result<Matcher> {
+        self.allowed()?;
+        let state = match &self.state {
+            State::Start(grammar) => State::Start(Arc::clone(grammar)),
+            State::Here(matcher, set) => State::Here(matcher.clone(), set.clone()),
+            // As `allowed` has waited.
+            State::Away(_) | State::Complete | State::Failed(_) => {
+                return Err(Error::internal("a text without a state"));
+            }
+        };
+        Ok(Matcher { vocabulary: Arc::clone(&self.vocabulary), state })
+    }
+
     /// True if nothing may follow.
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Complete)

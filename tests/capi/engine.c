@@ -314,7 +314,7 @@ static void threads(void)
     llm_model_free(model);
 }
 
-/* A search among the requests finds what a session finds. */
+/* A search among the requests finds what a session finds, with a grammar and without. */
 static void searching(void)
 {
     llm_model_t *model = load();
@@ -337,10 +337,10 @@ static void searching(void)
     params.reserved = 0;
     OK(llm_request_set_beams(request, &params, &error));
     OK(llm_model_tokenizer(model, &tokenizer, &error));
-    OK(llm_grammar_new(tokenizer, LLM_GRAMMAR_REGEX, "a", 1, &grammar, &error));
+    OK(llm_grammar_new(tokenizer, LLM_GRAMMAR_REGEX, "ab|cd", 5, &grammar, &error));
     OK(llm_request_set_grammar(request, grammar, &error));
-    FAILS(INVALID_ARGUMENT, llm_engine_submit(engine, request, &id, &error));
-    llm_error_free(error);
+    llm_request_id_t bound = 0;
+    OK(llm_engine_submit(engine, request, &bound, &error));
     OK(llm_request_set_grammar(request, NULL, &error));
     OK(llm_engine_submit(engine, request, &id, &error));
     /* Without it a sampler chooses again. */
@@ -351,9 +351,9 @@ static void searching(void)
     OK(llm_request_set_params(request, &limits, &error));
     llm_request_id_t plain = 0;
     OK(llm_engine_submit(engine, request, &plain, &error));
-    struct output outputs[3][2];
+    struct output outputs[4][2];
     memset(outputs, 0, sizeof outputs);
-    CHECK(id == 1 && plain == 2);
+    CHECK(bound == 1 && id == 2 && plain == 3);
     run(engine, outputs);
     expect(model, &outputs[plain][0], prompt, 4, NULL, NULL, NULL, 7);
 
@@ -371,6 +371,19 @@ static void searching(void)
         CHECK(output->size == beam.text.size && memcmp(output->text, beam.text.data, beam.text.size) == 0);
     }
     CHECK(memcmp(outputs[id][0].tokens, outputs[id][1].tokens, 7 * sizeof(llm_token_t)) != 0);
+    llm_beams_free(beams);
+    OK(llm_session_set_grammar(session, grammar, &error));
+    OK(llm_session_beam_search(session, &params, &beams, &error));
+    CHECK(llm_beams_count(beams) == 2);
+    for (size_t i = 0; i < 2; i++) {
+        llm_beam_t beam = {.struct_size = sizeof beam};
+        OK(llm_beams_get(beams, i, &beam, &error));
+        const struct output *output = &outputs[bound][i];
+        CHECK(output->ended && output->finish == LLM_FINISH_GRAMMAR && beam.finish_reason == LLM_FINISH_GRAMMAR);
+        CHECK(beam.text.size == 2 && output->size == 2 && memcmp(output->text, beam.text.data, 2) == 0);
+        CHECK(memcmp(beam.text.data, "ab", 2) == 0 || memcmp(beam.text.data, "cd", 2) == 0);
+    }
+    CHECK(outputs[bound][0].text[0] != outputs[bound][1].text[0]);
     llm_beams_free(beams);
     llm_session_free(session);
     llm_grammar_free(grammar);

@@ -48,7 +48,8 @@ impl Sequence {
         generation.set_grammar(request.grammar)?;
         generation.start(request.options);
         let room = cache.capacity() - request.tokens.len();
-        let search = request.beams.map(|options| Arc::new(Mutex::new(Search::new(options, room))));
+        let search = |options| Arc::new(Mutex::new(Search::new(options, room, generation.grammar())));
+        let search = request.beams.map(search);
         Ok(Sequence {
             request: 0,
             index: 0,
@@ -118,7 +119,10 @@ impl Sequence {
 
     /// Waits for what it needs beside the logits to choose, for a while. True if that is there.
     pub(super) fn is_ready(&mut self, patience: Duration) -> bool {
-        self.generation.is_ready(patience)
+        match &self.search {
+            Some(search) => search.lock().awaits_logits(self.index, patience),
+            None => self.generation.is_ready(patience),
+        }
     }
 
     /// Chooses the next token by its logits.

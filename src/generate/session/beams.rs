@@ -16,18 +16,20 @@ struct Live {
 
 impl Session {
     /// The most likely continuations of the session's tokens that were found, best first. The session is as before: what
-    /// they have in common is shared with it, page by page if its cache is paged. Samplers, grammars, stop strings and
-    /// limits of a generation have no part in it.
+    /// they have in common is shared with it, page by page if its cache is paged. Each is a text of the session's
+    /// grammar, if it has one. Samplers, stop strings and limits of a generation have no part in it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if there are no tokens; `InvalidArgument` for a width that is 0 or above 256, or a penalty
-    /// that is not finite; `CacheFull` if there are no pages, `OutOfMemory`, `Cancelled`.
+    /// `FailedPrecondition` if there are no tokens; `InvalidArgument` for a width that is 0 or above 256, a penalty
+    /// that is not finite, or what [`Matcher::allowed`](crate::token::Matcher::allowed) cannot tell; `CacheFull` if there
+    /// are no pages, `OutOfMemory`, `Cancelled`.
     pub fn beam_search(&mut self, options: &BeamOptions) -> Result<Vec<Beam>> {
         options.check()?;
         self.logits()?;
         self.retract();
         let _environment = FloatEnvironment::enter();
-        let mut search = Search::new(*options, self.cache.capacity() - self.tokens.len());
+        let room = self.cache.capacity() - self.tokens.len();
+        let mut search = Search::new(*options, room, self.generation.grammar());
         search.show(0, &self.logits);
         let mut live = vec![Live { cache: self.cache.fork(), token: [0] }];
         loop {
