@@ -4728,13 +4728,13 @@ llm_status_t llm_session_speculation(llm_session_t *LLM_NONNULL session,
  * Writes the tokens of a session with their keys and values to a file. A session that loads it goes on bit for bit as
  * this one. What belongs to a generation (sampler, limits, withheld text) is not part of it, nor are stop strings and
  * adapters. The file is written under a temporary name and renamed when it is complete. It belongs to this version of
- * the library.
+ * the library. Tokens that a sliding cache has forgotten too much of are processed again before.
  *
  * @param[in] session A session.
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, IO; NOT_FOUND if there is no such folder
+ * @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder
  * @thread one at a time
  */
 LLM_API

@@ -4,11 +4,11 @@ mod common;
 
 use llm::Error;
 use llm::chat::{Limits, Messages, Template};
-use llm::generate::{GenerateOptions, Session, SessionOptions};
+use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf};
 use llm::model::CacheOptions;
-use llm::sample::{Params, Sampler};
-use llm::token::{EncodeOptions, Tokenizer};
+use llm::sample::{Callback, CandidateLogit, Params, Sampler, Step};
+use llm::token::{DecodeOptions, EncodeOptions, Tokenizer};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -192,12 +192,60 @@ fn a_session_keeps_what_it_has_in_common_with_a_conversation() {
         one.answer(&mut messages).unwrap();
     }
     assert_eq!(messages.len(), 6);
+    // Nothing is new: after an answer that is empty another can begin all the same.
+    let end = (0..).find(|&token| model.tokenizer().is_eog(token)).unwrap();
+    let mut ending = Sampler::new(0);
+    let only = move |all: &mut [CandidateLogit]| all.iter_mut().for_each(|c| c.logit = 9.0 * f32::from(c.id == end));
+    ending.push(Step::Callback(Callback::new(only))).unwrap();
+    ending.push(Step::TopK(1)).unwrap();
+    one.append_messages(&messages, true).unwrap();
+    one.start(GenerateOptions::default());
+    for _ in 0..2 {
+        assert_eq!(one.append_messages(&messages, true).unwrap(), 0);
+        assert_eq!(one.next(&mut ending).unwrap().finish, Some(FinishReason::Eog));
+    }
     // A change in the middle costs what follows it.
     let length = one.tokens().len();
     messages.truncate(5).unwrap();
     messages.add("assistant", "other");
     let count = one.append_messages(&messages, false).unwrap();
     assert!(count < length / 2, "{count} of {length}");
+}
+
+/// An answer is what was generated, also where a shift has dropped the beginning of it from the context.
+#[test]
+fn an_answer_over_a_shift_is_whole() {
+    let model = common::load(&Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap());
+    let cache = CacheOptions { context_length: 64, ..CacheOptions::default() };
+    let mut session = Session::new(Arc::clone(&model), &SessionOptions { cache, ..SessionOptions::default() }).unwrap();
+    let mut messages = Messages::new();
+    messages.set_template(Some("[system]be kind{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"));
+    messages.add("user", "abc");
+    session.append_messages(&messages, true).unwrap();
+    let kept = session.tokens().len();
+    session.start(GenerateOptions { max_tokens: 150, ignore_eog: true });
+    let (mut sampler, mut given) = (Sampler::usual(&Params::default()).unwrap(), Vec::new());
+    loop {
+        let next = session.next(&mut sampler).unwrap();
+        given.extend(next.token);
+        match next.finish {
+            Some(FinishReason::ContextFull) => _ = session.shift(kept).unwrap(),
+            Some(_) => break,
+            None => {}
+        }
+    }
+    assert_eq!(given.len(), 150);
+    session.answer(&mut messages).unwrap();
+    let shown = DecodeOptions { show_special: true, ..DecodeOptions::default() };
+    let text = model.tokenizer().decode(&given, shown).unwrap();
+    let mut expected = Messages::new();
+    expected.add("user", "abc");
+    expected.add_answer(&String::from_utf8_lossy(&text));
+    let template = "{{ messages|tojson }}";
+    messages.set_template(Some(template));
+    expected.set_template(Some(template));
+    let render = |messages: &Messages| messages.render(model.tokenizer(), false).unwrap();
+    assert_eq!(render(&messages), render(&expected));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use llm::generate::{
@@ -12,7 +13,7 @@ use llm::generate::{
 };
 use llm::gguf::Gguf;
 use llm::model::{CacheOptions, Model};
-use llm::sample::{Callback, Params, Sampler, Step};
+use llm::sample::{Callback, CandidateLogit, Params, Sampler, Step};
 use llm::token::{DecodeOptions, EncodeOptions, Grammar, Matcher, TokenKind, Tokenizer};
 use llm::{Error, Threads};
 use serde_json::{Value, json};
@@ -521,6 +522,30 @@ fn what_cannot_be_kept_to_is_an_error() {
     assert_eq!(session.tokens().len(), length);
     let (_, text, finish) = generate(&mut session, &mut sampler(0));
     assert_eq!((&text[..], finish), (&b"abab"[..], FinishReason::Grammar));
+}
+
+/// The end of a continuation that fails has no text: what came before has been given.
+#[test]
+fn an_event_with_an_error_has_no_text() {
+    let model = tiny();
+    let z = Pieces::of(model.tokenizer()).token(b"z");
+    let calls = AtomicUsize::new(0);
+    let then_z = move |all: &mut [CandidateLogit]| {
+        if calls.fetch_add(1, Ordering::Relaxed) > 0 {
+            all.iter_mut().for_each(|c| c.logit = f32::from(c.id == z));
+        }
+    };
+    let mut sampler = Sampler::new(0);
+    sampler.push(Step::Callback(Callback::new(then_z))).unwrap();
+    sampler.push(Step::TopK(1)).unwrap();
+    let grammar = Some(Arc::new(Grammar::regex(model.tokenizer(), "(ab){3}").unwrap()));
+    let engine = Engine::new(Arc::clone(&model), &EngineOptions::default()).unwrap();
+    engine.submit(Request { grammar, ..Request::new(vec![65, 66], sampler) }).unwrap();
+    let mut events = Vec::new();
+    while engine.poll(Duration::ZERO, &mut events).unwrap() {}
+    let texts: Vec<&[u8]> = events.iter().map(|event| &*event.text).collect();
+    assert_eq!(texts, [&b"a"[..], b""]);
+    assert!(matches!(events[1].outcome, Some(Err(_))), "{events:?}");
 }
 
 /// Requests with grammars of their own, beside each other and with few pages, give what each gives alone.

@@ -9,7 +9,7 @@ use llm::cache::{CacheKind, PagedCache, PagedOptions};
 use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions, Speculation};
 use llm::gguf::{Builder, Gguf, Value};
 use llm::model::{CacheOptions, Model};
-use llm::sample::{Params, Sampler};
+use llm::sample::{Callback, Params, Sampler, Step};
 use llm::{Error, KvType, Threads};
 
 fn gguf(name: &str) -> Gguf {
@@ -201,9 +201,9 @@ fn what_is_not_this_sessions_is_refused() {
         (&[(56, 41)], "contradict"),
         (&[(56, 38)], "contradict"),
         (&[(44, 4)], "contradict"),
-        (&[(44, 0)], "behind its end"),
+        (&[(44, 0)], "contradict"),
         (&[(layers, 5)], "begins behind"),
-        (&[(layers, 1)], "needs all"),
+        (&[(layers, 1)], "needs more"),
     ] {
         let mut bytes = bytes.clone();
         let end = bytes.len() - 4;
@@ -221,6 +221,96 @@ fn what_is_not_this_sessions_is_refused() {
     assert!(go_on(&mut session.fork().unwrap(), 5) == expected);
     session.load(&file).unwrap();
     assert!(go_on(&mut session, 9) == go_on(&mut saved, 9));
+}
+
+/// Also where a ring's oldest tile was overwritten in part, or all of it was forgotten.
+#[test]
+fn a_sliding_session_is_saved_whole_after_a_truncation() {
+    let model = common::load(&gguf("gemma3"));
+    let cache = CacheOptions { kind: CacheKind::Sliding, window: 25, ..CACHE };
+    let file = path("truncated");
+    for chunk in [8, 16, 20] {
+        for (n, forgotten) in (100..150).map(|n| (n, chunk)).chain([(130, 0), (130, 60), (140, 90)]) {
+            let mut first = session(&model, cache, chunk);
+            first.append(&tokens(n, 1)).unwrap();
+            first.truncate(n - forgotten).unwrap();
+            first.save(&file).unwrap();
+            let mut fresh = session(&model, cache, chunk);
+            fresh.append(&tokens(n, 1)[..n - forgotten]).unwrap();
+            let expected = go_on(&mut fresh, 12);
+            for chunk in [8, 16, 40] {
+                let mut other = session(&model, cache, chunk);
+                other.load(&file).unwrap();
+                assert!(go_on(&mut other, 12) == expected, "{n} tokens less {forgotten}, into chunks of {chunk}");
+            }
+            assert!(go_on(&mut first, 12) == expected);
+        }
+    }
+}
+
+/// Also where one token alone is dropped, whose logits a session still has.
+#[test]
+fn what_stands_before_dropped_tokens_stays_as_it_was() {
+    let model = common::load(&gguf("llama"));
+    let file = path("one-dropped");
+    for n in [2, 17, 40] {
+        for keep in [n - 1, n - 2] {
+            for kind in [CacheKind::Contiguous, CacheKind::Paged, CacheKind::Sliding] {
+                let cache = CacheOptions { kind, ..CACHE };
+                let mut first = session(&model, cache, 16);
+                first.append(&tokens(n, 1)).unwrap();
+                first.save(&file).unwrap();
+                let mut loaded = session(&model, cache, 16);
+                loaded.load(&file).unwrap();
+                let mut fresh = session(&model, cache, 16);
+                fresh.append(&[&tokens(n, 1)[..keep], &tokens(n, 1)[keep + 1..][..n - keep - 1]].concat()).unwrap();
+                for mut shifted in [first.fork().unwrap(), first, loaded] {
+                    assert_eq!(shifted.shift(keep).unwrap(), 1);
+                    assert_eq!(shifted.tokens(), fresh.tokens());
+                    if keep == n - 1 {
+                        assert!(go_on(&mut shifted, 5) == go_on(&mut fresh.fork().unwrap(), 5), "{n}, {kind:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A sampler sees each token once, also over a shift.
+#[test]
+fn a_shift_shows_a_sampler_what_it_has_not_seen() {
+    let model = common::load(&gguf("llama"));
+    let last_n = 1000;
+    for (keep, more) in [(20, 50), (60, 50), (0, 80), (100, 50), (7, 0)] {
+        let counts = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut sampler = Sampler::new(0);
+        let zero = Callback::new(|all| all.iter_mut().for_each(|c| c.logit = 0.0));
+        let (sink, penalty) =
+            (Arc::clone(&counts), Step::Penalties { last_n, repeat: 1.0, frequency: 1.0, presence: 0.0 });
+        let keep_counts = Callback::new(move |all| {
+            let mut counts = vec![0; 320];
+            all.iter().for_each(|c| counts[c.id as usize] = -c.logit as usize);
+            *sink.lock().unwrap() = counts;
+        });
+        for step in [Step::Callback(zero), penalty, Step::Callback(keep_counts)] {
+            sampler.push(step).unwrap();
+        }
+        let mut session = session(&model, CACHE, 16);
+        session.start(GenerateOptions { max_tokens: 0, ignore_eog: true });
+        session.append(&tokens(60, 1)).unwrap();
+        session.next(&mut sampler).unwrap();
+        session.next(&mut sampler).unwrap();
+        session.append(&tokens(more, 2)).unwrap();
+        let before = session.tokens().to_vec();
+        let dropped = session.shift(keep).unwrap();
+        session.next(&mut sampler).unwrap();
+        // The last of the two was not shown before the tokens behind it.
+        let mut expected = vec![0; 320];
+        for (i, token) in before.iter().enumerate() {
+            expected[*token as usize] += usize::from(i < 61 || i < keep || i >= keep + dropped);
+        }
+        assert!(*counts.lock().unwrap() == expected, "{keep} kept, {dropped} dropped");
+    }
 }
 
 #[test]

@@ -104,6 +104,28 @@ fn guesses_change_no_token() {
     }
 }
 
+/// Logits that were asked for since are not those that a token was chosen from, whether they were guessed or not.
+#[test]
+fn what_was_chosen_has_no_probability_behind_it() {
+    let model = tiny("llama");
+    let mut session = session(&model, CacheKind::Contiguous, 0, 0);
+    session.set_speculation(Speculation::Draft { model: Arc::clone(&model), most: 4 }).unwrap();
+    session.append(&prompt()).unwrap();
+    let mut greedy = sampler(0.0);
+    session.start(GenerateOptions { max_tokens: 0, ignore_eog: true });
+    for i in 0..40 {
+        session.next(&mut greedy).unwrap();
+        session.logprobs(1).unwrap();
+        // Not each time: that would leave no room for guesses.
+        if i % 3 < 2 {
+            continue;
+        }
+        session.logits().unwrap();
+        assert!(matches!(session.logprobs(1), Err(Error::FailedPrecondition(_))));
+    }
+    assert!(session.speculation_stats().accepted > 0);
+}
+
 #[test]
 fn guesses_of_the_same_model_are_right() {
     let model = tiny("llama");

@@ -157,7 +157,8 @@ impl CacheShape<'_> {
             (CacheKind::Paged, _) => (Growth::Paged, 0, page_tiles),
             (CacheKind::Sliding, Some(window)) => {
                 let pinned = span.pinned.div_ceil(TILE);
-                let ring = (window - 1).saturating_add(chunk).div_ceil(TILE);
+                // A chunk of less than a tile takes one: a ring keeps the positions of a window in whole tiles.
+                let ring = (window - 1).saturating_add(chunk.max(TILE)).div_ceil(TILE);
                 if pinned.saturating_add(ring) >= all {
                     return (Growth::Fixed, 0, all);
                 }
@@ -410,6 +411,14 @@ impl Cache {
         }
     }
 
+    /// True if what follows `length` positions needs some of a layer that lie before the tile `first`.
+    pub(crate) fn needs_before(&self, layer: usize, length: usize, first: usize) -> bool {
+        match self.layout.groups[self.layout.of_layer[layer].0].growth {
+            Growth::Ring { window, .. } => (length + 1).saturating_sub(window) < first * TILE,
+            _ => first > 0,
+        }
+    }
+
     /// The tiles of a layer that have to be kept for the positions held: the pinned ones and those from the first on.
     pub(crate) fn held_tiles(&self, layer: usize, first: usize) -> impl Iterator<Item = usize> + use<> {
         let pinned = self.layout.groups[self.layout.of_layer[layer].0].places.pinned;
@@ -429,12 +438,11 @@ impl Cache {
         Ok(())
     }
 
-    /// The first tile of a layer to be held of `length` positions, where tiles before `saved` cannot be had; `None` if
-    /// they are needed.
-    pub(crate) fn first_of(&self, layer: usize, length: usize, saved: usize) -> Option<usize> {
+    /// The first tile of a layer to be held of `length` positions, where there are those from tile `saved` on.
+    pub(crate) fn first_of(&self, layer: usize, length: usize, saved: usize) -> usize {
         match self.layout.groups[self.layout.of_layer[layer].0].growth {
-            Growth::Ring { positions, .. } => Some(saved.max(length.div_ceil(TILE).saturating_sub(positions / TILE))),
-            _ => (saved == 0).then_some(0),
+            Growth::Ring { positions, .. } => saved.max(length.div_ceil(TILE).saturating_sub(positions / TILE)),
+            _ => saved,
         }
     }
 

@@ -1,5 +1,6 @@
 //! From logits to a token, and from tokens to text: grammar, sampler, stop strings, limits.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ pub(super) struct Generation {
     /// What became certain with the last token.
     text: Vec<u8>,
     options: GenerateOptions,
-    /// Tokens of this generation.
-    generated: usize,
-    /// Tokens that the sampler has seen.
+    /// The tokens of this generation.
+    given: Vec<u32>,
+    /// The sampler is to be reset before it sees any.
+    is_new: bool,
+    /// Tokens that the sampler has seen, or that were dropped.
     accepted: usize,
     /// Why it ended.
     ended: Option<FinishReason>,
@@ -50,7 +53,8 @@ impl Generation {
             grammar: None,
             text: Vec::new(),
             options: GenerateOptions::default(),
-            generated: 0,
+            given: Vec::new(),
+            is_new: true,
             accepted: 0,
             ended: None,
         }
@@ -68,7 +72,7 @@ impl Generation {
     /// Begins another generation, with a sampler that is reset and shown all tokens.
     pub(super) fn start(&mut self, options: GenerateOptions) {
         self.options = options;
-        self.accepted = 0;
+        (self.is_new, self.accepted) = (true, 0);
         self.begin();
     }
 
@@ -79,7 +83,8 @@ impl Generation {
         if let Some(Constraint { grammar, text, .. }) = &mut self.grammar {
             *text = grammar.begin();
         }
-        (self.generated, self.ended) = (0, None);
+        self.given.clear();
+        self.ended = None;
     }
 
     /// When generations end.
@@ -117,27 +122,27 @@ impl Generation {
         self.stops.clear();
     }
 
-    /// Goes on after tokens were dropped, `left` of `before` being left: also if it ended because there was no room.
-    pub(super) fn shifted(&mut self, before: usize, left: usize) {
-        if self.accepted > 0 {
-            // Those at the end that the sampler has not seen are to be shown.
-            self.accepted = (self.accepted + left).saturating_sub(before).max(1);
+    /// Goes on after the tokens of `dropped` were dropped: also if it ended because there was no room.
+    pub(super) fn shifted(&mut self, dropped: Range<usize>) {
+        if self.accepted > dropped.start {
+            // Those behind, as far as the sampler has seen them, have moved up.
+            self.accepted = dropped.start + self.accepted.saturating_sub(dropped.end);
         }
         if self.ended == Some(FinishReason::ContextFull) {
             self.ended = None;
         }
     }
 
-    /// Tokens of this generation.
-    pub(super) fn generated(&self) -> usize {
-        self.generated
+    /// The tokens of this generation.
+    pub(super) fn given(&self) -> &[u32] {
+        &self.given
     }
 
     /// Tokens that may still be generated.
     pub(super) fn left(&self) -> usize {
         match self.options.max_tokens {
             0 => usize::MAX,
-            most => most.saturating_sub(self.generated),
+            most => most.saturating_sub(self.given.len()),
         }
     }
 
@@ -165,12 +170,15 @@ impl Generation {
         logits: &[f32],
         capacity: usize,
     ) -> Result<(Option<u32>, Option<FinishReason>)> {
+        self.text.clear();
         if tokens.len() == capacity {
             self.end(FinishReason::ContextFull);
             return Ok((None, Some(FinishReason::ContextFull)));
         }
-        tokens.try_reserve(1).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
-        if self.accepted == 0 {
+        let out_of_memory = |_| Error::out_of_memory("the list of tokens cannot grow");
+        tokens.try_reserve(1).map_err(out_of_memory)?;
+        self.given.try_reserve(1).map_err(out_of_memory)?;
+        if std::mem::take(&mut self.is_new) {
             sampler.reset();
         }
         tokens[self.accepted..].iter().for_each(|&token| sampler.accept(token));
@@ -186,7 +194,6 @@ impl Generation {
         let token = sampler.sample(logits)?;
         // The end of a grammar's text is no text.
         if self.tokenizer.is_eog(token) && (!self.options.ignore_eog || self.grammar.is_some()) {
-            self.text.clear();
             return Ok((Some(token), Some(self.finish(FinishReason::Eog))));
         }
         if let Some(Constraint { text, .. }) = &mut self.grammar {
@@ -208,9 +215,8 @@ impl Generation {
 
     /// Makes text of a token; `full` if there is room for no other behind it.
     fn push(&mut self, token: u32, full: bool) -> Result<Option<FinishReason>> {
-        self.text.clear();
         let stopped = self.stops.push(self.decoder.push(token)?, &mut self.text);
-        self.generated += 1;
+        self.given.push(token);
         if stopped {
             self.ended = Some(FinishReason::Stop);
             self.decoder.reset();
@@ -218,7 +224,7 @@ impl Generation {
         }
         let reason = if self.grammar.as_ref().is_some_and(|constraint| constraint.text.is_complete()) {
             Some(FinishReason::Grammar)
-        } else if self.generated == self.options.max_tokens {
+        } else if self.given.len() == self.options.max_tokens {
             Some(FinishReason::Length)
         } else {
             full.then_some(FinishReason::ContextFull)

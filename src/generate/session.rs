@@ -299,6 +299,8 @@ impl Session {
         self.check_room(common, tokens.len() - common)?;
         self.truncate(common)?;
         self.append(&tokens[common..])?;
+        // Also where nothing was appended.
+        self.begin();
         Ok(tokens.len() - common)
     }
 
@@ -308,9 +310,8 @@ impl Session {
     /// # Errors
     /// `OutOfMemory`.
     pub fn answer(&self, messages: &mut Messages) -> Result<()> {
-        let tokens = &self.tokens[self.tokens.len().saturating_sub(self.generation.generated())..];
         let shown = DecodeOptions { show_special: true, ..DecodeOptions::default() };
-        let text = self.model.tokenizer().decode(tokens, shown)?;
+        let text = self.model.tokenizer().decode(self.generation.given(), shown)?;
         messages.add_answer(&String::from_utf8_lossy(&text));
         Ok(())
     }

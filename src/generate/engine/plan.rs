@@ -80,7 +80,7 @@ impl Core {
         let lacking = |other: &Sequence| (other.tokens.len() / positions + 1).saturating_sub(other.cache.pages());
         let promised: usize = others().filter(|other| other.pending() > 1).map(lacking).sum();
         let pool = self.pages.pages().pool();
-        let free = pool.max_pages() - pool.held();
+        let free = pool.max_pages().saturating_sub(pool.held());
         if others().next().is_some() && free < promised + lacking(sequence) {
             sequence.give_up();
             return false;

@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::error::{Error, Result};
+use crate::numeric::FloatEnvironment;
 
 /// Positions that are moved at a time.
 const CHUNK: usize = 512;
@@ -24,6 +25,7 @@ impl Session {
             let message = format!("{keep} tokens are to be kept, but the session holds {n}");
             return Err(Error::invalid_argument(message).with("expected", keep).with("found", n));
         }
+        let _environment = FloatEnvironment::enter();
         self.retract();
         let dropped = (n - keep).div_ceil(2);
         if dropped == 0 {
@@ -35,8 +37,8 @@ impl Session {
         let empty = self.cache.empty()?;
         let old = std::mem::replace(&mut self.cache, empty);
         let result = if whole {
-            // The last token is processed again: its logits are asked for.
-            let held = old.length().min(n - 1);
+            // The last token that is left is processed again: its logits are asked for.
+            let held = old.length().min(if moved < n { n } else { keep }.saturating_sub(1));
             let (device, scratch) = (&self.device, &mut self.scratch);
             let parts = [0..keep.min(held), moved.min(held)..held];
             parts.into_iter().try_for_each(|part| {
@@ -56,7 +58,7 @@ impl Session {
             (self.cache, self.tokens) = (old, before);
             return Err(error);
         }
-        self.generation.shifted(n, self.tokens.len());
+        self.generation.shifted(keep..moved);
         Ok(dropped)
     }
 }

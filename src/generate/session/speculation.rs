@@ -227,6 +227,7 @@ impl Session {
                 return;
             }
             self.logits.copy_from_slice(&rows[*used * v..][..v]);
+            self.chosen = None;
             *used += 1;
         }
         if *used == tokens.len() {

@@ -102,12 +102,21 @@ impl Session {
 
     /// Writes the tokens with their keys and values to a file, from which [`load`](Self::load) goes on bit for bit. What
     /// belongs to a generation (its sampler, limits, withheld text) is not part of it, nor are stop strings and adapters.
-    /// The file appears under its name when it is complete.
+    /// The file appears under its name when it is complete. Tokens that a sliding cache has forgotten too much of are
+    /// processed again before.
     ///
     /// # Errors
-    /// `Io`, `NotFound` if there is no such folder.
+    /// `Io`, `NotFound` if there is no such folder; `Cancelled`, `OutOfMemory`.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         self.retract();
+        let (cache, held) = (&self.cache, self.cache.length());
+        // The first tile of a ring may have been overwritten in part.
+        if (0..cache.layers()).any(|layer| cache.needs_before(layer, held, cache.first_tile(layer))) {
+            self.cache.truncate(0);
+        }
+        if self.cache.length() + 1 < self.tokens.len() {
+            self.catch_up(None)?;
+        }
         let mut out = Checked { file: NewFile::create(path)?, crc: crc32fast::Hasher::new() };
         out.write(MAGIC)?;
         for (_, number) in self.identity() {
@@ -183,7 +192,7 @@ impl Session {
             usize::try_from(u64::from_le_bytes(number)).unwrap_or(usize::MAX)
         });
         let follows = flags & LOGITS != 0;
-        if flags > LOGITS + ALTERED || held > total || total - held > 1 || follows && (held < total || held == 0) {
+        if flags > LOGITS + ALTERED || held > total || total - held > 1 || follows != (held == total && held > 0) {
             return Err(corrupt("its lengths contradict each other"));
         }
         // Nothing is taken that the file cannot have.
@@ -206,11 +215,11 @@ impl Session {
             if *saved as usize > held.div_ceil(crate::device::TILE) {
                 return Err(corrupt("a layer begins behind its end"));
             }
-            first.push(cache.first_of(layer, held, *saved as usize).ok_or_else(|| {
-                Error::failed_precondition(
-                    "the session was saved from a sliding cache, and this one needs all positions",
-                )
-            })?);
+            if cache.needs_before(layer, held, *saved as usize) {
+                let message = "the session was saved from a sliding cache, and this one needs more positions";
+                return Err(Error::failed_precondition(message));
+            }
+            first.push(cache.first_of(layer, held, *saved as usize));
         }
         cache.restore(held, &first);
         let mut tile = try_vec(cache.tile_bytes(), 0u8, "a tile of keys and values")?;
