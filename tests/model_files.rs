@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use llm::generate::{GenerateOptions, Session, SessionOptions};
-use llm::gguf::{Builder, Gguf};
+use llm::gguf::{Builder, Gguf, TensorInfo};
 use llm::model::{CacheOptions, LoadOptions, Model};
 use llm::quant::Format;
 use llm::sample::{Params, Sampler};
@@ -126,6 +126,9 @@ fn what_would_be_overlooked_is_refused() {
         assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
         assert_eq!(error.fact("tensor"), Some(name));
     }
+    // A layer beyond the last that predicts no further tokens is one that would be left out.
+    let error = load_changed(Some("blk.1.attn_norm.weight"), |_| {}).err().unwrap();
+    assert_eq!(error.fact("tensor"), Some("blk.1.attn_norm.weight"), "{error:?}");
     // Of a layer beyond the last, and what is no weight.
     for name in ["blk.1.nextn.eh_proj.weight", "blk.0.attn_rot_embd.weight"] {
         load_changed(Some(name), |_| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -159,6 +162,42 @@ fn what_would_be_overlooked_is_refused() {
     let key = "llama.attention.sliding_window_pattern";
     let error = load_changed(None, |builder| builder.set_array(key, &[true, false]).unwrap()).err().unwrap();
     assert!(matches!(error, Error::CorruptFile(_)) && error.fact("key") == Some(key), "{error:?}");
+}
+
+/// A file that has tensors without elements where the model's shapes allow them.
+#[test]
+fn tensors_without_elements_are_refused() {
+    let gguf = common::unpacked_gguf("arch/qwen2moe/model.gguf");
+    let d = gguf.tensor("token_embd.weight").unwrap().dims[0];
+    let shared = ["ffn_up_shexp", "ffn_gate_shexp", "ffn_down_shexp"].map(|name| format!("blk.0.{name}.weight"));
+    let empty = |tensor: &TensorInfo| -> Option<Vec<u64>> {
+        let at = shared.iter().position(|name| *name == tensor.name)?;
+        Some(if at == 2 { vec![0, d] } else { vec![d, 0] })
+    };
+    for with_types in [true, false] {
+        let mut builder = Builder::new();
+        builder.copy_keys(&gguf).unwrap();
+        for tensor in gguf.tensors() {
+            match empty(tensor).filter(|_| !with_types) {
+                Some(dims) => builder.add_tensor(&tensor.name, Format::F32.id(), &dims).unwrap(),
+                None => builder.add_tensor_like(tensor).unwrap(),
+            }
+        }
+        if with_types {
+            builder.add_tensor("token_types.weight", Format::F32.id(), &[d, 0]).unwrap();
+        }
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("empty-{with_types}.gguf"));
+        let mut writer = builder.create(&path).unwrap();
+        for tensor in gguf.tensors().iter().filter(|tensor| with_types || empty(tensor).is_none()) {
+            let mut data = vec![0; tensor.bytes as usize];
+            gguf.read(tensor, 0, &mut data).unwrap();
+            writer.write(&tensor.name, &data).unwrap();
+        }
+        writer.finish().unwrap();
+        let gguf = Gguf::open(&path).unwrap();
+        let error = Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).err().unwrap();
+        assert!(matches!(&error, Error::CorruptFile(_)) && error.to_string().contains("nothing"), "{error}");
+    }
 }
 
 #[test]

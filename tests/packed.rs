@@ -224,6 +224,12 @@ fn what_is_wrong_is_told() {
     corrupt(&more("output_norm.weight"), "twice");
     let strange = failure(&more("strange.weight"));
     assert!(matches!(&strange, Error::Unsupported(_)) && strange.to_string().contains("strange.weight"), "{strange}");
+    // One of two vectors that go together.
+    let (_, longrope) = both("phi3-longrope");
+    let factors = ["rope_factors_short.weight", "rope_factors_long.weight"];
+    for name in factors {
+        corrupt(&changed(&longrope, |_| (), name, None), name);
+    }
     // A vector among the matrices.
     let width = packed.tensor("output_norm.weight").unwrap().dims[0];
     let set = |keys: &mut Builder| {
@@ -239,6 +245,31 @@ fn what_is_wrong_is_told() {
         if 2 * done > total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(matches!(stopped, Err(Error::Aborted(_))) && !path("stopped.gguf").exists());
+}
+
+/// Nothing is made for matrices that the file cannot have: keys alone could ask for any number of them.
+#[test]
+fn matrices_that_are_not_there_take_no_memory() {
+    const EXPERTS: u64 = 8192;
+    let (_, packed) = both("mixtral");
+    let array = |key: &str| packed.array(key).unwrap().unwrap();
+    let names: Vec<&[u8]> = array("llm.packed.names").strings().unwrap().collect();
+    let mut dimensions = array("llm.packed.dimensions").to_u32s().unwrap();
+    for (name, dims) in names.iter().zip(dimensions.as_chunks_mut::<4>().0) {
+        match String::from_utf8_lossy(name) {
+            name if name.contains("_exps") => dims[2] = EXPERTS as u32,
+            name if name.contains("ffn_gate_inp") => dims[1] = EXPERTS as u32,
+            _ => {}
+        }
+    }
+    let set = |keys: &mut Builder| {
+        keys.set("llama.expert_count", EXPERTS as u32).unwrap();
+        keys.set_array("llm.packed.dimensions", &dimensions.iter().map(|&n| u64::from(n)).collect::<Vec<_>>()).unwrap();
+    };
+    let error = failure(&changed(&packed, set, "", None));
+    let fact = |name: &str| error.fact(name).and_then(|fact| fact.parse::<u64>().ok()).unwrap();
+    assert!(matches!(&error, Error::CorruptFile(_)), "{error}");
+    assert!((fact("found")..fact("found") + (4 << 20)).contains(&fact("expected")), "{error}");
 }
 
 /// Any bytes are numbers: a damaged file computes something, but never reads or writes outside.

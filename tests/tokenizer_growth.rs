@@ -2,7 +2,7 @@
 
 mod common;
 
-use llm::gguf::Gguf;
+use llm::gguf::{Builder, Gguf};
 use llm::token::{EncodeOptions, Tokenizer};
 use std::sync::{Mutex, PoisonError};
 
@@ -45,6 +45,27 @@ fn real_vocabularies() {
         let tokenizer = Tokenizer::open(&common::data(&format!("tokenizer/vocab/{name}.gguf"))).unwrap();
         check(name, &tokenizer, &["a", " ", "1", "😀", "\n", " \n", "<", "ab'"], SIZE / 8);
     }
+}
+
+/// A token that begins with another, and is so long that the search for it would go over the text again and again.
+#[test]
+fn long_special_tokens() {
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let long = format!("{}b", "a".repeat(1 << 20));
+    let array = gguf.array("tokenizer.ggml.tokens").unwrap().unwrap();
+    let mut tokens: Vec<Vec<u8>> = array.strings().unwrap().map(<[u8]>::to_vec).collect();
+    let mut types = gguf.array("tokenizer.ggml.token_type").unwrap().unwrap().to_i32s().unwrap();
+    let n = tokens.len();
+    (tokens[n - 2], tokens[n - 1]) = (b"a".to_vec(), long.clone().into_bytes());
+    (types[n - 2], types[n - 1]) = (4, 4);
+    let mut keys = Builder::new();
+    keys.set_strings("tokenizer.ggml.tokens", &tokens).unwrap();
+    keys.set_array("tokenizer.ggml.token_type", &types).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&gguf.with_keys(&keys).unwrap()).unwrap();
+    check("long", &tokenizer, &["a"], SIZE / 2);
+    // The longer one is found in no text, the other in all.
+    let options = EncodeOptions { add_special: false, parse_special: true };
+    assert_eq!(tokenizer.encode(long.as_bytes(), options).unwrap()[..1 << 20], vec![n as u32 - 2; 1 << 20]);
 }
 
 #[test]

@@ -114,6 +114,17 @@ impl Packed {
     }
 }
 
+/// `CorruptFile` if the packed matrices of a file are less than `bytes` bytes.
+pub(super) fn check_room(gguf: &Gguf, bytes: usize) -> Result<()> {
+    let found = gguf.tensor(WEIGHTS).map_or(0, |weights| weights.bytes);
+    if bytes as u64 <= found {
+        return Ok(());
+    }
+    let message = format!("the packed matrices need {bytes} bytes or more, the tensor {WEIGHTS} has {found}");
+    let error = Error::corrupt_file(message).with("tensor", WEIGHTS).with("path", gguf.name());
+    Err(error.with("expected", bytes).with("found", found))
+}
+
 /// Fills memory for `bytes` bytes of matrices from a packed file: with a map of it, or a copy if it lies in no file.
 pub(super) fn fill(arena: &Arena, gguf: &Gguf, bytes: usize) -> Result<()> {
     let wrong = |message: String| Error::corrupt_file(message).with("tensor", WEIGHTS).with("path", gguf.name());

@@ -107,7 +107,12 @@ impl<'a> Plan<'a> {
             self.parameters += tensor.elements() as u64;
         }
         if tensor.row_len() == columns && tensor.rows() == rows {
-            return Ok(());
+            if tensor.elements() > 0 {
+                return Ok(());
+            }
+            let message = format!("the tensor {} has the shape {}: nothing", tensor.name, tensor.dims);
+            let error = Error::corrupt_file(message).with("tensor", &tensor.name);
+            return Err(error.with("found", tensor.dims));
         }
         let (name, found) = (&tensor.name, format!("{} x {}", tensor.rows(), tensor.row_len()));
         let expected = format!("{rows} x {columns}");
@@ -144,6 +149,10 @@ impl<'a> Plan<'a> {
         self.matrices.push(Placement { tensor, first_row, shape, transposed });
         let bytes = shape.packed_bytes().and_then(|n| self.bytes.checked_add(n));
         self.bytes = bytes.ok_or_else(|| too_large(&tensor.name))?;
+        // The shapes of packed tensors are keys: what is made for them must not be more than the file has.
+        if self.packed.is_some() {
+            packed::check_room(self.gguf, self.bytes)?;
+        }
         Ok(weight)
     }
 
@@ -234,11 +243,19 @@ impl<'a> Plan<'a> {
     pub(crate) fn refuse_others(&self, layers: usize) -> Result<()> {
         let of_layer = |name: &str| -> Option<usize> { name.strip_prefix("blk.")?.split('.').next()?.parse().ok() };
         let all_matrices = |name: &str| self.packed.is_some() && name == packed::WEIGHTS;
+        // Layers beyond the last that predict further tokens.
+        let predicting: HashSet<usize> = self
+            .gguf
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.name.contains(".nextn."))
+            .filter_map(|tensor| of_layer(&tensor.name).filter(|l| *l >= layers))
+            .collect();
         let strange = |name: &str| {
-            // Layers beyond the last predict further tokens; frequencies were once stored in every layer.
+            // Frequencies were once stored in every layer.
             !self.taken.contains(name)
                 && !all_matrices(name)
-                && of_layer(name).is_none_or(|l| l < layers)
+                && of_layer(name).is_none_or(|l| !predicting.contains(&l))
                 && !["rope_freqs", "rot_embd", "rope_factors", "rope.freqs"].iter().any(|part| name.contains(part))
         };
         let mut tensors = self.packed.iter().flat_map(|packed| packed.tensors()).chain(self.gguf.tensors());

@@ -158,6 +158,11 @@ impl Weights {
         let pairs = config.rope.dims / 2;
         let short = plan.optional_vector("rope_factors_short.weight", pairs)?;
         let long = plan.optional_vector("rope_factors_long.weight", pairs)?;
+        if short.is_some() != long.is_some() {
+            let lacking = if short.is_some() { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+            let message = format!("the tensor {lacking} is missing, and there is the other of the two");
+            return Err(Error::corrupt_file(message).with("tensor", lacking));
+        }
         let divisors =
             Divisors { all: plan.optional_vector("rope_freqs.weight", pairs)?, short_and_long: short.zip(long) };
         // Where sums are normed, the norm at a block's end is what stands before the next.

@@ -12,6 +12,10 @@ pub(crate) enum Part<'a> {
     Token(u32),
 }
 
+/// Bytes of a special token at most; longer ones are found in no text. The search reads up to as many again behind each
+/// token that it finds, to see whether that is the longest.
+const LONGEST: usize = 256;
+
 /// One automaton (Aho and Corasick, 1975) per way to look at a text. Of the tokens that begin at a place the longest
 /// is taken, as the models' own tokenizers do, in time linear in the text.
 pub(crate) struct Specials {
@@ -57,7 +61,8 @@ fn is_space(c: u8) -> bool {
 impl Specials {
     /// `strips`: which white space around a special token of this text belongs to the token.
     pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> Strips) -> Result<Specials> {
-        let all = || vocab.specials().map(|(id, kind, text)| (kind, (id, strips(text), text)));
+        let found = || vocab.specials().filter(|(.., text)| text.len() <= LONGEST);
+        let all = || found().map(|(id, kind, text)| (kind, (id, strips(text), text)));
         let always = all().filter(|(kind, _)| *kind == TokenKind::UserDefined);
         Ok(Specials {
             always: Automaton::new(always.map(|(_, token)| token))?,
