@@ -45,6 +45,33 @@ fn expressions_and_statements_are_as_in_jinja2() {
     assert!(wrong.is_empty(), "{}\n{} wrong", wrong.join("\n"), wrong.len());
 }
 
+/// Sums are put into brackets before the engine sees them: what stands around them binds as it did.
+#[test]
+fn sums_bind_as_in_jinja2() {
+    for (source, expected) in [
+        ("{{ 1 + 2 * 3 - 4 }}", "3"),
+        ("{{ 2 * 3 + 4 * 5 - 6 / 2 }}", "23.0"),
+        ("{{ 'a' + 2 ~ 3 }}", "a23"),
+        ("{{ 3 - 1 + 1 }}|{{ 3 - (1 + 1) }}|{{ -1 + 2 }}|{{ 1 + -2 }}|{{ 2 ** 3 + 1 }}", "3|1|1|-1|9"),
+        ("{{ [1] + [2] == [1, 2] and 1 + 1 < 3 }}", "True"),
+        ("{{ 3 in [1] + [3] }}|{{ 1 + 1 not in [1] + [3] }}", "True|True"),
+        ("{{ 'a' + 'b' if 1 + 1 == 2 else 'c' + 'd' }}", "ab"),
+        ("{{ 1 + 2 is odd }}", "1"),
+        ("{{ 'a' + 'b'|upper }}|{{ ('a' + 'b')|upper }}", "aB|AB"),
+        ("{{ [5, 6, 7][1 + 1 - 1] }}|{{ 'abcdef'[1 + 1:2 + 2] }}", "6|cd"),
+        ("{{ {'a': 1 + 1, 'b': [1] + [2]} }}", "{'a': 2, 'b': [1, 2]}"),
+        ("{% set x = [1] + [2] %}{{ x + [3]}}|{{x+x}}", "[1, 2, 3]|[1, 2, 1, 2]"),
+        ("{% for x in [1] + [2] if x + 1 > 2 %}{{ x + x -}} {% endfor %}", "4"),
+        ("{% macro f(a, b=1 + 1) %}{{ a + b }}{% endmacro %}{{ f(1 + 2) }}{{ f(1, b=2 + 3) }}", "56"),
+        ("{% if 1 + 1 == 2 and not 1 + 1 == 3 %}y{% elif 'a' + 'b' %}n{% endif %}", "y"),
+        ("{% with a = 1 + 2, b = 'x' + 'y' %}{{ a ~ b }}{% endwith %}", "3xy"),
+        ("{{ (1, 2) + (3,) }}", "(1, 2, 3)"),
+    ] {
+        let template = Template::new(source, Limits::default()).unwrap();
+        assert_eq!(template.render(&Map::new(), 0).unwrap(), expected, "{source}");
+    }
+}
+
 #[test]
 fn templates_are_as_in_jinja2() {
     let golden = golden();

@@ -54,6 +54,9 @@ fn hostile() -> Vec<String> {
         "{{ 'x' * 100000 in 'y' * 100000 }}",
         "{{ ('x' * 100000).count('x') }}",
         "{{ 'a' ~ 'x' * 100000 == 'a' ~ 'x' * 100000 }}",
+        "{{ ('x' * 100000).strip('y' * 100000 ~ 'x') }}",
+        "{{ ('x' * 100000)|trim('y' * 100000 ~ 'x') }}",
+        "{% set ns.l = ns.l|chain(ns.l) %}",
     ]
     .map(loops)
     .to_vec();
@@ -101,9 +104,31 @@ fn hostile() -> Vec<String> {
         "{{ '{:{}}'.format(1, 999999999) }}".to_owned(),
         "{{ [1]|batch(10 ** 12, 1)|list }}".to_owned(),
         "{{ [1]|slice(10 ** 12)|list }}".to_owned(),
+        "{{ range(100000)|tojson(separators=('x' * 10000000, ':')) }}".to_owned(),
+        "{{ [{}]|tojson(separators=(',', 'x'))|tojson(indent='x' * 300000000) }}".to_owned(),
+        "{{ dict(range(100000)|batch(2))|tojson(separators=(',', 'x' * 10000000)) }}".to_owned(),
+        "{{ ('a' * 50000000).split('a') }}".to_owned(),
+        "{{ (' a' * 30000000).split() }}".to_owned(),
+        "{{ ('\\n' * 50000000).splitlines() }}".to_owned(),
+        "{{ strftime_now('%c' * 25000000) }}".to_owned(),
+        "{% with s='x' * 30000000, d={'a': 1} %}{% for i in range(100000) %}{{ d.get(s) }}{% endfor %}{% endwith %}"
+            .to_owned(),
+        "{% with s='x' * 30000000 %}{% for i in range(100000) %}{{ 'x'|trim(s) }}{% endfor %}{% endwith %}".to_owned(),
+        "{% with s='x' * 30000000 %}{% for i in range(100000) %}{{ 'x'.startswith(s) }}{% endfor %}{% endwith %}"
+            .to_owned(),
+        doubled("[1]", "[1]", |name| format!("{name}|chain({name})")),
+        doubled("[1]", "[1]", |name| format!("{name} + {name}")),
+        "{% macro f(a) %}{{ f(a + a) }}{% endmacro %}{{ f([1] + [1]) }}".to_owned(),
         "x".repeat(300 << 10),
     ]);
     all
+}
+
+/// A `with` block of values that are each made of the last one twice.
+fn doubled(first: &str, second: &str, twice: impl Fn(&str) -> String) -> String {
+    let first = twice("x").replacen('x', first, 1).replacen('x', second, 1);
+    let steps: String = (1..60).map(|i| format!(", a{i}={}", twice(&format!("a{}", i - 1)))).collect();
+    format!("{{% with a0={first}{steps} %}}{{{{ a59.q }}}}{{{{ a59|length }}}}{{% endwith %}}")
 }
 
 fn render(source: &str) -> llm::Result<String> {
@@ -155,6 +180,13 @@ fn what_is_just_allowed_works() {
                 }
             }
         }
+        // What is doubled without getting larger.
+        let sums = doubled("[]", "[]", |name| format!("{name} + {name}"));
+        assert_eq!(render(&sums).unwrap(), "0");
+        let dicts = doubled("{'y': 1}", "{'z': 2}", |name| format!("{name}|chain({name})"));
+        assert_eq!(render(&dicts).unwrap(), "2");
+        let calls = "{% macro f(a, n) %}{% if n %}{{ f(a + a, n - 1) }}{% else %}{{ a }}{% endif %}{% endmacro %}";
+        assert_eq!(render(&format!("{calls}{{{{ f([], 60) }}}}")).unwrap(), "[]");
         let blocks = format!("{}x{}", "{% if 1 %}".repeat(100), "{% endif %}".repeat(100));
         assert_eq!(render(&blocks).unwrap(), "x");
         let nested = "{% set ns = namespace(l=[]) %}{% for i in range(150) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}{{ ns.l == ns.l }}{{ ns.l|tojson|length }}";

@@ -1,7 +1,7 @@
 //! The filters, tests and functions of templates where the engine's own differ from jinja2's, or cost more than they
 //! pay for.
 
-use super::value::{self, Dict, List, Shape, error, is_keepable, own, own_map};
+use super::value::{self, Dict, List, Shape, error, is_keepable, own, own_map, room};
 use super::{fuel, json, methods, time};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, Output, State, filters, functions};
@@ -49,6 +49,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
 
     lists!(env: batch list lines map reject rejectattr select selectattr slice sort split unique zip);
     env.add_filter("capitalize", |text: String| methods::capitalize(&text));
+    env.add_filter("chain", chain);
     env.add_filter("center", |text: String, width: Option<i64>| {
         methods::pad(&text, "center", width.unwrap_or(80), None)
     });
@@ -87,10 +88,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("trim", |text: &Value, chars: Option<String>| {
         let text = string(text)?;
         fuel::pay_bytes(text.len())?;
-        Ok::<_, Error>(match chars {
-            Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
-            None => text.trim_matches(super::text::is_space).to_owned(),
-        })
+        Ok::<_, Error>(methods::strip(&text, "strip", chars.as_deref())?.to_owned())
     });
     env.add_filter("wordcount", |text: String| {
         text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count()
@@ -110,7 +108,9 @@ pub(super) fn install(env: &mut Environment<'static>) {
     });
     env.add_function("strftime_now", |state: &State, format: &str| {
         let now = state.lookup(NOW).and_then(|now| now.as_i64()).unwrap_or(0);
-        time::strftime(now, format)
+        // Two bytes of a format give up to 24.
+        fuel::pay_bytes(format.len().saturating_mul(12))?;
+        Ok::<_, Error>(time::strftime(now, format))
     });
     env.add_global("engine namespace", Value::from_function(functions::namespace));
     env.add_function("namespace", namespace);
@@ -254,6 +254,28 @@ fn length(value: &Value) -> Result<usize, Error> {
         ValueKind::Undefined => Ok(0),
         kind => value.len().ok_or_else(|| error(format!("a value of type {kind} has no length"))),
     }
+}
+
+/// The items of all sequences, or the entries of all mappings.
+fn chain(values: Rest<Value>) -> Result<Value, Error> {
+    if values.iter().all(|value| value.kind() == ValueKind::Map) {
+        let mut pairs = Vec::new();
+        for value in &values.0 {
+            let owned = own_map(value.clone())?;
+            let entries = owned.downcast_object_ref::<Dict>().map_or(&[][..], |dict| &dict.entries);
+            fuel::pay(entries.len())?;
+            pairs.extend_from_slice(entries);
+        }
+        return Dict::make(pairs.into_iter());
+    }
+    let mut items = Vec::new();
+    for value in &values.0 {
+        for item in value.try_iter()?.checked() {
+            room(items.len() + 1)?;
+            items.push(own(item?)?);
+        }
+    }
+    List::of(items)
 }
 
 fn reverse(value: &Value) -> Result<Value, Error> {

@@ -59,6 +59,13 @@ pub(super) fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result
     Ok(out)
 }
 
+/// Writes what may be of any length.
+fn push(out: &mut String, text: &str) -> Result<(), Error> {
+    fuel::pay_bytes(text.len())?;
+    out.push_str(text);
+    Ok(())
+}
+
 impl Style {
     fn write(&self, out: &mut String, value: &Value, level: usize) -> Result<(), Error> {
         fuel::pay(2)?;
@@ -111,7 +118,9 @@ impl Style {
         out.push('[');
         let is_empty = items.len() == 0;
         for (i, item) in items.enumerate() {
-            out.push_str(if i > 0 { &self.item } else { "" });
+            if i > 0 {
+                push(out, &self.item)?;
+            }
             self.line(out, level + 1)?;
             self.write(out, item, level + 1)?;
         }
@@ -128,7 +137,9 @@ impl Style {
         }
         out.push('{');
         for (i, (key, value)) in pairs.iter().enumerate() {
-            out.push_str(if i > 0 { &self.item } else { "" });
+            if i > 0 {
+                push(out, &self.item)?;
+            }
             self.line(out, level + 1)?;
             match key.kind() {
                 ValueKind::String => self.string(out, key.as_str().unwrap_or_default())?,
@@ -139,7 +150,7 @@ impl Style {
                 }
                 kind => return Err(error(format!("a key of type {kind} is not JSON serializable"))),
             }
-            out.push_str(&self.key);
+            push(out, &self.key)?;
             self.write(out, value, level + 1)?;
         }
         if !pairs.is_empty() {

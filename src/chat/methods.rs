@@ -2,11 +2,12 @@
 //! which templates are written to run.
 
 use super::text::is_space;
-use super::value::{Dict, List, Shape, error, own};
+use super::value::{Dict, List, Shape, error, own, room};
 use super::{fuel, value};
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
+use std::collections::HashSet;
 
 /// The methods of dicts, which hide keys of these names where a template writes `dict.name`.
 pub(super) const DICT: [&str; 11] =
@@ -61,7 +62,12 @@ impl Args<'_> {
 
     fn text(&self, place: usize, name: &str) -> Result<Option<String>, Error> {
         let expected = || error(format!("{}: argument {} must be a string", self.name, place + 1));
-        self.get(place, name)?.map(|value| value.as_str().map(str::to_owned).ok_or_else(expected)).transpose()
+        let text = |value: Value| {
+            let text = value.as_str().ok_or_else(expected)?;
+            fuel::pay_bytes(text.len())?;
+            Ok(text.to_owned())
+        };
+        self.get(place, name)?.map(text).transpose()
     }
 
     fn needed(&self, place: usize, name: &str) -> Result<String, Error> {
@@ -78,9 +84,14 @@ impl Args<'_> {
     fn any_text(&self, place: usize) -> Result<Vec<String>, Error> {
         let value = self.get(place, "")?.unwrap_or_default();
         let expected = || error(format!("{}: a string, or a tuple of strings, is expected", self.name));
+        let text = |value: &Value| {
+            let text = value.as_str().ok_or_else(expected)?;
+            fuel::pay_bytes(text.len())?;
+            Ok(text.to_owned())
+        };
         match value.as_str() {
-            Some(text) => Ok(vec![text.to_owned()]),
-            None => value.try_iter()?.map(|item| item.as_str().map(str::to_owned).ok_or_else(expected)).collect(),
+            Some(_) => Ok(vec![text(&value)?]),
+            None => value.try_iter()?.map(|item| text(&item)).collect(),
         }
     }
 }
@@ -95,14 +106,14 @@ fn string(text: &str, name: &str, args: &Args<'_>) -> Result<Value, Error> {
         Value::from(text.chars().any(|c| c.is_lowercase() || c.is_uppercase()) && !text.chars().any(wrong))
     };
     Ok(match name {
-        "strip" | "lstrip" | "rstrip" => Value::from(strip(text, name, args.text(0, "")?.as_deref())),
+        "strip" | "lstrip" | "rstrip" => Value::from(strip(text, name, args.text(0, "")?.as_deref())?),
         "split" | "rsplit" => {
             let limit = args.number(1, "maxsplit")?.and_then(|n| usize::try_from(n).ok());
             return strings(split(text, args.text(0, "sep")?.as_deref(), limit, name == "rsplit")?);
         }
         "splitlines" => {
             let keep = args.get(0, "keepends")?.is_some_and(|keep| keep.is_true());
-            return strings(lines(text, keep));
+            return strings(lines(text, keep)?);
         }
         "partition" | "rpartition" => {
             let separator = args.needed(0, "")?;
@@ -177,10 +188,13 @@ fn string(text: &str, name: &str, args: &Args<'_>) -> Result<Value, Error> {
     })
 }
 
-fn strip<'a>(text: &'a str, name: &str, chars: Option<&str>) -> &'a str {
-    let goes = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+/// The text without white space at its start and end, or without what is one of `chars`.
+pub(super) fn strip<'a>(text: &'a str, name: &str, chars: Option<&str>) -> Result<&'a str, Error> {
+    fuel::pay_bytes(chars.map_or(0, str::len))?;
+    let chars: Option<HashSet<char>> = chars.map(|chars| chars.chars().collect());
+    let goes = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
     let text = if name == "rstrip" { text } else { text.trim_start_matches(goes) };
-    if name == "lstrip" { text } else { text.trim_end_matches(goes) }
+    Ok(if name == "lstrip" { text } else { text.trim_end_matches(goes) })
 }
 
 /// The parts of a text; without a separator it is split at white space and none of them is empty.
@@ -192,6 +206,11 @@ fn split<'a>(
 ) -> Result<Vec<&'a str>, Error> {
     let mut parts = Vec::new();
     let cuts = limit.unwrap_or(usize::MAX);
+    let found = match separator {
+        Some(separator) => text.matches(separator).count(),
+        None => text.chars().filter(|&c| is_space(c)).count(),
+    };
+    room(found.min(cuts))?;
     match separator {
         Some("") => return Err(error("empty separator")),
         Some(separator) if from_right => parts.extend(text.rsplitn(cuts.saturating_add(1), separator)),
@@ -235,9 +254,10 @@ fn trim_part<'a>(text: &'a str, rest: &'a str, from_start: bool) -> &'a str {
 }
 
 /// Python's `str.splitlines`.
-fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
+fn lines(text: &str, keep_ends: bool) -> Result<Vec<&str>, Error> {
     let is_end =
         |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    room(text.chars().filter(|&c| is_end(c)).count())?;
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(is_end) {
@@ -249,7 +269,7 @@ fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     if !rest.is_empty() {
         lines.push(rest);
     }
-    lines
+    Ok(lines)
 }
 
 pub(super) fn replace(text: &str, old: &str, new: &str, count: Option<usize>) -> Result<String, Error> {

@@ -1,8 +1,9 @@
 //! What is done to a template's text before the engine sees it.
 //!
 //! - `{% generation %}` and its end, which mark the model's own text for training, become a `with` block.
-//! - Lists, dicts, what is assigned, and products go through filters of ours (see `value`): `[a]` becomes
-//!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a * b` becomes `(a)|_times(b)`.
+//! - Lists, dicts, what is assigned, sums and products go through filters of ours (see `value`): `[a]` becomes
+//!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a + b` becomes `(a + b)|_own`, `a * b` becomes
+//!   `(a)|_times(b)`.
 //! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
 //!   `a + a + a` or `not not a`.
 
@@ -23,6 +24,10 @@ struct Level {
     close: u8,
     /// What is written after it closes.
     after: &'static str,
+    /// Where a sum at this level would begin.
+    sum: usize,
+    /// Whether there is a sum since then.
+    in_sum: bool,
     /// Where a product at this level would begin.
     product: usize,
     /// Whether the second factor of a product is being read.
@@ -33,7 +38,7 @@ struct Level {
 
 impl Level {
     fn new(close: u8, after: &'static str, start: usize) -> Level {
-        Level { close, after, product: start, in_times: false, chain: 0 }
+        Level { close, after, sum: start, in_sum: false, product: start, in_times: false, chain: 0 }
     }
 }
 
@@ -194,7 +199,7 @@ impl<'a> Rewriter<'a> {
             if self.levels.len() == 1 {
                 let body = trimmed.strip_prefix(['-', '+']).unwrap_or(trimmed);
                 if body.starts_with(close) {
-                    self.end_times();
+                    self.end_sum();
                     self.insertions.push((self.at, after));
                     self.at = self.source.len() - body.len() + close.len();
                     return Ok(());
@@ -250,7 +255,7 @@ impl<'a> Rewriter<'a> {
     }
 
     fn close(&mut self, c: u8) -> Result<()> {
-        self.end_times();
+        self.end_sum();
         match self.levels.pop() {
             Some(level) if level.close == c && !self.levels.is_empty() => {
                 self.at += 1;
@@ -277,9 +282,9 @@ impl<'a> Rewriter<'a> {
         if goes_on {
             self.at += word.len();
         } else {
-            self.end_times();
+            self.end_sum();
             self.at += word.len();
-            self.begin_product();
+            self.begin_sum();
         }
         false
     }
@@ -306,26 +311,53 @@ impl<'a> Rewriter<'a> {
             "." | "|" | "**" => self.at += token.len(),
             // A sign is part of its operand.
             "+" | "-" if !operand => self.at += 1,
-            "," | ":" => {
+            "+" | "-" | "~" => {
                 self.end_times();
                 self.at += 1;
                 self.begin_product();
+                if let Some(level) = self.levels.last_mut() {
+                    level.in_sum |= token == "+";
+                }
+            }
+            "," | ":" => {
+                self.end_sum();
+                self.at += 1;
+                self.begin_sum();
                 if let Some(level) = self.levels.last_mut() {
                     self.chain -= level.chain;
                     level.chain = 0;
                 }
             }
             _ => {
-                self.end_times();
+                self.end_sum();
                 self.at += token.len();
-                self.begin_product();
+                self.begin_sum();
             }
         }
+    }
+
+    fn begin_sum(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.sum = self.at;
+        }
+        self.begin_product();
     }
 
     fn begin_product(&mut self) {
         if let Some(level) = self.levels.last_mut() {
             level.product = self.at;
+        }
+    }
+
+    /// Ends a sum, and what is open in it, if there is one here.
+    fn end_sum(&mut self) {
+        self.end_times();
+        if let Some(level) = self.levels.last_mut()
+            && std::mem::take(&mut level.in_sum)
+        {
+            // Opened last, so outside of what begins at the same place.
+            self.insertions.push((level.sum, "("));
+            self.insertions.push((self.at, ")|_own "));
         }
     }
 

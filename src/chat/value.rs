@@ -54,6 +54,12 @@ impl Size {
     }
 }
 
+/// Pays for one more of `count` values that are collected for a list, and refuses more than it may have.
+pub(super) fn room(count: usize) -> Result<(), Error> {
+    fuel::pay(1)?;
+    if count as u64 > MAX_VALUES { Err(error(format!("a list of more than {MAX_VALUES} values"))) } else { Ok(()) }
+}
+
 fn is_plain(value: &Value) -> bool {
     !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::Plain)
 }
@@ -167,8 +173,11 @@ impl Dict {
     }
 
     pub(super) fn get(&self, key: &Value) -> Option<&Value> {
-        // Only what is hashed at once: a key cannot make the lookup long.
-        let at = *self.index.get(is_key(key).then_some(key)?)?;
+        // Only what is hashed at once, and paid for: a key cannot make the lookup long.
+        if !is_key(key) || !fuel::bytes(key.as_str().map_or(0, str::len)) {
+            return None;
+        }
+        let at = *self.index.get(key)?;
         self.entries.get(at).map(|(_, value)| value)
     }
 }
@@ -284,7 +293,7 @@ pub(super) fn own(value: Value) -> Result<Value, Error> {
     let shape = if value.is_tuple() { Shape::Tuple } else { Shape::List };
     let mut items = Vec::new();
     for item in value.try_iter()?.checked() {
-        fuel::pay(1)?;
+        room(items.len() + 1)?;
         items.push(own(item?)?);
     }
     List::make(items, shape)
