@@ -28,6 +28,7 @@ const UNSAFE: &[&str] = &[
     "device/cpu/kernels.rs",
     "device/cpu/linear.rs",
     "device/cpu/simd",
+    "device/cpu/contention.rs",
     "device/cpu/threads.rs",
     "gguf/map.rs",
     "numeric/environment",
