@@ -243,19 +243,11 @@ impl<'a> Plan<'a> {
     pub(crate) fn refuse_others(&self, layers: usize) -> Result<()> {
         let of_layer = |name: &str| -> Option<usize> { name.strip_prefix("blk.")?.split('.').next()?.parse().ok() };
         let all_matrices = |name: &str| self.packed.is_some() && name == packed::WEIGHTS;
-        // Layers beyond the last that predict further tokens.
-        let predicting: HashSet<usize> = self
-            .gguf
-            .tensors()
-            .iter()
-            .filter(|tensor| tensor.name.contains(".nextn."))
-            .filter_map(|tensor| of_layer(&tensor.name).filter(|l| *l >= layers))
-            .collect();
         let strange = |name: &str| {
-            // Frequencies were once stored in every layer.
+            // Layers beyond the last predict further tokens; frequencies were once stored in every layer.
             !self.taken.contains(name)
                 && !all_matrices(name)
-                && of_layer(name).is_none_or(|l| !predicting.contains(&l))
+                && of_layer(name).is_none_or(|l| l < layers)
                 && !["rope_freqs", "rot_embd", "rope_factors", "rope.freqs"].iter().any(|part| name.contains(part))
         };
         let mut tensors = self.packed.iter().flat_map(|packed| packed.tensors()).chain(self.gguf.tensors());
