@@ -42,6 +42,8 @@ struct Reading {
     ran: Duration,
     /// How often it has waited for something.
     waits: libc::c_long,
+    /// How often another thread was given its processor.
+    turns: libc::c_long,
 }
 
 impl Contention {
@@ -71,7 +73,9 @@ impl Contention {
                 && last.waits == this.waits
             {
                 let elapsed = this.now.saturating_duration_since(last.now);
-                self.observe(elapsed, elapsed.saturating_sub(this.ran.saturating_sub(last.ran)));
+                let lost = elapsed.saturating_sub(this.ran.saturating_sub(last.ran));
+                // What a virtual machine as a whole is denied comes back with no thread that sits out.
+                self.observe(elapsed, if this.turns > last.turns { lost } else { Duration::ZERO });
             }
             self.last = reading;
         }
@@ -118,7 +122,7 @@ impl Reading {
         };
         let ran = Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?);
         let thread = std::thread::current().id();
-        told.then_some(Reading { thread, now: Instant::now(), ran, waits: usage.ru_nvcsw })
+        told.then_some(Reading { thread, now: Instant::now(), ran, waits: usage.ru_nvcsw, turns: usage.ru_nivcsw })
     }
 
     #[cfg(not(target_os = "linux"))]
