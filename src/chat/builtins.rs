@@ -1,7 +1,7 @@
 //! The filters, tests and functions of templates where the engine's own differ from jinja2's, or cost more than they
 //! pay for.
 
-use super::value::{self, Dict, List, Shape, error, is_keepable, own, own_map, room};
+use super::value::{self, Dict, List, Shape, error, is_keepable, own, own_map};
 use super::{fuel, json, methods, time};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, Output, State, filters, functions};
@@ -269,12 +269,7 @@ fn chain(values: Rest<Value>) -> Result<Value, Error> {
         return Dict::make(pairs.into_iter());
     }
     let mut items = Vec::new();
-    for value in &values.0 {
-        for item in value.try_iter()?.checked() {
-            room(items.len() + 1)?;
-            items.push(own(item?)?);
-        }
-    }
+    values.iter().try_for_each(|value| value::collect(&mut items, value))?;
     List::of(items)
 }
 

@@ -46,6 +46,13 @@ pub(super) fn argument(args: &[Value], kwargs: &Kwargs, place: usize, name: &str
     args.get(place).map_or_else(|| kwargs.get(name), |value| Ok(Some(value.clone())))
 }
 
+/// A copy of the text that a value is, which is paid for.
+fn text_of(value: &Value, expected: impl Fn() -> Error) -> Result<String, Error> {
+    let text = value.as_str().ok_or_else(expected)?;
+    fuel::pay_bytes(text.len())?;
+    Ok(text.to_owned())
+}
+
 /// The arguments of a method.
 struct Args<'a> {
     name: &'a str,
@@ -62,12 +69,7 @@ impl Args<'_> {
 
     fn text(&self, place: usize, name: &str) -> Result<Option<String>, Error> {
         let expected = || error(format!("{}: argument {} must be a string", self.name, place + 1));
-        let text = |value: Value| {
-            let text = value.as_str().ok_or_else(expected)?;
-            fuel::pay_bytes(text.len())?;
-            Ok(text.to_owned())
-        };
-        self.get(place, name)?.map(text).transpose()
+        self.get(place, name)?.map(|value| text_of(&value, expected)).transpose()
     }
 
     fn needed(&self, place: usize, name: &str) -> Result<String, Error> {
@@ -84,14 +86,9 @@ impl Args<'_> {
     fn any_text(&self, place: usize) -> Result<Vec<String>, Error> {
         let value = self.get(place, "")?.unwrap_or_default();
         let expected = || error(format!("{}: a string, or a tuple of strings, is expected", self.name));
-        let text = |value: &Value| {
-            let text = value.as_str().ok_or_else(expected)?;
-            fuel::pay_bytes(text.len())?;
-            Ok(text.to_owned())
-        };
         match value.as_str() {
-            Some(_) => Ok(vec![text(&value)?]),
-            None => value.try_iter()?.map(|item| text(&item)).collect(),
+            Some(_) => Ok(vec![text_of(&value, expected)?]),
+            None => value.try_iter()?.map(|item| text_of(&item, expected)).collect(),
         }
     }
 }

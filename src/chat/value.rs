@@ -283,6 +283,15 @@ pub(super) fn as_float(value: &Value) -> Option<f64> {
     is_float.then(|| f64::try_from(value.clone()).ok()).flatten()
 }
 
+/// Adds what a value gives when it is iterated, each as [`own`] makes it, to the items of a list.
+pub(super) fn collect(items: &mut Vec<Value>, value: &Value) -> Result<(), Error> {
+    for item in value.try_iter()?.checked() {
+        room(items.len() + 1)?;
+        items.push(own(item?)?);
+    }
+    Ok(())
+}
+
 /// A sequence as one of ours, with the sequences in it; other values as they are.
 pub(super) fn own(value: Value) -> Result<Value, Error> {
     fuel::check()?;
@@ -292,10 +301,7 @@ pub(super) fn own(value: Value) -> Result<Value, Error> {
     }
     let shape = if value.is_tuple() { Shape::Tuple } else { Shape::List };
     let mut items = Vec::new();
-    for item in value.try_iter()?.checked() {
-        room(items.len() + 1)?;
-        items.push(own(item?)?);
-    }
+    collect(&mut items, &value)?;
     List::make(items, shape)
 }
 
