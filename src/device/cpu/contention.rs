@@ -4,6 +4,7 @@
 //! thread that hands out the stages is time in which nobody computes. With one thread fewer there is a processor for each
 //! again. So time that the submitter was ready to run and did not is measured, and where it is much, a thread sits out
 //! for a while; from time to time the pool tries whether there is room for it again.
+// The clocks are system calls.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
