@@ -47,7 +47,7 @@ pub struct llm_beam_params_t {
     pub width: u32,
     /// Tokens of a continuation at most; 0 means as many as fit into the context.
     pub max_tokens: u32,
-    /// LLM_GENERATE_IGNORE_EOG or 0.
+    /// LLM_GENERATE_IGNORE_EOG or 0. Where there is a grammar, tokens that end a text end its texts all the same.
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
@@ -152,10 +152,10 @@ pub unsafe extern "C" fn llm_session_beam_search(
 }
 
 /// Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
-/// the other requests of the engine. Its sampler, stop strings, max_tokens and count have no part in that.
-/// Continuation i is the i-th best. The events of all come together when the search is over: for each
-/// continuation one for each token, without text, and then one with the whole text and its end. NOT_FOUND ends those
-/// of `width` that were not found.
+/// the other requests of the engine. Each continuation is a text of its grammar, if it has one; its sampler, stop strings,
+/// max_tokens and count have no part in that. Continuation i is the i-th best. The events of all come together when the
+/// search is over: for each continuation one for each token, without text, and then one with the whole text and its end.
+/// NOT_FOUND ends those of `width` that were not found.
 ///
 /// @param[in] request A request.
 /// @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.
