@@ -28,7 +28,7 @@ pub use builder::Builder;
 pub use source::ReadAt;
 pub use split::PartLimit;
 pub use tensor::{Dims, TensorInfo};
-pub use value::{Array, Element, ElementType, Elements, Value};
+pub use value::{Array, Element, ElementType, Elements, Strings, Value};
 pub use writer::Writer;
 
 /// The key that packed files have.

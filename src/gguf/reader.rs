@@ -7,7 +7,7 @@
 
 use super::source::Source;
 use super::tensor::{Dims, MAX_DIMS, TensorInfo, known_type, tensor_bytes};
-use super::value::{ARRAY_ID, ElementType, Value, quoted};
+use super::value::{ARRAY_ID, ElementType, Value, quoted, take_string};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 use std::ops::Range;
@@ -327,9 +327,7 @@ impl Cursor<'_> {
         self.check_count(&format!("elements of type {}", element.name()), len, least)?;
         let start = self.at;
         if element == ElementType::Str {
-            for _ in 0..len {
-                self.scalar(element)?;
-            }
+            self.skip_strings(len)?;
         } else {
             self.skip(len * least)?;
         }
@@ -342,6 +340,25 @@ impl Cursor<'_> {
             let message = format!("expected a value type from 0 to 12, found {id}");
             self.place.corrupt(message).with("offset", self.at).with("found", id)
         })
+    }
+
+    /// Moves over `n` strings.
+    fn skip_strings(&mut self, n: u64) -> Result<()> {
+        let mut left = n;
+        while left > 0 {
+            let mut bytes = front(self.source, Some(self.at..self.source.front().len()));
+            let at_hand = bytes.len();
+            while left > 0 && take_string(&mut bytes).is_some() {
+                left -= 1;
+            }
+            self.at += at_hand - bytes.len();
+            // The next is not at hand yet, or nowhere.
+            if left > 0 {
+                self.scalar(ElementType::Str)?;
+                left -= 1;
+            }
+        }
+        Ok(())
     }
 
     /// A value that is no array.

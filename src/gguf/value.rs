@@ -290,12 +290,8 @@ impl<'a> Array<'a> {
     }
 
     /// The strings in order, as bytes; `None` if the elements are no strings.
-    pub fn strings(&self) -> Option<impl ExactSizeIterator<Item = &'a [u8]> + use<'a>> {
-        let value = |value| match value {
-            Value::Str(bytes) => bytes,
-            _ => &[],
-        };
-        (self.element == ElementType::Str).then(|| self.iter().map(value))
+    pub fn strings(&self) -> Option<Strings<'a>> {
+        (self.element == ElementType::Str).then_some(Strings { left: self.len, bytes: self.bytes })
     }
 
     /// The elements as they are in the file, little-endian, and the bytes of each; `None` for strings.
@@ -384,14 +380,7 @@ impl<'a> Iterator for Elements<'a> {
 
     fn next(&mut self) -> Option<Value<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let size = match self.element.size() {
-            Some(size) => size,
-            None => {
-                let (length, rest) = self.bytes.split_first_chunk()?;
-                self.bytes = rest;
-                usize::try_from(u64::from_le_bytes(*length)).ok()?
-            }
-        };
+        let Some(size) = self.element.size() else { return take_string(&mut self.bytes).map(Value::Str) };
         let (element, rest) = self.bytes.split_at_checked(size)?;
         self.bytes = rest;
         Value::from_bytes(self.element, element)
@@ -403,3 +392,41 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 impl ExactSizeIterator for Elements<'_> {}
+
+/// Iterator over the strings of an [`Array`].
+pub struct Strings<'a> {
+    left: usize,
+    bytes: &'a [u8],
+}
+
+impl Strings<'_> {
+    /// The bytes of those that are left, without their lengths.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.bytes.len().saturating_sub(self.left * size_of::<u64>())
+    }
+}
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        take_string(&mut self.bytes)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Strings<'_> {}
+
+/// Takes a string, its length before it, off the front; `None`, and nothing taken, if it is not there whole.
+#[inline]
+pub(super) fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (string, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    *bytes = rest;
+    Some(string)
+}

@@ -5,7 +5,6 @@ use super::merge::{Merger, NONE, Symbol, out_of_memory};
 use super::pretokenize::{PreTokenizer, Traits};
 use super::spm::{merge_characters, write_spaces};
 use super::table::{Merge, MergeTable};
-use super::unicode::first_char;
 use super::vocab::Vocab;
 use crate::error::Result;
 
@@ -27,21 +26,25 @@ static ALPHABET: [u16; 256 + 68] = {
 /// Appends the bytes that a token means in the byte alphabet. A token with other characters cannot come of merging
 /// bytes: it is appended as it is, and the result is false.
 pub(crate) fn write_bytes(token: &[u8], out: &mut Vec<u8>) -> bool {
-    let start = out.len();
-    let mut at = 0;
-    while let Some(rest) = token.get(at..).filter(|rest| !rest.is_empty()) {
-        let (c, length) = first_char(rest);
-        match ALPHABET.get(c as usize) {
-            Some(&code @ 1..) => out.push((code - 1) as u8),
-            _ => {
-                out.truncate(start);
-                out.extend_from_slice(token);
-                return false;
+    let (start, mut rest) = (out.len(), token);
+    loop {
+        // The alphabet's characters are of one byte or two.
+        let (c, after) = match rest {
+            [] => return true,
+            [c @ 0..0x80, after @ ..] => (usize::from(*c), after),
+            [first @ 0xC2..0xE0, second @ 0x80..0xC0, after @ ..] => {
+                (usize::from(first & 0x1F) << 6 | usize::from(second & 0x3F), after)
             }
-        }
-        at += length;
+            _ => (ALPHABET.len(), rest),
+        };
+        let Some(&code @ 1..) = ALPHABET.get(c) else {
+            out.truncate(start);
+            out.extend_from_slice(token);
+            return false;
+        };
+        out.push((code - 1) as u8);
+        rest = after;
     }
-    true
 }
 
 /// How tokens and merges are written in the files of a family.

@@ -61,12 +61,12 @@ fn is_space(c: u8) -> bool {
 impl Specials {
     /// `strips`: which white space around a special token of this text belongs to the token.
     pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> Strips) -> Result<Specials> {
-        let found = || vocab.specials().filter(|(.., text)| text.len() <= LONGEST);
-        let all = || found().map(|(id, kind, text)| (kind, (id, strips(text), text)));
-        let always = all().filter(|(kind, _)| *kind == TokenKind::UserDefined);
+        let found = vocab.specials().filter(|(.., text)| text.len() <= LONGEST);
+        let all: Vec<_> = found.map(|(id, kind, text)| (kind, (id, strips(text), text))).collect();
+        let always = all.iter().filter(|(kind, _)| *kind == TokenKind::UserDefined);
         Ok(Specials {
-            always: Automaton::new(always.map(|(_, token)| token))?,
-            all: Automaton::new(all().map(|(_, token)| token))?,
+            always: Automaton::new(always.map(|(_, token)| *token))?,
+            all: Automaton::new(all.iter().map(|(_, token)| *token))?,
         })
     }
 

@@ -14,19 +14,16 @@ pub(crate) const SPACE_MARK: &[u8] = "\u{2581}".as_bytes();
 /// since the text's own spaces become marks: the result is false.
 pub(crate) fn write_spaces(token: &[u8], out: &mut Vec<u8>) -> bool {
     let mut rest = token;
-    while let Some(at) = rest.iter().position(|byte| *byte == SPACE_MARK[0]) {
-        let (before, from) = rest.split_at(at);
+    loop {
+        // Most tokens have one mark, at their start.
+        while let Some(after) = rest.strip_prefix(SPACE_MARK) {
+            out.push(b' ');
+            rest = after;
+        }
+        let Some(at) = rest.iter().skip(1).position(|byte| *byte == SPACE_MARK[0]) else { break };
+        let (before, from) = rest.split_at(at + 1);
         out.extend_from_slice(before);
-        rest = match from.strip_prefix(SPACE_MARK) {
-            Some(after) => {
-                out.push(b' ');
-                after
-            }
-            None => {
-                out.push(SPACE_MARK[0]);
-                &from[1..]
-            }
-        };
+        rest = from;
     }
     out.extend_from_slice(rest);
     !token.contains(&b' ')

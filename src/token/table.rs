@@ -13,17 +13,17 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// No pieces, with room for `count`.
-    pub fn with_capacity(count: usize) -> Result<Pieces> {
-        let mut ends = Vec::new();
-        ends.try_reserve_exact(count).map_err(|_| out_of_memory())?;
-        Ok(Pieces { bytes: Vec::new(), ends })
+    /// No pieces, with room for `count` of `bytes` bytes in all.
+    pub fn with_capacity(count: usize, bytes: usize) -> Result<Pieces> {
+        let mut pieces = Pieces::default();
+        pieces.ends.try_reserve_exact(count).map_err(|_| out_of_memory())?;
+        pieces.bytes.try_reserve_exact(bytes).map_err(|_| out_of_memory())?;
+        Ok(pieces)
     }
 
-    /// Adds a piece that `write` appends to the buffer.
-    pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T, longest: usize) -> Result<T> {
-        self.bytes.try_reserve(longest).map_err(|_| out_of_memory())?;
-        self.ends.try_reserve(1).map_err(|_| out_of_memory())?;
+    /// Adds a piece that `write` appends to the buffer, for which there must be room.
+    #[inline]
+    pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T> {
         let result = write(&mut self.bytes);
         let end = u32::try_from(self.bytes.len()).map_err(|_| {
             Error::unsupported("a vocabulary of more than 4 GiB of text").with("key", "tokenizer.ggml.tokens")
@@ -68,8 +68,15 @@ pub(super) fn hash(seed: u64, key: &[u8]) -> u64 {
         state = fold(state ^ u64::from_le_bytes(*word));
     }
     // At most 7 bytes, so that the length has a place of its own.
-    let tail = tail.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-    fold(state ^ tail ^ (key.len() as u64) << 56)
+    let word = match (key.last_chunk(), tail.first_chunk(), tail.last_chunk()) {
+        (Some(last), ..) => u64::from_le_bytes(*last).checked_shr(64 - 8 * tail.len() as u32).unwrap_or(0),
+        (None, Some(first), Some(last)) => {
+            let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+            u64::from(first) | u64::from(last) << (8 * tail.len() - 32)
+        }
+        _ => tail.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    };
+    fold(state ^ word ^ (key.len() as u64) << 56)
 }
 
 /// The number of slots for `keys` keys: a power of two that stays at least a third empty.
@@ -210,22 +217,23 @@ impl MergeTable {
 /// Which byte comes right after which inside the tokens that merging can give. Where a text has two bytes that no token
 /// has, nothing merges across: a text can be cut there, mostly before spaces.
 pub(crate) struct Adjacency {
-    /// Bit `b` of entry `a`: whether `b` follows `a`.
-    follows: Box<[[u64; 4]; 256]>,
+    /// Entry `b` of entry `a`: whether `b` follows `a`.
+    follows: Box<[[bool; 256]; 256]>,
 }
 
 impl Adjacency {
     pub fn new() -> Adjacency {
-        Adjacency { follows: Box::new([[0; 4]; 256]) }
+        Adjacency { follows: Box::new([[false; 256]; 256]) }
     }
 
     pub fn insert(&mut self, piece: &[u8]) {
-        for (&a, &b) in piece.iter().zip(piece.iter().skip(1)) {
-            self.follows[usize::from(a)][usize::from(b >> 6)] |= 1 << (b & 63);
+        let follows = &mut *self.follows;
+        for &[a, b] in piece.array_windows() {
+            follows[usize::from(a)][usize::from(b)] = true;
         }
     }
 
     pub fn get(&self, a: u8, b: u8) -> bool {
-        self.follows[usize::from(a)][usize::from(b >> 6)] >> (b & 63) & 1 == 1
+        self.follows[usize::from(a)][usize::from(b)]
     }
 }

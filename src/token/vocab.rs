@@ -3,7 +3,7 @@
 use super::merge::NONE;
 use super::table::{Adjacency, PieceTable, Pieces};
 use crate::error::{Error, Result, try_vec};
-use crate::gguf::{Array, Gguf};
+use crate::gguf::{Array, Gguf, Strings};
 
 /// What a token is, by `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -232,7 +232,7 @@ pub(super) fn array<'a>(gguf: &'a Gguf, key: &'static str) -> Result<Array<'a>> 
 }
 
 /// The strings of a key that must be there.
-pub(super) fn strings<'a>(gguf: &'a Gguf, key: &'static str) -> Result<(usize, impl Iterator<Item = &'a [u8]>)> {
+pub(super) fn strings<'a>(gguf: &'a Gguf, key: &'static str) -> Result<(usize, Strings<'a>)> {
     let array = array(gguf, key)?;
     let strings = array.strings().ok_or_else(|| {
         let found = array.element_type().name();
@@ -312,7 +312,8 @@ impl Vocab {
         ends.extend([eos, eot, eom].into_iter().flatten());
         ends.extend(fill.iter().zip(&FILLS).filter(|(_, role)| role.ends).filter_map(|(id, _)| *id));
 
-        let mut pieces = Pieces::with_capacity(count)?;
+        // A piece is at most as long as its token in the file.
+        let mut pieces = Pieces::with_capacity(count, tokens.text_bytes())?;
         let mut ordinary = PieceTable::new(count)?;
         let mut adjacency = Adjacency::new();
         let mut bytes = [NONE; 256];
@@ -331,7 +332,7 @@ impl Vocab {
                     false
                 }
             };
-            let mergeable = pieces.push(write, token.len())?;
+            let mergeable = pieces.push(write)?;
             if let Some(byte) = byte {
                 bytes[usize::from(byte)] = id;
             }
