@@ -219,7 +219,7 @@ fn attention(c: &mut Criterion, isa: Isa) -> Result<()> {
             isa: Some(isa),
             ..PagedOptions::default()
         })?;
-        let sequence = cache.create_sequence();
+        let sequence = cache.create_sequence().unwrap();
         let numbers = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 7919 % 1000) as f32 / 1000.0 - 0.5).collect() };
         let kv = numbers(POSITIONS * KV_HEADS * HEAD);
         cache.append_tokens(sequence, 0, &kv, &kv)?;

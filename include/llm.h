@@ -13,18 +13,20 @@
  *
  * A process that used the library and forks keeps it in the parent; in the child every call but those on errors fails.
  *
- * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_cancel_t) do not change, are reference
- * counted (_retain, _free) and may be used from any number of threads at once. Exclusive objects (llm_session_t,
- * llm_sampler_t, llm_decoder_t, llm_gguf_writer_t, llm_messages_t) belong to one call at a time: entered twice they return BUSY, from another thread and
- * from their own callbacks alike. Objects keep alive what they need, so the order of frees does not matter; a free
+ * Objects. Shared objects (llm_gguf_t, llm_model_t, llm_tokenizer_t, llm_lora_t, llm_grammar_t, llm_cancel_t,
+ * llm_paged_cache_t, llm_engine_t) are reference counted (_retain, _free) and may be used from any number of threads at
+ * once; but for the last three they do not change. Exclusive objects (llm_session_t, llm_sampler_t, llm_decoder_t,
+ * llm_gguf_writer_t, llm_messages_t, llm_request_t, llm_events_t) belong to one call at a time: entered twice they return
+ * BUSY, from another thread and from their own callbacks alike. Results (llm_beams_t, llm_bytes_t, llm_error_t) only
+ * answer questions, on any thread, and are freed once. Objects keep alive what they need, so the order of frees does not matter; a free
  * while a call is running takes effect when that call ends; freeing NULL does nothing. Handles that a function returns
  * are the caller's to free, unless it says otherwise. A handle of another kind is refused in every build. Using one
  * that was freed is a defect of the caller: builds with the feature check-handles, debug builds among them, answer
  * FAILED_PRECONDITION; others answer so where they can see it.
  *
  * Text in is a pointer and a length in bytes, or a zero-terminated string and LLM_NUL_TERMINATED; with length 0 the
- * pointer may be NULL. It is UTF-8, and any bytes where a tokenizer takes it. Text out is an llm_view_t (borrowed: each function says for how long) or an llm_bytes_t
- * (the caller's). Buffers may likewise be NULL when their capacity is 0.
+ * pointer may be NULL. It is UTF-8, and any bytes where a tokenizer takes it. Text out is an llm_view_t (borrowed: each
+ * function says for how long) or an llm_bytes_t (the caller's). Buffers may likewise be NULL when their capacity is 0.
  *
  * Structs begin with struct_size, which is sizeof of the struct as the caller was compiled. Fields may be added at the
  * end: older callers keep working, and newer ones if the fields that this library does not know are zero. For parameters
@@ -151,7 +153,7 @@
 #define LLM_MESSAGES_ANSWER 1
 
 /**
- * The continuations that llm_session_beam_search found, best first. Shared, they do not change.
+ * The continuations that llm_session_beam_search found, best first. They do not change.
  *
  * @code{.c}
  * llm_beams_t *beams;
@@ -954,7 +956,7 @@ typedef struct llm_sampler_params_t {
      */
     uint64_t seed;
     /**
-     * Logits are divided by it; 0 takes the most probable token. Default 0.8.
+     * Logits are divided by it; 0 takes the most probable token that is left, if temperature_range is 0. Default 0.8.
      */
     float temperature;
     /**
@@ -1059,8 +1061,8 @@ typedef struct llm_candidate_t {
 
 /**
  * A step of the caller's: may change the logits of the `count` candidates that are left, which come in no certain order;
- * to change their tokens has no effect. Borrowed for the call. Called on the thread that samples or generates. It must
- * not call a function of the sampler or the session that runs it, and must not throw, unwind or longjmp.
+ * to change their tokens has no effect. Borrowed for the call. Called on the thread that samples or generates. Functions
+ * of the sampler or the session that runs it give BUSY there. It must not throw, unwind or longjmp.
  */
 typedef void (*llm_sampler_callback_t)(struct llm_candidate_t *candidates,
                                        size_t count,
@@ -1292,7 +1294,7 @@ typedef struct llm_paged_cache_params_t {
      */
     size_t struct_size;
     /**
-     * L, at least 1.
+     * L, from 1 to 65,536.
      */
     uint32_t num_layers;
     /**
@@ -2750,7 +2752,7 @@ llm_status_t llm_gguf_writer_new(llm_gguf_writer_t **LLM_NONNULL writer,
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT naming the "tensor" if its name is taken or its shape not possible;
  *   UNSUPPORTED if the type is unknown; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2770,7 +2772,7 @@ llm_status_t llm_gguf_writer_add_tensor(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; FAILED_PRECONDITION if it is open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2791,7 +2793,7 @@ llm_status_t llm_gguf_writer_open(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[out] error @nullable Why it failed.
  * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; INVALID_ARGUMENT also if there would be more than 65535 parts;
  *   FAILED_PRECONDITION if it is open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2811,9 +2813,10 @@ llm_status_t llm_gguf_writer_open_split(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] data The next bytes of its data.
  * @param[in] data_size Their number.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, after
- *   which nothing more can be written; FAILED_PRECONDITION if the file is not open or an earlier write failed
- * @thread any
+ * @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, and
+ *   NOT_FOUND or OUT_OF_MEMORY where the next part of a split file begins, after which nothing more can be written;
+ *   FAILED_PRECONDITION if the file is not open or an earlier write failed
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2826,13 +2829,14 @@ llm_status_t llm_gguf_writer_write(llm_gguf_writer_t *LLM_NONNULL writer,
 
 /**
  * Ends the file: all is written to the disk, and the file gets its name. Afterwards the writer can only be freed,
- * whether this succeeds or not.
+ * whether this succeeds or not. Parts get their names one by one, the first one last: if one cannot have its name, those
+ * before lose theirs, and parts of an older file that had these names are gone.
  *
  * @param[in] writer A writer.
  * @param[out] error @nullable Why it failed: the file did not appear.
  * @status BUSY, IO; FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming
  *   the "tensor"
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2873,7 +2877,7 @@ void llm_gguf_writer_free(llm_gguf_writer_t *LLM_NULLABLE writer);
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
  *   open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2890,7 +2894,7 @@ llm_status_t llm_gguf_with_keys(const llm_gguf_t *LLM_NONNULL gguf,
  * @param[in] gguf The file.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2907,7 +2911,7 @@ llm_status_t llm_gguf_writer_copy_keys(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2926,7 +2930,7 @@ llm_status_t llm_gguf_writer_set_u8(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2945,7 +2949,7 @@ llm_status_t llm_gguf_writer_set_i8(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2964,7 +2968,7 @@ llm_status_t llm_gguf_writer_set_u16(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -2984,7 +2988,7 @@ llm_status_t llm_gguf_writer_set_i16(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3003,7 +3007,7 @@ llm_status_t llm_gguf_writer_set_u32(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3022,7 +3026,7 @@ llm_status_t llm_gguf_writer_set_i32(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3041,7 +3045,7 @@ llm_status_t llm_gguf_writer_set_u64(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3060,7 +3064,7 @@ llm_status_t llm_gguf_writer_set_i64(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3079,7 +3083,7 @@ llm_status_t llm_gguf_writer_set_f32(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3098,7 +3102,7 @@ llm_status_t llm_gguf_writer_set_f64(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value The value.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3118,7 +3122,7 @@ llm_status_t llm_gguf_writer_set_bool(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] value_size Their number, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3140,7 +3144,7 @@ llm_status_t llm_gguf_writer_set_string(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] elements_size In bytes: whole elements.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3162,7 +3166,7 @@ llm_status_t llm_gguf_writer_set_array(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] count Of the strings.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3181,7 +3185,7 @@ llm_status_t llm_gguf_writer_set_strings(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] key_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
  * @status BUSY; NOT_FOUND if there is no such key; FAILED_PRECONDITION after llm_gguf_writer_open
- * @thread any
+ * @thread one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3837,7 +3841,8 @@ llm_status_t llm_sampler_sample(llm_sampler_t *LLM_NONNULL sampler,
                                 llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds a token to the history that penalties and DRY look at.
+ * Adds a token to the history that penalties and DRY look at. Only as much is kept as the steps look at: a step that is
+ * added later knows of no token that was accepted before, unless another looked as far back.
  *
  * @param[in] sampler A sampler.
  * @param[in] token The token that was taken.
@@ -4122,7 +4127,8 @@ llm_status_t llm_sampler_add_dry(llm_sampler_t *LLM_NONNULL sampler,
                                  llm_error_t **LLM_NULLABLE error);
 
 /**
- * llm_sampler_add_dry with breakers that are texts, each of which is turned into its tokens.
+ * llm_sampler_add_dry with breakers that are texts. A breaker is then each token that contains the text, as one of two
+ * line breaks contains one, and each that ends with its beginning, followed by the tokens of what is left of it.
  *
  * @param[in] sampler A sampler.
  * @param[in] tokenizer The tokenizer of the model.
@@ -4130,10 +4136,12 @@ llm_status_t llm_sampler_add_dry(llm_sampler_t *LLM_NONNULL sampler,
  * @param[in] base Usually 1.75; below 1 is off.
  * @param[in] allowed_length Repetitions up to this length are free.
  * @param[in] last_n In how many recent tokens repetitions are looked for.
- * @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual.
+ * @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual. At
+ *     most 256 bytes each.
  * @param[in] breakers_size How many bytes that is, with the zero bytes; 0 is none.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or infinite
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or
+ *     infinite, or a text too long
  * @thread one at a time
  */
 LLM_API
@@ -5281,7 +5289,7 @@ void llm_attention_params_init(llm_attention_params_t *LLM_NULLABLE params,
  * @param[in] params What it is to hold.
  * @param[out] cache The cache, to be freed with llm_paged_cache_free.
  * @param[out] error @nullable Why it failed.
- * @status INVALID_ARGUMENT names a number that is 0, or a page size that is no multiple of 16; UNSUPPORTED for an
+ * @status INVALID_ARGUMENT names a number that is 0 or, of layers, too large, or a page size that is no multiple of 16; UNSUPPORTED for an
  *     instruction set that the machine lacks, or a head_dim that kv_type does not allow; OUT_OF_MEMORY
  * @thread any
  */
@@ -5334,7 +5342,7 @@ void llm_paged_cache_free(llm_paged_cache_t *LLM_NULLABLE cache);
  * @param[in] cache A cache.
  * @param[out] sequence The sequence. It takes memory until it is removed.
  * @param[out] error @nullable Why it failed.
- * @status INVALID_ARGUMENT
+ * @status OUT_OF_MEMORY
  * @thread any
  */
 LLM_API
@@ -5350,7 +5358,7 @@ llm_status_t llm_paged_cache_create_sequence(const llm_paged_cache_t *LLM_NONNUL
  * @param[in] sequence The sequence to fork.
  * @param[out] fork The new one.
  * @param[out] error @nullable Why it failed.
- * @status NOT_FOUND; BUSY if another call uses the sequence
+ * @status NOT_FOUND, OUT_OF_MEMORY; BUSY if another call uses the sequence
  * @thread any
  */
 LLM_API
@@ -5837,7 +5845,7 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  *     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
  *     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
  *     finite
- * @thread any
+ * @thread any; the request, one at a time
  */
 LLM_API
 LLM_NODISCARD

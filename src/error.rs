@@ -41,7 +41,7 @@ macro_rules! errors {
         impl Error {
             $($(#[$doc])*
             pub fn $constructor(message: impl Into<String>) -> Self {
-                Error::$variant(Box::new(Detail { message: message.into(), facts: Vec::new() }))
+                Error::$variant(Box::new(Detail { message: one_line(message.into()), facts: Vec::new() }))
             })*
 
             /// Message and facts.
@@ -101,6 +101,18 @@ impl Error {
     }
 }
 
+/// A text of one line: control characters, which names in a file may have, are escaped.
+pub(crate) fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 /// A vector of `n` copies of `value`; the error of a size that cannot be had names `what`.
 pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Result<Vec<T>> {
     let mut v = Vec::new();
@@ -120,4 +132,17 @@ pub(crate) fn try_copy<T: Copy>(list: &[T], what: &'static str) -> Result<Vec<T>
     let mut copy = try_vec(list.len(), *first, what)?;
     copy.copy_from_slice(list);
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line() {
+        let error = Error::not_found("no tensor a\nERROR \u{1b}[31mb\0").with("tensor", "a\nb");
+        assert_eq!(error.to_string(), "no tensor a\\nERROR \\u{1b}[31mb\\u{0}");
+        assert_eq!(error.fact("tensor"), Some("a\nb"));
+        assert_eq!(one_line("ä b".to_owned()), "ä b");
+    }
 }

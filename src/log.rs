@@ -10,6 +10,8 @@ use std::sync::{Arc, Once};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::one_line;
+
 /// How much a message matters; a sink gets those up to the level of [`set_level`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -80,7 +82,7 @@ pub(crate) fn event(level: Level, message: fmt::Arguments<'_>) {
         return;
     };
     let _call = Call::new(&sink);
-    (sink.call)(level, &message.to_string());
+    (sink.call)(level, &one_line(message.to_string()));
 }
 
 /// A call of the sink in flight; ends it however the sink ends.

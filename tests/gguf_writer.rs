@@ -307,7 +307,7 @@ fn data_must_come_in_order_and_all_of_them() {
     writer.write("t", &[0; 10]).unwrap();
     let error = refused(writer.write("t", &[0; 7]), "found", "17");
     assert_eq!(error.fact("expected"), Some("16"));
-    // What was refused was not written.
+    // What was refused was not written, and changed nothing.
     writer.write("t", &[0; 6]).unwrap();
     refused(writer.write("t", &[0; 1]), "expected", "u");
     writer.write("u", &[0; 3]).unwrap();
@@ -345,6 +345,107 @@ fn a_link_stays_a_link() {
     Builder::new().create(&folder.join("x.gguf")).unwrap().finish().unwrap();
     assert!(folder.join("x.gguf").is_symlink());
     assert!(Gguf::open(&folder.join("real/x.gguf")).is_ok());
+    // Also where nothing is yet, by way of another.
+    std::os::unix::fs::symlink("real/new.gguf", folder.join("one.gguf")).unwrap();
+    std::os::unix::fs::symlink("one.gguf", folder.join("two.gguf")).unwrap();
+    Builder::new().create(&folder.join("two.gguf")).unwrap().finish().unwrap();
+    assert!(folder.join("two.gguf").is_symlink() && folder.join("one.gguf").is_symlink());
+    assert!(Gguf::open(&folder.join("real/new.gguf")).is_ok());
+    // A link that ends nowhere is one to an error, not a loop.
+    std::os::unix::fs::symlink("round.gguf", folder.join("round.gguf")).unwrap();
+    let _ = Builder::new().create(&folder.join("round.gguf"));
+}
+
+/// Who could not read the old file cannot read the new one.
+#[test]
+fn a_replaced_file_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("permissions");
+    let path = folder.join("x.gguf");
+    for mode in [0o600, 0o640, 0o400] {
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut writer = two_tensors().create(&path).unwrap();
+        for name in names_in(&folder) {
+            assert_eq!(std::fs::metadata(folder.join(&name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
+        }
+        writer.write("t", &[0; 16]).unwrap();
+        writer.write("u", &[0; 32]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+    }
+}
+
+#[test]
+fn a_name_may_be_as_long_as_the_system_allows() {
+    let folder = folder("long-name");
+    let path = folder.join("x".repeat(255));
+    Builder::new().create(&path).unwrap().finish().unwrap();
+    assert!(Gguf::open(&path).is_ok());
+}
+
+/// Names of files are any bytes, also those of parts.
+#[test]
+fn parts_may_have_names_that_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = folder("split-bytes");
+    let whole = Gguf::from_bytes(bad("ok-two-tensors.gguf")).unwrap();
+    let path = folder.join(std::ffi::OsStr::from_bytes(b"a\xFF-b"));
+    let limit = PartLimit { tensors: Some(1), ..PartLimit::default() };
+    let mut writer = builder_of(&whole).unwrap().create_split(&path, limit).unwrap();
+    copy_data(&whole, &mut writer).unwrap();
+    writer.finish().unwrap();
+    let first = folder.join(std::ffi::OsStr::from_bytes(b"a\xFF-b-00001-of-00002.gguf"));
+    assert_eq!(Gguf::open(&first).unwrap().part_count(), 2);
+}
+
+/// A part that cannot be made ends the writing: no file appears, whatever comes later.
+#[test]
+fn a_part_that_cannot_be_made_ends_it() {
+    let folder = folder("split-no-folder");
+    let (here, there) = (folder.join("here"), folder.join("there"));
+    std::fs::create_dir(&here).unwrap();
+    let mut builder = Builder::new();
+    builder.add_tensor("a", 0, &[4]).unwrap();
+    builder.add_tensor("none", 0, &[0]).unwrap();
+    let limit = PartLimit { tensors: Some(1), ..PartLimit::default() };
+    let mut writer = builder.create_split(&here.join("x"), limit).unwrap();
+    std::fs::rename(&here, &there).unwrap();
+    assert!(matches!(writer.write("a", &[0; 16]), Err(Error::NotFound(_))));
+    std::fs::rename(&there, &here).unwrap();
+    assert!(matches!(writer.write("none", &[]), Err(Error::FailedPrecondition(_))));
+    assert!(matches!(writer.finish(), Err(Error::FailedPrecondition(_))));
+    assert!(!names_in(&here).iter().any(|name| name.ends_with(".gguf")));
+}
+
+/// Where a part cannot have its name, those that have theirs already lose it.
+#[test]
+fn parts_of_two_files_do_not_mix() {
+    let folder = folder("split-mixed");
+    let whole = Gguf::from_bytes(bad("ok-two-tensors.gguf")).unwrap();
+    let limit = PartLimit { tensors: Some(1), ..PartLimit::default() };
+    let mut writer = builder_of(&whole).unwrap().create_split(&folder.join("x"), limit).unwrap();
+    copy_data(&whole, &mut writer).unwrap();
+    std::fs::create_dir_all(folder.join("x-00001-of-00002.gguf/full")).unwrap();
+    assert!(matches!(writer.finish(), Err(Error::Io(_))));
+    assert_eq!(names_in(&folder), ["x-00001-of-00002.gguf"]);
+}
+
+/// What is not its turn is refused, and those without data that stand before it have not ended.
+#[test]
+fn a_refused_write_changes_nothing() {
+    let mut builder = Builder::new();
+    builder.add_tensor("none", 0, &[0]).unwrap();
+    builder.add_tensor("a", 0, &[4]).unwrap();
+    builder.add_tensor("b", 0, &[4]).unwrap();
+    let mut writer = builder.create(&folder("refused").join("x.gguf")).unwrap();
+    refused(writer.write("b", &[0; 16]), "expected", "none");
+    refused(writer.write("other", &[0; 16]), "expected", "none");
+    writer.write("none", &[]).unwrap();
+    writer.write("a", &[0; 16]).unwrap();
+    writer.write("b", &[0; 16]).unwrap();
+    writer.finish().unwrap();
 }
 
 #[test]

@@ -505,7 +505,7 @@ fn what_cannot_be_kept_to_is_an_error() {
     let pieces = Pieces::of(model.tokenizer());
     let z = pieces.token(b"z");
     let mut stubborn = Sampler::new(0);
-    stubborn.push(Step::LogitBias(vec![(z, 1e30)])).unwrap();
+    stubborn.push(Step::LogitBias(vec![(z, 1e30)].into())).unwrap();
     session.next(&mut sampler(0)).unwrap();
     // A bias moves no token that is excluded.
     let next = session.next(&mut stubborn).unwrap();

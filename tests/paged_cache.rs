@@ -158,7 +158,7 @@ impl World {
         let pick = |i: usize| ids.get(i % ids.len().max(1)).copied();
         match *op {
             Op::Create => {
-                self.sequences.insert(cache.create_sequence(), Plain::default());
+                self.sequences.insert(cache.create_sequence().unwrap(), Plain::default());
             }
             Op::Fork(i) => {
                 let Some(id) = pick(i) else { return };
@@ -278,7 +278,7 @@ fn a_shared_tail_is_copied_when_it_is_written() {
             cache.append_tokens(id, layer, &row(stamp), &row(stamp + 1)).unwrap();
         }
     };
-    let parent = cache.create_sequence();
+    let parent = cache.create_sequence().unwrap();
     (0..20).for_each(|i| append(parent, i));
     let children = [cache.fork_sequence(parent).unwrap(), cache.fork_sequence(parent).unwrap()];
     let stats = cache.stats();
@@ -312,7 +312,7 @@ fn readers_and_writers_of_different_sequences_do_not_meet() {
             (0..LAYERS).for_each(|layer| cache.append_tokens(id, layer, &row(i), &row(i)).unwrap());
         }
     };
-    let parent = cache.create_sequence();
+    let parent = cache.create_sequence().unwrap();
     fill(parent, 40);
     let options = AttentionOptions { heads: HEADS, scale: Some(0.5), softcap: Some(3.0), window: Some(30) };
     let attend = |id| {
@@ -381,7 +381,7 @@ fn types_round_as_they_should() {
                 isa: Some(isa),
             })
             .unwrap();
-            let id = cache.create_sequence();
+            let id = cache.create_sequence().unwrap();
             for _ in 0..40 {
                 cache.append_tokens(id, 0, &x, &x).unwrap();
             }
@@ -407,6 +407,7 @@ fn what_makes_no_sense_is_refused() {
     let good = || PagedOptions { layers: 1, kv_heads: 1, head_dim: 8, max_pages: 4, ..PagedOptions::default() };
     for (name, options) in [
         ("num_layers", PagedOptions { layers: 0, ..good() }),
+        ("num_layers", PagedOptions { layers: 65_537, ..good() }),
         ("num_kv_heads", PagedOptions { kv_heads: 0, ..good() }),
         ("head_dim", PagedOptions { head_dim: 0, ..good() }),
         ("max_pages", PagedOptions { max_pages: 0, ..good() }),
@@ -421,11 +422,11 @@ fn what_makes_no_sense_is_refused() {
     assert!(matches!(PagedCache::new(&of_blocks), Err(Error::Unsupported(_))));
     let huge = PagedOptions { kv_heads: usize::MAX / 2, head_dim: 64, ..good() };
     assert!(matches!(PagedCache::new(&huge), Err(Error::OutOfMemory(_))));
-    let huge = PagedOptions { layers: usize::MAX / 2, page_size: 1 << 40, ..good() };
+    let huge = PagedOptions { layers: 65_536, page_size: 1 << 60, ..good() };
     assert!(matches!(PagedCache::new(&huge), Err(Error::OutOfMemory(_))));
 
     let cache = PagedCache::new(&good()).unwrap();
-    let id = cache.create_sequence();
+    let id = cache.create_sequence().unwrap();
     let x = [1.0; 16];
     assert!(matches!(cache.append_tokens(id, 1, &x, &x), Err(Error::InvalidArgument(_))));
     assert!(matches!(cache.append_tokens(id, 0, &x[..9], &x[..9]), Err(Error::InvalidArgument(_))));

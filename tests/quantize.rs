@@ -306,6 +306,48 @@ fn importances_are_written_as_others_read_them() {
 }
 
 #[test]
+fn counts_that_are_none_are_refused() {
+    let read = |counts: &[f32], columns: u64| {
+        let mut builder = Builder::new();
+        builder.set("general.type", "imatrix").unwrap();
+        builder.add_tensor("x.weight.in_sum2", 0, &[columns, 64 / columns]).unwrap();
+        builder.add_tensor("x.weight.counts", 0, &[1, counts.len() as u64]).unwrap();
+        let path = path("counts.imatrix");
+        let mut writer = builder.create(&path).unwrap();
+        writer.write("x.weight.in_sum2", &[0; 256]).unwrap();
+        writer.write("x.weight.counts", &counts.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+        writer.finish().unwrap();
+        Importance::read(&path)
+    };
+    assert!(read(&[3.0], 64).is_ok() && read(&[3.0, 0.0], 32).is_ok() && read(&[3.0], 32).is_ok());
+    for (counts, columns) in [(&[3.0, 3.0][..], 64), (&[3.0; 4], 32), (&[f32::NAN], 64), (&[-1.0], 64)] {
+        let Err(error @ Error::CorruptFile(_)) = read(counts, columns) else { panic!("{counts:?} of {columns}") };
+        assert_eq!(error.fact("tensor"), Some("x.weight"));
+    }
+}
+
+/// Names that are longer than the format allows are read, and so they are copied.
+#[test]
+fn long_names_are_copied() {
+    let name = format!("blk.0.{}.weight", "x".repeat(80));
+    // One tensor of 32 floats, no keys.
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3u32.to_le_bytes());
+    bytes.extend(1u64.to_le_bytes());
+    bytes.extend(0u64.to_le_bytes());
+    bytes.extend((name.len() as u64).to_le_bytes());
+    bytes.extend(name.as_bytes());
+    bytes.extend(1u32.to_le_bytes());
+    bytes.extend(32u64.to_le_bytes());
+    bytes.extend(0u32.to_le_bytes());
+    bytes.extend(0u64.to_le_bytes());
+    bytes.resize(bytes.len().next_multiple_of(32) + 128, 0);
+    let gguf = Gguf::from_bytes(bytes).unwrap();
+    let copy = go(&gguf, "long-name-copy.gguf", "F16", None, &Options::default()).unwrap();
+    assert!(copy.tensor(&name).is_some());
+}
+
+#[test]
 fn importances_lower_the_error_that_counts() {
     let gguf = file_of("weighted", &[("block_count", 1)], &[("blk.0.ffn_up.weight", &[256, 40])]);
     let weights: Vec<f32> = noise(256, 99).iter().map(|x| 0.01 + 30.0 * x * x * x * x).collect();

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
 
 use llm::Error;
 use llm::sample::{Callback, Candidate, CandidateLogit, Params, Sampler, Step, logprobs};
@@ -61,15 +62,16 @@ fn step(golden: &Value) -> (Step, Vec<u32>, Option<f64>) {
             (Step::Penalties { repeat, frequency, presence, last_n: count("last_n") }, history(), None)
         }
         "dry" => {
-            let breakers = golden["breakers"].as_array().unwrap().iter().map(ids).collect();
+            let breakers: Vec<_> = golden["breakers"].as_array().unwrap().iter().map(ids).collect();
             let (multiplier, base) = (number("multiplier"), number("base"));
             let (allowed_length, last_n) = (count("allowed_length"), count("last_n"));
-            (Step::Dry { multiplier, base, allowed_length, last_n, breakers }, history(), None)
+            (Step::Dry { multiplier, base, allowed_length, last_n, breakers: breakers.into() }, history(), None)
         }
         "logit_bias" => {
             let value = |x: &Value| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32);
             let pairs = golden["bias"].as_array().unwrap().iter();
-            none(Step::LogitBias(pairs.map(|pair| (pair[0].as_u64().unwrap() as u32, value(&pair[1]))).collect()))
+            let pairs = pairs.map(|pair| (pair[0].as_u64().unwrap() as u32, value(&pair[1])));
+            none(Step::LogitBias(Vec::from_iter(pairs).into()))
         }
         name => panic!("a sampler {name}"),
     }
@@ -120,7 +122,7 @@ fn penalty(repeat: f32, last_n: usize) -> Step {
 }
 
 fn dry(multiplier: f32, base: f32) -> Step {
-    Step::Dry { multiplier, base, allowed_length: 2, last_n: 64, breakers: Vec::new() }
+    Step::Dry { multiplier, base, allowed_length: 2, last_n: 64, breakers: Arc::default() }
 }
 
 #[test]
@@ -188,7 +190,7 @@ fn mirostat_goes_where_the_goldens_go() {
         let bound = sampler.mirostat_bound();
         assert_ne!(bound, start);
         assert_eq!(sampler.clone().mirostat_bound(), bound);
-        assert_eq!(sampler.fresh().unwrap().mirostat_bound(), start);
+        assert_eq!(sampler.fresh().mirostat_bound(), start);
         sampler.accept(0);
         assert_eq!(sampler.mirostat_bound(), bound);
         sampler.reset();
@@ -335,8 +337,8 @@ fn parameters_out_of_range_are_refused_with_facts() {
         (Step::Penalties { repeat: 1.0, frequency: 0.0, presence: f32::INFINITY, last_n: 1 }, "presence_penalty"),
         (dry(nan, 1.75), "dry_multiplier"),
         (dry(1.0, f32::INFINITY), "dry_base"),
-        (Step::LogitBias(vec![(3, nan)]), "logit_bias"),
-        (Step::LogitBias(vec![(3, f32::INFINITY)]), "logit_bias"),
+        (Step::LogitBias(vec![(3, nan)].into()), "logit_bias"),
+        (Step::LogitBias(vec![(3, f32::INFINITY)].into()), "logit_bias"),
         (Step::Mirostat { tau: -1.0, eta: 0.1, m: 100 }, "mirostat_tau"),
         (Step::MirostatV2 { tau: 5.0, eta: nan }, "mirostat_eta"),
         (penalty(nan, 0), "repeat_penalty"),
@@ -387,11 +389,11 @@ fn every_step_keeps_something_of_anything() {
             base: f32::MAX,
             allowed_length: 0,
             last_n: usize::MAX,
-            breakers: vec![vec![]],
+            breakers: vec![vec![]].into(),
         },
-        Step::LogitBias(vec![(0, -inf), (9999, 3.0), (0, f32::MAX)]),
-        Step::Ban(vec![0, 9999]),
-        Step::Ban((0..200).collect()),
+        Step::LogitBias(vec![(0, -inf), (9999, 3.0), (0, f32::MAX)].into()),
+        Step::Ban(vec![0, 9999].into()),
+        Step::Ban(Vec::from_iter(0..200).into()),
         Step::Mirostat { tau: 0.0, eta: f32::MAX, m: 0 },
         Step::Mirostat { tau: 3.0, eta: 1.0, m: usize::MAX },
         Step::MirostatV2 { tau: 0.0, eta: f32::MAX },
@@ -531,8 +533,10 @@ fn dry_is_its_definition() {
             (0..below(3)).map(|_| (0..below(4)).map(|_| below(alphabet)).collect::<Vec<u32>>()).collect::<Vec<_>>();
         let last_n = if round % 2 == 0 { usize::MAX } else { 1 + below(40) as usize };
         let (multiplier, base) = [(0.3, 1.1), (1e-30, 1e10), (0.5, 1.0), (0.2, 2.0)][below(4) as usize];
-        let step =
-            |breakers: Vec<Vec<u32>>| Step::Dry { multiplier, base, allowed_length: round % 5, last_n, breakers };
+        let step = |breakers: Vec<Vec<u32>>| {
+            let (allowed_length, breakers) = (round % 5, breakers.into());
+            Step::Dry { multiplier, base, allowed_length, last_n, breakers }
+        };
         let mut sampler = Sampler::new(1);
         sampler.push(step(breakers.clone())).unwrap();
         history.iter().for_each(|&token| sampler.accept(token));
@@ -541,7 +545,7 @@ fn dry_is_its_definition() {
         let bias = dry_by_definition(&step(breakers), &history);
         penalized += usize::from(bias.iter().any(|(_, penalty)| *penalty < 0.0));
         let mut expected = Sampler::new(1);
-        expected.push(Step::LogitBias(bias)).unwrap();
+        expected.push(Step::LogitBias(bias.into())).unwrap();
         let logits = [0.0; 8];
         for found in sampler.distribution(&logits).unwrap() {
             let all = expected.distribution(&logits).unwrap();
@@ -559,7 +563,7 @@ fn biases_of_a_token_add_up() {
         let mut sampler = Sampler::new(1);
         // So that the tokens do not stand in their own order.
         sampler.push(Step::TopK(4)).unwrap();
-        sampler.push(Step::LogitBias(bias.to_vec())).unwrap();
+        sampler.push(Step::LogitBias(bias.to_vec().into())).unwrap();
         sampler.distribution(&logits).unwrap()
     };
     assert_eq!(found(&[(2, 1.0), (0, 2.5), (9, 1.0), (2, 3.0)]), found(&[(0, 2.5), (2, 4.0)]));
@@ -569,10 +573,22 @@ fn biases_of_a_token_add_up() {
     );
 }
 
+/// However low its threshold, the top choices are not left out for one that is masked.
+#[test]
+fn masked_tokens_are_no_choices_to_keep() {
+    for bans in [vec![2], vec![2, 3]] {
+        let mut sampler = Sampler::new(1);
+        sampler.push(Step::Ban(bans.into())).unwrap();
+        sampler.push(Step::Xtc { probability: 1.0, threshold: 0.0, min_keep: 1 }).unwrap();
+        let found = sampler.distribution(&[3.0, 1.0, 2.0, f32::NEG_INFINITY]).unwrap();
+        assert_eq!(found.iter().map(|c| c.id).collect::<Vec<_>>(), [1]);
+    }
+}
+
 #[test]
 fn a_ban_of_everything_bans_nothing() {
     let mut sampler = Sampler::new(1);
-    sampler.push(Step::Ban(vec![2, 0])).unwrap();
+    sampler.push(Step::Ban(vec![2, 0].into())).unwrap();
     let found = |sampler: &mut Sampler, logits: &[f32]| -> Vec<u32> {
         sampler.distribution(logits).unwrap().iter().map(|c| c.id).collect()
     };

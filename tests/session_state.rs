@@ -421,3 +421,34 @@ fn what_was_shifted_is_not_shared() {
     assert!(go_on(&mut fresh, 6) == go_on(&mut alone, 6));
     std::fs::remove_file(&file).unwrap();
 }
+
+/// A file is no proof of what its tokens lead to: others do not take over what came from one.
+#[test]
+fn what_came_from_a_file_is_not_shared() {
+    let model = common::load(&gguf("llama"));
+    let options = PagedOptions { max_pages: 40, threads: Some(Threads::new(1)), ..PagedOptions::default() };
+    let pages: PagedCache = model.paged_cache(&options).unwrap();
+    let options = SessionOptions { cache: CACHE, threads: Some(Threads::new(1)), ..SessionOptions::default() };
+    let in_pages = || Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    let (text, more) = (tokens(90, 1), tokens(40, 2));
+    let mut saved = session(&model, CACHE, 0);
+    saved.append(&text).unwrap();
+    let file = path("not-shared");
+    saved.save(&file).unwrap();
+    let mut loaded = in_pages();
+    loaded.load(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    loaded.append(&more).unwrap();
+    let mut fork = loaded.fork().unwrap();
+    fork.append(&more).unwrap();
+    let mut fresh = in_pages();
+    fresh.append(&text).unwrap();
+    fresh.append(&more).unwrap();
+    assert_eq!(pages.stats().prefix_hits, 0);
+    drop(fresh);
+    // Once nothing of the file is left, it is a session like any other.
+    loaded.truncate(0).unwrap();
+    loaded.append(&tokens(64, 3)).unwrap();
+    in_pages().append(&tokens(64, 3)).unwrap();
+    assert!(pages.stats().prefix_hits > 0);
+}

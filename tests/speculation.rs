@@ -156,7 +156,7 @@ fn a_repeated_text_is_guessed_and_wrong_guesses_become_rare() {
         for i in 0..90 {
             let mut sampler = Sampler::new(i);
             let token = if repeats { text[5 + i as usize] } else { [5, 6, 200 + i as u32][i as usize % 3] };
-            sampler.push(llm::sample::Step::LogitBias(vec![(token, 1e6)])).unwrap();
+            sampler.push(llm::sample::Step::LogitBias(vec![(token, 1e6)].into())).unwrap();
             session.next(&mut sampler).unwrap();
         }
         let stats = session.speculation_stats();

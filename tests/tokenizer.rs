@@ -184,6 +184,29 @@ fn tokens_by_text() {
     assert_eq!((tokenizer.kind(49152), tokenizer.is_eog(49152), tokenizer.score(49152)), (None, false, 0.0));
 }
 
+/// Each sequence gives a text that contains the one asked for, and every text that contains it has one of them.
+#[test]
+fn sequences_in_which_a_text_stands() {
+    for name in ["llama-spm", "smollm2"] {
+        let tokenizer = tokenizer(name);
+        for part in ["\n", ":", "\"", "*", "\n\n", "User:", "###"] {
+            let sequences = tokenizer.sequences_with(part.as_bytes()).unwrap();
+            for sequence in &sequences {
+                let text: Vec<u8> = sequence.iter().flat_map(|id| tokenizer.piece(*id).unwrap().to_vec()).collect();
+                assert!(text.windows(part.len()).any(|found| found == part.as_bytes()), "{name} {sequence:?}");
+            }
+            for around in ["a{}b", "one two{} three", "{}\n{}", "({}): x", ".{}"] {
+                let tokens = tokenizer.encode(around.replace("{}", part).as_bytes(), EncodeOptions::default()).unwrap();
+                let has = |sequence: &Vec<u32>| tokens.windows(sequence.len()).any(|found| found == sequence);
+                assert!(sequences.iter().any(has), "{name} {part:?} in {around:?}: {tokens:?}");
+            }
+        }
+        assert!(tokenizer.sequences_with(b"").unwrap().is_empty());
+        let long = tokenizer.sequences_with(&[b'x'; 257]).unwrap_err();
+        assert_eq!((long.fact("expected"), long.fact("found")), (Some("256"), Some("257")));
+    }
+}
+
 /// What a decoder gives, put together; checks after each token that exactly an unfinished character is held back.
 fn streamed(tokenizer: &Arc<Tokenizer>, tokens: &[u32], show_special: bool) -> Vec<u8> {
     let mut decoder = Decoder::new(tokenizer.clone(), show_special);

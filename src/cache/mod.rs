@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::device::{Held, KvPage, KvPool, KvShape, KvTarget, KvType, KvView, PageShape, Places, TILE};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use prefix::Index;
 
 pub(crate) use paged::page_positions;
@@ -193,6 +193,8 @@ pub(crate) struct Cache {
     chain: Vec<u64>,
     /// Its keys and values are not those that its tokens alone lead to.
     altered: bool,
+    /// They came from a file, whose word nobody else has to take for it.
+    restored: bool,
 }
 
 impl Cache {
@@ -225,16 +227,28 @@ impl Cache {
         }
         let (spans, capacity) = (shape.spans.to_vec(), shape.capacity);
         let layout = Arc::new(Layout { of_layer, spans, groups: layouts, capacity });
-        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new(), altered: false })
+        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new(), altered: false, restored: false })
     }
 
     /// A cache that takes its pages from a pool.
-    pub(crate) fn in_pages(pages: &Arc<Pages>, spans: Vec<Span>, capacity: usize) -> Cache {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(crate) fn in_pages(pages: &Arc<Pages>, spans: Vec<Span>, capacity: usize) -> Result<Cache> {
         let places = Places { tiles: pages.pool.shape().tiles, pinned: 0 };
         let group = GroupLayout { pages: Arc::clone(pages), places, growth: Growth::Paged };
-        let of_layer = (0..spans.len()).map(|l| (0, l)).collect();
+        let mut of_layer = try_vec(spans.len(), (0, 0), "the layers of a sequence")?;
+        of_layer.iter_mut().zip(0..).for_each(|((_, layer), l)| *layer = l);
         let layout = Arc::new(Layout { of_layer, spans, groups: vec![group], capacity });
-        Cache { layout, groups: vec![Vec::new()], length: 0, written: 0, chain: Vec::new(), altered: false }
+        Ok(Cache {
+            layout,
+            groups: vec![Vec::new()],
+            length: 0,
+            written: 0,
+            chain: Vec::new(),
+            altered: false,
+            restored: false,
+        })
     }
 
     /// Positions held.
@@ -335,7 +349,7 @@ impl Cache {
         };
         self.length = if self.layout.groups.iter().all(kept) { length } else { 0 };
         if self.length == 0 {
-            (self.written, self.altered) = (0, false);
+            (self.written, self.altered, self.restored) = (0, false, false);
         }
         self.trim();
         self.length
@@ -359,8 +373,7 @@ impl Cache {
             count(&layout.pages.counts.forks, 1);
         }
         let (layout, groups, chain) = (Arc::clone(&self.layout), self.groups.clone(), self.chain.clone());
-        let (length, written, altered) = (self.length, self.written, self.altered);
-        let mut fork = Cache { layout, groups, length, written, chain, altered };
+        let mut fork = Cache { layout, groups, chain, ..*self };
         fork.trim();
         fork
     }
@@ -374,7 +387,7 @@ impl Cache {
             groups.push(own.into_iter().collect());
         }
         let layout = Arc::clone(&self.layout);
-        Ok(Cache { layout, groups, length: 0, written: 0, chain: Vec::new(), altered: false })
+        Ok(Cache { layout, groups, length: 0, written: 0, chain: Vec::new(), altered: false, restored: false })
     }
 
     /// Layers.
@@ -453,8 +466,7 @@ impl Cache {
 
     /// Takes `length` positions as held, whose tiles were set, from the tiles `first` of each layer on.
     pub(crate) fn restore(&mut self, length: usize, first: &[usize]) {
-        self.length = length;
-        self.written = length;
+        (self.length, self.written, self.restored) = (length, length, true);
         for (layer, first) in first.iter().enumerate() {
             if let Growth::Ring { positions, .. } = self.layout.groups[self.layout.of_layer[layer].0].growth {
                 self.written = self.written.max(first * TILE + positions);
@@ -488,7 +500,7 @@ impl Cache {
     pub(crate) fn publish(&mut self, salt: u64, tokens: &[u32]) {
         let Some((pages, positions)) = self.indexed() else { return };
         let full = self.length / positions;
-        if self.altered || self.chain.len() >= full {
+        if self.altered || self.restored || self.chain.len() >= full {
             return;
         }
         let pages = Arc::clone(pages);

@@ -10,7 +10,7 @@ use super::{Cache, Pages, Span};
 use crate::device::{
     Act, Attention, Buffer, Device, Isa, KvQuery, KvShape, KvType, KvView, PageShape, Precision, TILE, Threads,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::numeric::FloatEnvironment;
 
 /// Positions of a page if the options do not say.
@@ -82,6 +82,9 @@ pub struct PagedStats {
     pub evictions: u64,
 }
 
+/// Layers of a cache at most, so that a sequence without positions is small.
+const MOST_LAYERS: usize = 1 << 16;
+
 /// Key/value pages that sequences share (Kwon et al., "Efficient Memory Management for Large Language Model Serving with
 /// PagedAttention", 2023). Sequences can be used from several threads, each by one at a time.
 pub struct PagedCache {
@@ -108,8 +111,9 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(cache: Cache, layers: usize) -> Sequence {
-        Sequence { written: vec![cache.length(); layers], cache, buffers: Default::default(), out: Act::default() }
+    fn new(cache: Cache, layers: usize) -> Result<Sequence> {
+        let written = try_vec(layers, cache.length(), "the layers of a sequence")?;
+        Ok(Sequence { written, cache, buffers: Default::default(), out: Act::default() })
     }
 }
 
@@ -147,10 +151,14 @@ impl PagedCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// `InvalidArgument` names an option that is 0 or a page size that is no multiple of 16; `Unsupported` for an
+    /// `InvalidArgument` names an option that is 0, more than 65,536 layers, or a page size that is no multiple of 16; `Unsupported` for an
     /// instruction set that the CPU lacks or a head width that the number type cannot have; `OutOfMemory`.
     pub fn new(options: &PagedOptions) -> Result<PagedCache> {
         positive("num_layers", options.layers)?;
+        if options.layers > MOST_LAYERS {
+            let message = format!("num_layers is {}, at most {MOST_LAYERS} can be had", options.layers);
+            return Err(Error::invalid_argument(message).with("argument", "num_layers").with("expected", MOST_LAYERS));
+        }
         positive("num_kv_heads", options.kv_heads)?;
         positive("head_dim", options.head_dim)?;
         let (heads, width) = (options.kv_heads, options.head_dim);
@@ -223,26 +231,32 @@ impl PagedCache {
         Err(Error::invalid_argument(message).with("layer", layer).with("num_layers", layers))
     }
 
-    fn insert(&self, cache: Cache) -> SequenceId {
+    fn insert(&self, cache: Cache) -> Result<SequenceId> {
+        let (length, sequence) = (AtomicUsize::new(cache.length()), Mutex::new(Sequence::new(cache, self.layers)?));
+        let mut sequences = self.sequences.write();
+        sequences.try_reserve(1).map_err(|_| Error::out_of_memory("there is no memory for one more sequence"))?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (length, sequence) = (AtomicUsize::new(cache.length()), Mutex::new(Sequence::new(cache, self.layers)));
-        self.sequences.write().insert(id, Arc::new(Entry { length, sequence }));
-        id
+        sequences.insert(id, Arc::new(Entry { length, sequence }));
+        Ok(id)
     }
 
     /// A new, empty sequence.
-    pub fn create_sequence(&self) -> SequenceId {
-        self.insert(Cache::in_pages(&self.pages, vec![Span::default(); self.layers], usize::MAX))
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn create_sequence(&self) -> Result<SequenceId> {
+        let spans = try_vec(self.layers, Span::default(), "the layers of a sequence")?;
+        self.insert(Cache::in_pages(&self.pages, spans, usize::MAX)?)
     }
 
     /// A new sequence with the committed positions of another. All pages are shared; who first writes to one that is
     /// shared, which can only be the last, gets a copy.
     ///
     /// # Errors
-    /// `NotFound`, `Busy`.
+    /// `NotFound`, `Busy`, `OutOfMemory`.
     pub fn fork_sequence(&self, id: SequenceId) -> Result<SequenceId> {
         let cache = self.with(id, |sequence| Ok(sequence.cache.fork()))?;
-        Ok(self.insert(cache))
+        self.insert(cache)
     }
 
     /// Removes a sequence; pages that no other holds are free again.

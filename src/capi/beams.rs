@@ -13,7 +13,7 @@ use super::tokenizer::llm_token_t;
 use crate::error::{Error, Result};
 use crate::generate::{Beam, BeamOptions};
 
-/// The continuations that llm_session_beam_search found, best first. Shared, they do not change.
+/// The continuations that llm_session_beam_search found, best first. They do not change.
 ///
 /// @code{.c}
 /// llm_beams_t *beams;

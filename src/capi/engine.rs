@@ -295,7 +295,7 @@ pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
 ///     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
 ///     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
 ///     finite
-/// @thread any
+/// @thread any; the request, one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_engine_submit(

@@ -93,7 +93,7 @@ pub unsafe extern "C" fn llm_gguf_writer_new(
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT naming the "tensor" if its name is taken or its shape not possible;
 ///   UNSUPPORTED if the type is unknown; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_add_tensor(
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn llm_gguf_writer_add_tensor(
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; FAILED_PRECONDITION if it is open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_open(
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn llm_gguf_writer_open(
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; INVALID_ARGUMENT also if there would be more than 65535 parts;
 ///   FAILED_PRECONDITION if it is open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_open_split(
@@ -179,9 +179,10 @@ pub unsafe extern "C" fn llm_gguf_writer_open_split(
 /// @param[in] data The next bytes of its data.
 /// @param[in] data_size Their number.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, after
-///   which nothing more can be written; FAILED_PRECONDITION if the file is not open or an earlier write failed
-/// @thread any
+/// @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, and
+///   NOT_FOUND or OUT_OF_MEMORY where the next part of a split file begins, after which nothing more can be written;
+///   FAILED_PRECONDITION if the file is not open or an earlier write failed
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_write(
@@ -204,13 +205,14 @@ pub unsafe extern "C" fn llm_gguf_writer_write(
 }
 
 /// Ends the file: all is written to the disk, and the file gets its name. Afterwards the writer can only be freed,
-/// whether this succeeds or not.
+/// whether this succeeds or not. Parts get their names one by one, the first one last: if one cannot have its name, those
+/// before lose theirs, and parts of an older file that had these names are gone.
 ///
 /// @param[in] writer A writer.
 /// @param[out] error @nullable Why it failed: the file did not appear.
 /// @status BUSY, IO; FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming
 ///   the "tensor"
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_finish(
@@ -265,7 +267,7 @@ pub unsafe extern "C" fn llm_gguf_writer_free(writer: *mut llm_gguf_writer_t) {
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
 ///   open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_with_keys(

@@ -20,7 +20,7 @@ use crate::gguf::ElementType;
 /// @param[in] gguf The file.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_copy_keys(
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn llm_gguf_writer_copy_keys(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_u8(
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_u8(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_i8(
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_i8(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_u16(
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_u16(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_i16(
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_i16(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_u32(
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_u32(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_i32(
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_i32(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_u64(
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_u64(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_i64(
@@ -244,7 +244,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_i64(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_f32(
@@ -269,7 +269,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_f32(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_f64(
@@ -294,7 +294,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_f64(
 /// @param[in] value The value.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_bool(
@@ -320,7 +320,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_bool(
 /// @param[in] value_size Their number, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_string(
@@ -349,7 +349,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_string(
 /// @param[in] elements_size In bytes: whole elements.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_array(
@@ -385,7 +385,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_array(
 /// @param[in] count Of the strings.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_set_strings(
@@ -415,7 +415,7 @@ pub unsafe extern "C" fn llm_gguf_writer_set_strings(
 /// @param[in] key_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY; NOT_FOUND if there is no such key; FAILED_PRECONDITION after llm_gguf_writer_open
-/// @thread any
+/// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_writer_remove(

@@ -55,7 +55,7 @@ pub type llm_sequence_t = u64;
 pub struct llm_paged_cache_params_t {
     /// sizeof(llm_paged_cache_params_t).
     pub struct_size: usize,
-    /// L, at least 1.
+    /// L, from 1 to 65,536.
     pub num_layers: u32,
     /// K, at least 1.
     pub num_kv_heads: u32,
@@ -203,7 +203,7 @@ fn options(params: &llm_paged_cache_params_t) -> Result<PagedOptions> {
 /// @param[in] params What it is to hold.
 /// @param[out] cache The cache, to be freed with llm_paged_cache_free.
 /// @param[out] error @nullable Why it failed.
-/// @status INVALID_ARGUMENT names a number that is 0, or a page size that is no multiple of 16; UNSUPPORTED for an
+/// @status INVALID_ARGUMENT names a number that is 0 or, of layers, too large, or a page size that is no multiple of 16; UNSUPPORTED for an
 ///     instruction set that the machine lacks, or a head_dim that kv_type does not allow; OUT_OF_MEMORY
 /// @thread any
 #[must_use]
@@ -275,7 +275,7 @@ pub unsafe extern "C" fn llm_paged_cache_free(cache: *mut llm_paged_cache_t) {
 /// @param[in] cache A cache.
 /// @param[out] sequence The sequence. It takes memory until it is removed.
 /// @param[out] error @nullable Why it failed.
-/// @status INVALID_ARGUMENT
+/// @status OUT_OF_MEMORY
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -286,7 +286,8 @@ pub unsafe extern "C" fn llm_paged_cache_create_sequence(
 ) -> llm_status_t {
     fallible!(error, {
         let cache = handle::shared(cache, "cache")?;
-        args::out(sequence, "sequence")?.write(cache.create_sequence());
+        let out = args::out(sequence, "sequence")?;
+        out.write(cache.create_sequence()?);
         Ok(())
     })
 }
@@ -297,7 +298,7 @@ pub unsafe extern "C" fn llm_paged_cache_create_sequence(
 /// @param[in] sequence The sequence to fork.
 /// @param[out] fork The new one.
 /// @param[out] error @nullable Why it failed.
-/// @status NOT_FOUND; BUSY if another call uses the sequence
+/// @status NOT_FOUND, OUT_OF_MEMORY; BUSY if another call uses the sequence
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

@@ -212,6 +212,7 @@ pub unsafe extern "C" fn llm_gguf_imatrix(
         let path = args::path(path, path_size, "path")?;
         let (params, cancel) = (args::params(params, "params")?, handle::shared_or_null(cancel, "cancel")?);
         args::flags(params.flags, 0, "params.flags")?;
+        args::flags(params.reserved, 0, "params.reserved")?;
         let options = ImatrixOptions {
             dataset,
             chunk_size: params.chunk_size as usize,

@@ -201,7 +201,7 @@ pub unsafe extern "C" fn llm_request_set_sampler(
     fallible!(error, {
         let mut request = handle::exclusive(request, "request")?;
         request.sampler = match handle::exclusive_or_null(sampler, "sampler")? {
-            Some(sampler) => sampler.fresh()?,
+            Some(sampler) => sampler.fresh(),
             None => greedy()?,
         };
         Ok(())
@@ -259,7 +259,7 @@ pub unsafe extern "C" fn llm_request_add_lora(
 pub(super) fn copy(request: &Request) -> Result<Request> {
     Ok(Request {
         tokens: try_copy(&request.tokens, "the prompt")?,
-        sampler: request.sampler.fresh()?,
+        sampler: request.sampler.fresh(),
         grammar: request.grammar.clone(),
         stops: request.stops.clone(),
         loras: request.loras.clone(),

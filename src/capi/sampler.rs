@@ -39,7 +39,7 @@ pub struct llm_sampler_params_t {
     pub struct_size: usize,
     /// Of the random generator; 0 is a seed like any other, and the default.
     pub seed: u64,
-    /// Logits are divided by it; 0 takes the most probable token. Default 0.8.
+    /// Logits are divided by it; 0 takes the most probable token that is left, if temperature_range is 0. Default 0.8.
     pub temperature: f32,
     /// Keep the most probable tokens that together have this probability; 1 keeps all. Default 0.95.
     pub top_p: f32,
@@ -234,7 +234,8 @@ pub unsafe extern "C" fn llm_sampler_sample(
     })
 }
 
-/// Adds a token to the history that penalties and DRY look at.
+/// Adds a token to the history that penalties and DRY look at. Only as much is kept as the steps look at: a step that is
+/// added later knows of no token that was accepted before, unless another looked as far back.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] token The token that was taken.

@@ -13,7 +13,6 @@ use super::status::llm_status_t;
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t, llm_tokenizer_t};
 use crate::error::{Error, Result, try_copy, try_vec};
 use crate::sample::{Callback, CandidateLogit, Step};
-use crate::token::EncodeOptions;
 
 /// A candidate as a sampler callback sees it.
 #[derive(Clone, Copy)]
@@ -26,8 +25,8 @@ pub struct llm_candidate_t {
 }
 
 /// A step of the caller's: may change the logits of the `count` candidates that are left, which come in no certain order;
-/// to change their tokens has no effect. Borrowed for the call. Called on the thread that samples or generates. It must
-/// not call a function of the sampler or the session that runs it, and must not throw, unwind or longjmp.
+/// to change their tokens has no effect. Borrowed for the call. Called on the thread that samples or generates. Functions
+/// of the sampler or the session that runs it give BUSY there. It must not throw, unwind or longjmp.
 pub type llm_sampler_callback_t =
     Option<unsafe extern "C" fn(candidates: *mut llm_candidate_t, count: usize, user_data: *mut c_void)>;
 
@@ -90,12 +89,13 @@ pub unsafe extern "C" fn llm_sampler_add_dry(
             add_breaker(&mut lists, breaker)?;
         }
         let (allowed_length, last_n) = (allowed_length as usize, last_n as usize);
-        let step = Step::Dry { multiplier, base, allowed_length, last_n, breakers: lists };
+        let step = Step::Dry { multiplier, base, allowed_length, last_n, breakers: lists.into() };
         handle::exclusive(sampler, "sampler")?.push(step)
     })
 }
 
-/// llm_sampler_add_dry with breakers that are texts, each of which is turned into its tokens.
+/// llm_sampler_add_dry with breakers that are texts. A breaker is then each token that contains the text, as one of two
+/// line breaks contains one, and each that ends with its beginning, followed by the tokens of what is left of it.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] tokenizer The tokenizer of the model.
@@ -103,10 +103,12 @@ pub unsafe extern "C" fn llm_sampler_add_dry(
 /// @param[in] base Usually 1.75; below 1 is off.
 /// @param[in] allowed_length Repetitions up to this length are free.
 /// @param[in] last_n In how many recent tokens repetitions are looked for.
-/// @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual.
+/// @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual. At
+///     most 256 bytes each.
 /// @param[in] breakers_size How many bytes that is, with the zero bytes; 0 is none.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or infinite
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or
+///     infinite, or a text too long
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -126,10 +128,12 @@ pub unsafe extern "C" fn llm_sampler_add_dry_texts(
         let tokenizer = handle::shared(tokenizer, "tokenizer")?;
         let mut lists = Vec::new();
         for text in args::slice::<u8>(breakers.cast(), breakers_size, "breakers")?.split(|byte| *byte == 0) {
-            add_breaker(&mut lists, &tokenizer.encode(text, EncodeOptions::default())?)?;
+            let mut sequences = tokenizer.sequences_with(text)?;
+            lists.try_reserve(sequences.len()).map_err(|_| Error::out_of_memory("the breakers cannot be had"))?;
+            lists.append(&mut sequences);
         }
         let (allowed_length, last_n) = (allowed_length as usize, last_n as usize);
-        sampler.push(Step::Dry { multiplier, base, allowed_length, last_n, breakers: lists })
+        sampler.push(Step::Dry { multiplier, base, allowed_length, last_n, breakers: lists.into() })
     })
 }
 
@@ -165,7 +169,7 @@ pub unsafe extern "C" fn llm_sampler_add_logit_bias(
         let values = args::slice(values, count, "values")?;
         let mut bias = try_vec(count, (0, 0.0), "the biases")?;
         bias.iter_mut().zip(tokens.iter().zip(values)).for_each(|(bias, (token, value))| *bias = (*token, *value));
-        handle::exclusive(sampler, "sampler")?.push(Step::LogitBias(bias))
+        handle::exclusive(sampler, "sampler")?.push(Step::LogitBias(bias.into()))
     })
 }
 
@@ -187,7 +191,7 @@ pub unsafe extern "C" fn llm_sampler_add_banned_tokens(
 ) -> llm_status_t {
     fallible!(error, {
         let tokens = args::slice(tokens, count, "tokens")?;
-        handle::exclusive(sampler, "sampler")?.push(Step::Ban(try_copy(tokens, "the banned tokens")?))
+        handle::exclusive(sampler, "sampler")?.push(Step::Ban(try_copy(tokens, "the banned tokens")?.into()))
     })
 }
 
@@ -208,8 +212,8 @@ pub unsafe extern "C" fn llm_sampler_add_infill_bans(
 ) -> llm_status_t {
     fallible!(error, {
         let tokenizer = handle::shared(tokenizer, "tokenizer")?;
-        let banned = tokenizer.fill_in().tokens().filter(|token| !tokenizer.is_eog(*token)).collect();
-        handle::exclusive(sampler, "sampler")?.push(Step::Ban(banned))
+        let banned: Vec<u32> = tokenizer.fill_in().tokens().filter(|token| !tokenizer.is_eog(*token)).collect();
+        handle::exclusive(sampler, "sampler")?.push(Step::Ban(banned.into()))
     })
 }
 

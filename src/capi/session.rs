@@ -168,7 +168,7 @@ pub unsafe extern "C" fn llm_session_fork(
     fallible!(error, {
         let conversation = handle::exclusive(session, "session")?;
         let out = args::out(fork, "fork")?;
-        let (session, sampler) = (conversation.session.fork()?, conversation.sampler.fresh()?);
+        let (session, sampler) = (conversation.session.fork()?, conversation.sampler.fresh());
         out.write(handle::new::<llm_session_t>(Conversation { session, sampler })?);
         Ok(())
     })

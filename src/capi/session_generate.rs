@@ -103,7 +103,7 @@ pub unsafe extern "C" fn llm_session_start(
     fallible!(error, {
         let mut conversation = handle::exclusive(session, "session")?;
         let sampler = match handle::exclusive_or_null(sampler, "sampler")? {
-            Some(sampler) => sampler.fresh()?,
+            Some(sampler) => sampler.fresh(),
             None => greedy()?,
         };
         let params = args::params(params, "params")?;

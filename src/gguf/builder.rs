@@ -144,12 +144,18 @@ impl Builder {
     /// and if the dimensions are more than 4, too large, or the first no multiple of the type's block length;
     /// `Unsupported` if the type is unknown; `OutOfMemory`.
     pub fn add_tensor(&mut self, name: &str, type_id: u32, dims: &[u64]) -> Result<()> {
-        let wrong = |message: String| Error::invalid_argument(format!("tensor {name}: {message}")).with("tensor", name);
         let n = name.len();
         if n > TENSOR_NAME_MAX {
-            let message = format!("expected a name of at most {TENSOR_NAME_MAX} bytes, found {n}");
-            return Err(wrong(message).with("expected", TENSOR_NAME_MAX).with("found", n));
+            let message = format!("tensor {name}: expected a name of at most {TENSOR_NAME_MAX} bytes, found {n}");
+            let error = Error::invalid_argument(message).with("tensor", name);
+            return Err(error.with("expected", TENSOR_NAME_MAX).with("found", n));
         }
+        self.declare(name, type_id, dims)
+    }
+
+    /// As [`Builder::add_tensor`], whatever the length of the name: one that was read, or is made of one, may be longer.
+    pub(crate) fn declare(&mut self, name: &str, type_id: u32, dims: &[u64]) -> Result<()> {
+        let wrong = |message: String| Error::invalid_argument(format!("tensor {name}: {message}")).with("tensor", name);
         if self.names.contains(name) {
             return Err(wrong("the name is taken".to_owned()));
         }
@@ -164,9 +170,9 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a tensor like one of an open file. Errors: as [`Builder::add_tensor`].
+    /// Adds a tensor like one of an open file, whatever the length of its name. Errors: as [`Builder::add_tensor`].
     pub fn add_tensor_like(&mut self, tensor: &TensorInfo) -> Result<()> {
-        self.add_tensor(&tensor.name, tensor.type_id, &tensor.dims)
+        self.declare(&tensor.name, tensor.type_id, &tensor.dims)
     }
 
     /// Begins to write a file of this name; what the builder holds goes to the writer. The data go to a temporary file

@@ -1,8 +1,11 @@
 //! A file that appears under its name only when it is complete.
 
 use crate::error::{Error, Result};
+use crate::log::{self, Level};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Written under a temporary name in the folder of its own, which it takes last. Dropped before that it is removed.
@@ -12,6 +15,8 @@ pub(crate) struct NewFile {
     path: PathBuf,
     /// `None` once it has its name, and for a device or a pipe, which is written as it is.
     temporary: Option<PathBuf>,
+    /// It has its name.
+    named: bool,
     /// `None` once all is on the disk.
     file: Option<BufWriter<File>>,
 }
@@ -28,25 +33,36 @@ impl NewFile {
             };
             error.with("path", &name)
         };
-        // A link stays a link: what it points to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let kind = fs::metadata(&path).ok();
-        if kind.as_ref().is_some_and(|kind| kind.is_dir()) || path.file_name().is_none() {
+        let path = resolve(path);
+        let old = fs::metadata(&path).ok();
+        if old.as_ref().is_some_and(|old| old.is_dir()) || path.file_name().is_none() {
             return Err(fail(io::Error::from(ErrorKind::IsADirectory)));
         }
-        if kind.is_some_and(|kind| !kind.is_file()) {
+        if old.as_ref().is_some_and(|old| !old.is_file()) {
             let file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
-            return Ok(NewFile { name, path, temporary: None, file: Some(BufWriter::new(file)) });
+            return Ok(NewFile { name, path, temporary: None, named: false, file: Some(BufWriter::new(file)) });
         }
         let mut number = 0u32;
         loop {
-            let mut temporary = path.clone().into_os_string();
-            temporary.push(format!(".{}.{number}.part", std::process::id()));
+            // Short, whatever the length of the name.
+            let temporary = path.with_file_name(format!(".llm.{}.{number}.part", std::process::id()));
+            let mut options = OpenOptions::new();
             // Never a file of somebody else.
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            if old.is_some() {
+                options.mode(0o600);
+            }
+            match options.open(&temporary) {
                 Ok(file) => {
-                    let file = Some(BufWriter::new(file));
-                    return Ok(NewFile { name, path, temporary: Some(temporary.into()), file });
+                    let (temporary, file) = (Some(temporary), Some(BufWriter::new(file)));
+                    let new = NewFile { name: name.clone(), path, temporary, named: false, file };
+                    // Who may read the old one may read the new one, and nobody else.
+                    #[cfg(unix)]
+                    if let (Some(old), Some(file)) = (old, &new.file) {
+                        file.get_ref().set_permissions(old.permissions()).map_err(fail)?;
+                    }
+                    return Ok(new);
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
                 Err(e) => return Err(fail(e)),
@@ -69,25 +85,49 @@ impl NewFile {
     }
 
     /// Gives the file its name.
-    pub(crate) fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(&mut self) -> Result<()> {
         self.close()?;
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, &self.path).map_err(|e| self.failure(e))?;
-            self.temporary = None;
-            // That the folder has the new name must be on the disk too.
+            (self.temporary, self.named) = (None, true);
+            // That the folder has the new name should be on the disk too; the file is there in any case, and some file
+            // systems cannot sync a folder.
             #[cfg(unix)]
             {
                 let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
-                synced.map_err(|e| self.failure(e))?;
+                if let Err(e) = synced {
+                    log::event(Level::Warn, format_args!("cannot sync the folder of {}: {e}", self.name));
+                }
             }
         }
         Ok(())
     }
 
+    /// Takes the name away again.
+    pub(super) fn withdraw(self) {
+        if self.named {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
     fn failure(&self, e: io::Error) -> Error {
         Error::io(format!("cannot write {}: {e}", self.name)).with("path", &self.name)
     }
+}
+
+/// The path behind links, for a link stays a link: what it points to is replaced, or made.
+fn resolve(path: &Path) -> PathBuf {
+    if let Ok(path) = fs::canonicalize(path) {
+        return path;
+    }
+    let mut path = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
 }
 
 impl Drop for NewFile {

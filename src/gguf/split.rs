@@ -9,6 +9,7 @@ use super::source::Source;
 use super::writer::header_bytes;
 use super::{Gguf, Part};
 use crate::error::{Error, Result};
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -89,14 +90,30 @@ pub(super) fn part_path(prefix: &Path, number: usize, count: usize) -> PathBuf {
 
 /// `NAME`, the part's number (from 0) and the count of a path `NAME-00001-of-00003.gguf`.
 fn parse(path: &Path) -> Option<(PathBuf, u64, u64)> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
-    let (rest, count) = name.rsplit_once("-of-")?;
-    let (name, number) = rest.rsplit_once('-')?;
+    let name = path.file_name()?;
+    let text = name.to_string_lossy();
+    let (rest, count) = text.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (before, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| {
         let good = text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
         if good { text.parse::<u64>().ok() } else { None }
     };
-    Some((path.with_file_name(name), digits(number)?.checked_sub(1)?, digits(count)?))
+    let prefix = path.with_file_name(without_end(name, text.len() - before.len())?);
+    Some((prefix, digits(number)?.checked_sub(1)?, digits(count)?))
+}
+
+/// A name, which may be any bytes, without its last `n`, which are ASCII.
+#[cfg(unix)]
+fn without_end(name: &OsStr, n: usize) -> Option<&OsStr> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = name.as_bytes();
+    bytes.get(..bytes.len().checked_sub(n)?).map(OsStr::from_bytes)
+}
+
+#[cfg(not(unix))]
+fn without_end(name: &OsStr, n: usize) -> Option<&OsStr> {
+    let text = name.to_str()?;
+    text.get(..text.len().checked_sub(n)?).map(OsStr::new)
 }
 
 /// Opens the other parts, if `first` was opened from `path` and is the first of several.

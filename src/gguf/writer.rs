@@ -124,12 +124,19 @@ impl Writer {
     /// Appends data of a tensor. The tensors come in the order in which they were added, each in any number of pieces.
     ///
     /// Errors: `InvalidArgument` naming the tensor if it is not the turn of this one, or if it has less data than that;
-    /// `Io`, after which nothing more can be written.
+    /// `Io`, and those of [`Builder::create`] where the next part begins, after which nothing more can be written.
     pub fn write(&mut self, tensor: &str, data: &[u8]) -> Result<()> {
-        self.pass_empty(tensor)?;
-        let Some(declared) = self.contents.tensors.get(self.next).filter(|declared| declared.name == tensor) else {
+        self.check()?;
+        // Those without data that stand before it end now.
+        let left = self.contents.tensors.get(self.next..).unwrap_or_default();
+        let empty = left.iter().take_while(|next| next.bytes == 0 && next.name != tensor).count();
+        if left.get(empty).is_none_or(|next| next.name != tensor) {
             return Err(self.out_of_turn(tensor));
-        };
+        }
+        for _ in 0..empty {
+            self.end_tensor()?;
+        }
+        let Some(declared) = self.contents.tensors.get(self.next) else { return Err(self.out_of_turn(tensor)) };
         let (bytes, left) = (declared.bytes, declared.bytes - self.written);
         if data.len() as u64 > left {
             let found = self.written + data.len() as u64;
@@ -144,7 +151,9 @@ impl Writer {
 
     /// Ends the file: all is written to the disk, and the file gets its name (of several parts the first gets it last).
     ///
-    /// Errors: `FailedPrecondition` naming the tensor whose data are missing; `Io`. The file does not appear then.
+    /// Errors: `FailedPrecondition` naming the tensor whose data are missing, or if a write failed; `Io`. The file does
+    /// not appear then. Of a split file that replaces another the names are given one by one: should one fail, those
+    /// given before are taken back, and the old parts of these names are gone.
     pub fn finish(mut self) -> Result<()> {
         self.check()?;
         while self.contents.tensors.get(self.next).is_some_and(|declared| declared.bytes == 0) {
@@ -160,8 +169,13 @@ impl Writer {
         if let Target::Stream(output) = &mut self.target {
             output.flush().map_err(stream_failure)?;
         }
-        while let Some(file) = self.complete.pop() {
-            file.commit()?;
+        for i in (0..self.complete.len()).rev() {
+            let Some(file) = self.complete.get_mut(i) else { continue };
+            if let Err(error) = file.commit() {
+                // The parts of two files under one name would be worse than some that are missing.
+                self.complete.drain(i + 1..).for_each(NewFile::withdraw);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -173,15 +187,6 @@ impl Writer {
 
     fn check(&self) -> Result<()> {
         if self.failed { Err(Error::failed_precondition("an earlier write to this file failed")) } else { Ok(()) }
-    }
-
-    /// Passes over tensors without data that stand before this one.
-    fn pass_empty(&mut self, tensor: &str) -> Result<()> {
-        self.check()?;
-        while self.contents.tensors.get(self.next).is_some_and(|next| next.bytes == 0 && next.name != tensor) {
-            self.end_tensor()?;
-        }
-        Ok(())
     }
 
     fn out_of_turn(&self, tensor: &str) -> Error {
@@ -198,6 +203,11 @@ impl Writer {
             (_, Some(file)) => file.write(bytes),
             (_, None) => Err(Error::internal("no file is open")),
         };
+        self.noting(result)
+    }
+
+    /// Sees to it that after a failure nothing more is written, and that no file appears.
+    fn noting(&mut self, result: Result<()>) -> Result<()> {
         if result.is_err() {
             self.failed = true;
             self.file = None;
@@ -226,14 +236,21 @@ impl Writer {
     fn begin_part(&mut self) -> Result<()> {
         let (number, tensors) = (self.complete.len(), self.part());
         let split = matches!(self.target, Target::Split(_)).then_some(number);
-        self.file = match &self.target {
-            Target::File(path) => Some(NewFile::create(path)?),
-            Target::Split(prefix) => Some(NewFile::create(&split::part_path(prefix, number, self.parts.len()))?),
+        let path = match &self.target {
+            Target::File(path) => Some(path.clone()),
+            Target::Split(prefix) => Some(split::part_path(prefix, number, self.parts.len())),
             Target::Stream(_) => None,
         };
-        let header = header(&self.contents, split, self.parts.len(), &tensors)?;
-        self.put(&header)?;
-        if tensors.is_empty() { Ok(()) } else { self.pad(header.len() as u64) }
+        if let Some(path) = path {
+            let opened = NewFile::create(&path).map(|file| self.file = Some(file));
+            self.noting(opened)?;
+        }
+        let header = header(&self.contents, split, self.parts.len(), &tensors);
+        let written = header.and_then(|header| {
+            self.put(&header)?;
+            if tensors.is_empty() { Ok(()) } else { self.pad(header.len() as u64) }
+        });
+        self.noting(written)
     }
 
     /// Ends the data of the tensor whose turn it is.
@@ -250,12 +267,8 @@ impl Writer {
 
     fn end_part(&mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
-        if let Err(error) = file.close() {
-            self.failed = true;
-            self.complete.clear();
-            return Err(error);
-        }
-        push(&mut self.complete, file)
+        let closed = file.close().and_then(|()| push(&mut self.complete, file));
+        self.noting(closed)
     }
 }
 

@@ -176,6 +176,6 @@ impl Model {
             return Err(Error::invalid_argument(message).with("expected", layers).with("found", found_layers));
         }
         let options = CacheOptions { kind: CacheKind::Paged, kv_type: found.kv_type, ..*options };
-        config.with_cache(&options, |cache| Cache::in_pages(pages.pages(), cache.spans.to_vec(), cache.capacity))
+        config.with_cache(&options, |cache| Cache::in_pages(pages.pages(), cache.spans.to_vec(), cache.capacity))?
     }
 }

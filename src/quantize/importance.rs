@@ -123,8 +123,8 @@ impl Importance {
         for (name, entry) in &self.entries {
             let matrices = entry.counts.len() as u64;
             let columns = entry.sums.len() as u64 / matrices.max(1);
-            builder.add_tensor(&format!("{name}{SUMS}"), Format::F32.id(), &[columns, matrices])?;
-            builder.add_tensor(&format!("{name}{COUNTS}"), Format::F32.id(), &[1, matrices])?;
+            builder.declare(&format!("{name}{SUMS}"), Format::F32.id(), &[columns, matrices])?;
+            builder.declare(&format!("{name}{COUNTS}"), Format::F32.id(), &[1, matrices])?;
         }
         let mut writer = builder.create(path)?;
         for (name, entry) in &self.entries {
@@ -172,15 +172,28 @@ fn read_gguf(gguf: &Gguf) -> Result<Importance> {
         let counts = gguf
             .tensor(&counts)
             .ok_or_else(|| Error::corrupt_file(format!("the tensor {counts} is missing")).with("tensor", &counts))?;
-        let sums: Vec<f64> = gguf.decode(tensor)?.into_iter().map(f64::from).collect();
-        let counts: Vec<u64> = gguf.decode(counts)?.into_iter().map(|count| count as u64).collect();
-        if counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
-            let message = format!("tensor {name}: {} sums are not of {} matrices", sums.len(), counts.len());
-            return Err(Error::corrupt_file(message).with("tensor", name).with("found", counts.len()));
+        let (found, matrices) = (gguf.decode(counts)?, tensor.dims.iter().skip(1).product::<u64>());
+        if found.len() != 1 && found.len() as u64 != matrices || tensor.row_len() == 0 {
+            let message = format!("tensor {name}: {} counts are not of {matrices} matrices", found.len());
+            let error = Error::corrupt_file(message).with("tensor", name);
+            return Err(error.with("expected", matrices).with("found", found.len()));
         }
+        if let Some(count) = found.iter().find(|count| !(count.is_finite() && **count >= 0.0)) {
+            let message = format!("tensor {name}: {count} is no count of inputs");
+            return Err(Error::corrupt_file(message).with("tensor", name).with("found", count));
+        }
+        let mut counts = try_vec(found.len(), 0u64, "the importances of a tensor")?;
+        counts.iter_mut().zip(found).for_each(|(count, found)| *count = found as u64);
+        let sums = widened(gguf.decode(tensor)?.into_iter())?;
         importance.entries.insert(name.to_owned(), Entry { sums, counts });
     }
     Ok(importance)
+}
+
+fn widened(values: impl ExactSizeIterator<Item = f32>) -> Result<Vec<f64>> {
+    let mut sums = try_vec(values.len(), 0f64, "the importances of a tensor")?;
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = value.into());
+    Ok(sums)
 }
 
 /// The older format, all numbers of 32 bits: how many entries; for each the length of its name, the name, the number of
@@ -198,7 +211,7 @@ fn read_binary(path: &Path) -> Result<Importance> {
         let calls = file.count("calls")?.max(1);
         let n = file.count("values")?;
         let bytes = file.bytes(n.saturating_mul(4)).map_err(|error| error.with("tensor", &name))?;
-        let sums = bytes.as_chunks::<4>().0.iter().map(|value| f64::from(f32::from_le_bytes(*value))).collect();
+        let sums = widened(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)))?;
         importance.entries.insert(name, Entry { sums, counts: vec![calls as u64] });
     }
     if let Ok(chunks) = file.count("chunks") {

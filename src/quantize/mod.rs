@@ -75,11 +75,12 @@ pub fn quantize(
         importance.describe(&mut builder)?;
     }
     let mut tensors = Vec::new();
+    tensors.try_reserve_exact(gguf.tensors().len()).map_err(|_| Error::out_of_memory("no memory for the plan"))?;
     let mut again = 0;
     for tensor in gguf.tensors() {
         let target = conversion(tensor, &plan)?;
         again += u32::from(target.is_some_and(|(from, _)| from.block_len() > 1));
-        builder.add_tensor(&tensor.name, target.map_or(tensor.type_id, |(_, to)| to.id()), &tensor.dims)?;
+        builder.declare(&tensor.name, target.map_or(tensor.type_id, |(_, to)| to.id()), &tensor.dims)?;
         tensors.push((tensor, target));
     }
     if again > 0 {

@@ -318,7 +318,9 @@ impl Candidates {
     pub fn drop_likely(&mut self, threshold: f64, min_keep: usize) {
         let max = self.max();
         let total = self.total(max);
-        let likely = |item: &Item| weight(item.logit, max) / total >= threshold;
+        // What is masked never counts, however low the threshold.
+        let probability = |item: &Item| weight(item.logit, max) / total;
+        let likely = |item: &Item| probability(item) > 0.0 && probability(item) >= threshold;
         let dropped = self.items.iter().filter(|item| likely(item)).count().saturating_sub(1);
         let Some(least) = self.items.iter().copied().filter(likely).max_by(by_probability) else { return };
         if dropped > 0 && self.items.len() - dropped >= min_keep {
@@ -327,14 +329,16 @@ impl Candidates {
     }
 
     /// The logits of the up to `n` most likely tokens, most likely first, without masked ones.
-    pub fn best_logits(&mut self, n: usize) -> Vec<f64> {
+    pub fn best_logits(&mut self, n: usize) -> Result<Vec<f64>> {
         let mut sorted = if self.order == Order::Probability { self.items.len() } else { 0 };
         while sorted < n.min(self.items.len()) {
             sorted = sort_more(&mut self.items, sorted, by_probability);
             self.order = Order::Stale;
         }
-        let best = self.items.iter().take(n).map(|item| item.logit);
-        best.filter(|logit| *logit > f64::NEG_INFINITY).collect()
+        let best = self.items.iter().take(n).take_while(|item| item.logit > f64::NEG_INFINITY);
+        let mut logits = try_vec(best.clone().count(), 0.0, "the sampler's logits")?;
+        logits.iter_mut().zip(best).for_each(|(logit, item)| *logit = item.logit);
+        Ok(logits)
     }
 
     /// All probabilities, largest first.

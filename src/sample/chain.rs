@@ -1,6 +1,7 @@
 //! The sampler: a chain of steps, the tokens accepted so far, and a random generator.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
@@ -147,7 +148,7 @@ impl Sampler {
     }
 
     /// The usual chain: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature; with Mirostat:
-    /// penalties, DRY, temperature, Mirostat. At temperature 0 it is greedy.
+    /// penalties, DRY, temperature, Mirostat. At temperature 0 (with a range of 0) the likeliest token that is left is taken.
     ///
     /// # Errors
     /// `InvalidArgument` as [`push`](Self::push) gives it, for any parameter, whether it would be used or not.
@@ -157,7 +158,7 @@ impl Sampler {
         let &Params { temperature, temperature_range: range, temperature_exponent: exponent, .. } = params;
         let &Params { mirostat_tau: tau, mirostat_eta: eta, .. } = params;
         let (probability, threshold) = (params.xtc_probability, params.xtc_threshold);
-        let breakers = Vec::new();
+        let breakers = Arc::default();
         let first = [
             Step::Penalties { repeat, frequency, presence, last_n: params.repeat_last_n },
             Step::Dry { multiplier, base, allowed_length, last_n: params.dry_last_n, breakers },
@@ -201,7 +202,11 @@ impl Sampler {
     /// `InvalidArgument` if a parameter is out of its range (NaN is in none), with the facts `parameter`, `expected`
     /// and `found`; the chain is as before.
     pub fn push(&mut self, step: Step) -> Result<()> {
-        if let Some(stage) = compile(&step)? {
+        let stage = compile(&step)?;
+        let no_memory = |_| Error::out_of_memory("no memory for one more step");
+        self.steps.try_reserve(1).map_err(no_memory)?;
+        self.stages.try_reserve(1).map_err(no_memory)?;
+        if let Some(stage) = stage {
             self.stages.push(stage);
             self.window = self.window.max(window(&step));
         }
@@ -210,20 +215,16 @@ impl Sampler {
     }
 
     /// A sampler with the same chain and seed, at its start: nothing is accepted or learned.
-    ///
-    /// # Errors
-    /// None that [`push`](Self::push) did not give before.
-    pub fn fresh(&self) -> Result<Sampler> {
+    pub fn fresh(&self) -> Sampler {
         self.reseeded(0)
     }
 
     /// As [`fresh`](Self::fresh), with a seed that is `more` higher, from the last one on to 0.
-    pub(crate) fn reseeded(&self, more: u64) -> Result<Sampler> {
-        let mut fresh = Sampler::new(self.seed.wrapping_add(more));
-        for step in &self.steps {
-            fresh.push(step.clone())?;
-        }
-        Ok(fresh)
+    pub(crate) fn reseeded(&self, more: u64) -> Sampler {
+        let (steps, stages) = (self.steps.clone(), self.stages.clone());
+        let mut fresh = Sampler { steps, stages, window: self.window, ..Sampler::new(self.seed.wrapping_add(more)) };
+        fresh.reset();
+        fresh
     }
 
     /// The steps of the chain.
@@ -295,7 +296,8 @@ impl Sampler {
         self.stages.iter().find_map(|stage| stage.bound())
     }
 
-    /// Tells the sampler that `token` is now part of the text.
+    /// Tells the sampler that `token` is now part of the text. Only what its steps look at is kept: a step that is
+    /// pushed later knows nothing of what was accepted before, unless another looked as far back.
     pub fn accept(&mut self, token: u32) {
         if self.window == 0 {
             return;

@@ -26,7 +26,7 @@ impl Stage for Mirostat {
     fn run(&mut self, c: &mut Candidates, context: &mut Context<'_>) -> Result<()> {
         match self.m {
             Some(m) => {
-                let k = estimate(c, m, self.mu, context.vocab_size);
+                let k = estimate(&c.best_logits(m)?, self.mu, context.vocab_size);
                 c.keep_best(k);
             }
             None => c.keep_surprise(self.mu * std::f64::consts::LN_2),
@@ -52,10 +52,9 @@ impl Stage for Mirostat {
     }
 }
 
-/// How many tokens to keep: Zipf's exponent s is fitted to the m most likely, and k chosen so that the expected
-/// surprise is mu.
-fn estimate(c: &mut Candidates, m: usize, mu: f64, vocab_size: usize) -> usize {
-    let logits = c.best_logits(m);
+/// How many tokens to keep: Zipf's exponent s is fitted to the logits of the most likely, and k chosen so that the
+/// expected surprise is mu.
+fn estimate(logits: &[f64], mu: f64, vocab_size: usize) -> usize {
     let (mut sum, mut squares) = (0.0, 0.0);
     for (i, pair) in logits.array_windows::<2>().enumerate() {
         // ln(p_i / p_(i+1)) is the difference of the logits.

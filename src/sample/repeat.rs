@@ -1,7 +1,7 @@
 //! Steps that change the logits of certain tokens: those that occurred, those that would go on with a repetition, those
 //! that the caller names.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::candidates::Candidates;
 use super::steps::{Context, within};
@@ -22,12 +22,18 @@ pub(super) fn penalties(
     let history = last(context, last_n);
     let mut tokens = try_copy(history, "the sampler's history")?;
     tokens.sort_unstable();
-    let (mut ids, mut counts) = (Vec::new(), Vec::new());
-    for run in tokens.chunk_by(|a, b| a == b) {
-        ids.push(run[0]);
-        counts.push(run.len() as f64);
+    let mut counts = try_vec(tokens.len(), 0.0, "the sampler's counts")?;
+    let mut n = 0;
+    // The tokens give way to the different ones among them, each with its number.
+    for at in 0..tokens.len() {
+        if at == 0 || tokens[at] != tokens[n - 1] {
+            tokens[n] = tokens[at];
+            n += 1;
+        }
+        counts[n - 1] += 1.0;
     }
-    c.change(&ids, |i, logit| {
+    let ids = &tokens[..n];
+    c.change(ids, |i, logit| {
         let logit = if logit > 0.0 { logit / repeat } else { logit * repeat };
         logit - counts[i] * frequency - presence
     });
@@ -46,10 +52,13 @@ pub(super) fn biases(bias: &[(u32, f32)]) -> Result<(Vec<u32>, Vec<f64>)> {
         *sorted = (*id, value);
     }
     sorted.sort_by_key(|(id, _)| *id);
-    Ok(sorted
-        .chunk_by(|a, b| a.0 == b.0)
-        .map(|run| (run[0].0, run.iter().map(|(_, value)| value).sum::<f64>()))
-        .unzip())
+    let n = sorted.chunk_by(|a, b| a.0 == b.0).count();
+    let (mut ids, mut sums) = (try_vec(n, 0, "the biases")?, try_vec(n, 0.0, "the biases")?);
+    let runs = sorted.chunk_by(|a, b| a.0 == b.0);
+    for (run, (id, sum)) in runs.zip(ids.iter_mut().zip(&mut sums)) {
+        (*id, *sum) = (run[0].0, run.iter().map(|(_, value)| value).sum());
+    }
+    Ok((ids, sums))
 }
 
 /// The largest exponent whose power of `base` an f32 holds; 0: there is no limit.
@@ -64,37 +73,42 @@ pub(super) struct Dry {
     base: f64,
     allowed_length: usize,
     last_n: usize,
-    /// By their first token.
-    breakers: HashMap<u32, Vec<Vec<u32>>>,
+    breakers: Arc<Vec<Vec<u32>>>,
+    /// The places of those that are not empty, by their first token.
+    by_first: Arc<Vec<(u32, u32)>>,
 }
 
 impl Dry {
-    pub(super) fn new(multiplier: f64, base: f64, allowed_length: usize, last_n: usize, breakers: &[Vec<u32>]) -> Dry {
-        let mut by_first: HashMap<u32, Vec<Vec<u32>>> = HashMap::new();
-        for breaker in breakers {
-            if let Some(first) = breaker.first() {
-                by_first.entry(*first).or_default().push(breaker.clone());
-            }
-        }
-        Dry { multiplier, base, allowed_length, last_n, breakers: by_first }
+    pub(super) fn new(
+        multiplier: f64,
+        base: f64,
+        allowed_length: usize,
+        last_n: usize,
+        breakers: &Arc<Vec<Vec<u32>>>,
+    ) -> Result<Dry> {
+        let mut by_first = try_vec(breakers.len(), (0, 0), "the breakers")?;
+        let firsts = breakers.iter().zip(0..).filter_map(|(breaker, i)| Some((*breaker.first()?, i)));
+        let n = by_first.iter_mut().zip(firsts).map(|(place, first)| *place = first).count();
+        by_first.truncate(n);
+        by_first.sort_unstable();
+        let (breakers, by_first) = (Arc::clone(breakers), Arc::new(by_first));
+        Ok(Dry { multiplier, base, allowed_length, last_n, breakers, by_first })
     }
 
     pub(super) fn run(&self, c: &mut Candidates, context: &Context<'_>) -> Result<()> {
         let window = last(context, self.last_n);
         let limit = self.limit(window);
         // The longest repetition that each token would continue.
-        let mut longest: HashMap<u32, usize> = HashMap::new();
-        for (end, m) in repeated(window)?.into_iter().enumerate() {
-            let m = m.min(limit);
-            let next = window[end + 1];
-            if m >= self.allowed_length && !self.is_breaker(next) {
-                let entry = longest.entry(next).or_insert(m);
-                *entry = m.max(*entry);
-            }
-        }
-        let mut longest: Vec<(u32, usize)> = longest.into_iter().collect();
-        longest.sort_unstable();
-        let ids: Vec<u32> = longest.iter().map(|(id, _)| *id).collect();
+        let repeated = repeated(window)?;
+        let mut longest = try_vec(repeated.len(), (0, 0), "the sampler's repetitions")?;
+        let continued = repeated.iter().zip(&window[window.len().min(1)..]).map(|(m, next)| (*next, limit.min(*m)));
+        let continued = continued.filter(|(next, m)| *m >= self.allowed_length && !self.is_breaker(*next));
+        let n = longest.iter_mut().zip(continued).map(|(place, found)| *place = found).count();
+        longest.truncate(n);
+        longest.sort_unstable_by_key(|(next, m)| (*next, std::cmp::Reverse(*m)));
+        longest.dedup_by_key(|(next, _)| *next);
+        let mut ids = try_vec(longest.len(), 0, "the sampler's repetitions")?;
+        ids.iter_mut().zip(&longest).for_each(|(id, (next, _))| *id = *next);
         let cap = largest_exponent(self.base);
         c.change(&ids, |i, logit| {
             let excess = longest[i].1 - self.allowed_length;
@@ -104,16 +118,23 @@ impl Dry {
         Ok(())
     }
 
+    /// The breakers that begin with this token.
+    fn breakers_from(&self, token: u32) -> impl Iterator<Item = &[u32]> {
+        let start = self.by_first.partition_point(|(first, _)| *first < token);
+        let places = self.by_first[start..].iter().take_while(move |(first, _)| *first == token);
+        places.map(|(_, i)| &self.breakers[*i as usize][..])
+    }
+
     fn is_breaker(&self, token: u32) -> bool {
-        self.breakers.get(&token).is_some_and(|breakers| breakers.iter().any(|breaker| breaker.len() == 1))
+        self.breakers_from(token).any(|breaker| breaker.len() == 1)
     }
 
     /// The tokens after the last breaker.
     fn limit(&self, window: &[u32]) -> usize {
         for after in 0..window.len() {
             let rest = &window[window.len() - 1 - after..];
-            let fitting = self.breakers.get(&rest[0]).into_iter().flatten().filter(|b| rest.starts_with(b));
-            if let Some(longest) = fitting.map(Vec::len).max() {
+            let fitting = self.breakers_from(rest[0]).filter(|breaker| rest.starts_with(breaker));
+            if let Some(longest) = fitting.map(<[u32]>::len).max() {
                 return after + 1 - longest;
             }
         }

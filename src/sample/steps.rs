@@ -10,7 +10,7 @@ use crate::numeric::wide;
 use super::candidates::Candidates;
 use super::{mirostat, repeat, truncate};
 
-/// One sampler of a chain, with its parameters.
+/// One sampler of a chain, with its parameters. Copies share their lists.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Keeps the most likely token.
@@ -108,12 +108,12 @@ pub enum Step {
         /// How many of the last tokens count; 0 is off.
         last_n: usize,
         /// Sequences that no repetition reaches over. A token that is one by itself is never made less likely.
-        breakers: Vec<Vec<u32>>,
+        breakers: Arc<Vec<Vec<u32>>>,
     },
     /// Adds to the logits of these tokens; -infinity bans one. What is given for a token several times adds up.
-    LogitBias(Vec<(u32, f32)>),
+    LogitBias(Arc<Vec<(u32, f32)>>),
     /// Masks these tokens, unless no other would be left.
-    Ban(Vec<u32>),
+    Ban(Arc<Vec<u32>>),
     /// Keeps so many tokens that the surprise of what is drawn stays near `tau` bits, version 1: estimates how fast
     /// probabilities fall from the `m` most likely ones (Basu et al., "Mirostat: A Neural Text Decoding Algorithm that
     /// Directly Controls Perplexity", 2020). Learns from each draw; belongs at the end of a chain.
@@ -294,18 +294,19 @@ pub(super) fn compile(step: &Step) -> Result<Option<Box<dyn Stage>>> {
         Step::Dry { multiplier, base, allowed_length, last_n, ref breakers } => {
             let multiplier = within("dry_multiplier", multiplier, 0.0, f32::MAX)?;
             let base = within("dry_base", base, 0.0, f32::MAX)?;
-            let dry = repeat::Dry::new(multiplier, base, allowed_length, last_n, breakers);
+            let dry = repeat::Dry::new(multiplier, base, allowed_length, last_n, breakers)?;
             let on = multiplier > 0.0 && base >= 1.0 && last_n > 0;
             if on { fallible(move |c, context| dry.run(c, context)) } else { None }
         }
         Step::LogitBias(ref bias) => {
-            let (ids, sums) = repeat::biases(bias)?;
-            stage(move |c, _| c.change(&ids, |i, logit| logit + sums[i]))
+            let sums = Arc::new(repeat::biases(bias)?);
+            stage(move |c, _| c.change(&sums.0, |i, logit| logit + sums.1[i]))
         }
         Step::Ban(ref ids) => {
             let mut ids = try_copy(ids, "the banned tokens")?;
             ids.sort_unstable();
             ids.dedup();
+            let ids = Arc::new(ids);
             stage(move |c, _| c.ban(&ids))
         }
         Step::Mirostat { tau, eta, m } => {

@@ -8,6 +8,7 @@
 mod bpe;
 mod charsmap;
 mod clean_up;
+mod covering;
 mod decoder;
 mod grammar;
 mod merge;
@@ -155,6 +156,15 @@ impl Tokenizer {
     ///
     /// Errors: `InvalidArgument` for a text of 4 GiB or more, `OutOfMemory`.
     pub fn encode(&self, text: &[u8], options: EncodeOptions) -> Result<Vec<u32>> {
+        self.encode_part(text, options, true)
+    }
+
+    /// As `encode`, of a text that stands within another: SentencePiece's merging puts no space before it.
+    fn encode_within(&self, text: &[u8]) -> Result<Vec<u32>> {
+        self.encode_part(text, EncodeOptions::default(), false)
+    }
+
+    fn encode_part(&self, text: &[u8], options: EncodeOptions, begins: bool) -> Result<Vec<u32>> {
         // One position is for SentencePiece's space, one says "none".
         if text.len() > u32::MAX as usize - 2 {
             return Err(Error::invalid_argument(format!("a text of {} bytes, 4 GiB or more", text.len()))
@@ -172,7 +182,7 @@ impl Tokenizer {
             (Part::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(&self.vocab, text, &mut merger, &mut ids),
             // Text is at the start or after a special token: where the space belongs.
             (Part::Text(text), Algorithm::Spm { space_prefix }) => {
-                spm::encode(&self.vocab, text, *space_prefix, &mut merger, &mut ids)
+                spm::encode(&self.vocab, text, begins && *space_prefix, &mut merger, &mut ids)
             }
             (Part::Text(text), Algorithm::Unigram(unigram)) => unigram.encode(&self.vocab, text, &mut ids),
             (Part::Text(text), Algorithm::WordPiece(words)) => words.encode(&self.vocab, text, &mut ids),
