@@ -105,12 +105,12 @@
 /**
  * As a number of threads: the calling thread alone, no thread is started.
  */
-#define LLM_THREADS_CALLER 4294967295
+#define LLM_THREADS_CALLER 4294967295u
 
 /**
  * As the number of a type: the one that the recipe says.
  */
-#define LLM_TYPE_OF_RECIPE 4294967295
+#define LLM_TYPE_OF_RECIPE 4294967295u
 
 /**
  * A flag of encoding: add the tokens that the model wants at the start and the end (BOS, EOS).
@@ -714,8 +714,8 @@ typedef struct llm_session_params_t {
      */
     uint32_t context_length;
     /**
-     * Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one,
-     * at most 1024.
+     * Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one;
+     * more than 1024 are 1024. They are the session's own, and sleep while it has nothing to do; forks share them.
      */
     uint32_t threads;
     /**
@@ -740,8 +740,8 @@ typedef struct llm_session_params_t {
      */
     uint32_t window;
     /**
-     * And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are
-     * counted from the start of the text all the same.
+     * And in these layers the first so many positions of the text ("attention sinks"), at most 256, and only with a
+     * window. Positions are counted from the start of the text all the same.
      */
     uint32_t sinks;
     /**
@@ -1800,7 +1800,7 @@ typedef struct llm_event_t {
 /**
  * No token.
  */
-#define LLM_TOKEN_NONE 4294967295
+#define LLM_TOKEN_NONE 4294967295u
 
 /**
  * Text.
@@ -1958,7 +1958,7 @@ typedef struct llm_event_t {
 #define LLM_GRAMMAR_JSON_SCHEMA 1
 
 /**
- * A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no anchors, word
+ * A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no word
  * boundaries, look-around and references.
  */
 #define LLM_GRAMMAR_REGEX 2
@@ -2006,7 +2006,7 @@ const char *llm_isa(void);
 /**
  * The number of threads that LLM_THREADS_AUTO means: the physical cores among the processors this process may use.
  *
- * @return At least 1.
+ * @return At least 1; 0 in a child process after fork.
  * @thread any
  */
 LLM_API
@@ -3822,7 +3822,8 @@ void llm_sampler_free(llm_sampler_t *LLM_NULLABLE sampler);
 
 /**
  * Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted
- * or not, is the random generator and what mirostat has learned.
+ * or not, is the random generator and what mirostat has learned. A logit that is NaN counts as -INFINITY; if all are, the
+ * first token that is left is drawn.
  *
  * @param[in] sampler A sampler.
  * @param[in] logits (V) floats; they are not changed.
@@ -4272,7 +4273,8 @@ llm_status_t llm_session_new_in_pages(const llm_model_t *LLM_NONNULL model,
 /**
  * Makes another session with the same tokens, stop strings, grammar and adapters, to go on in another way. Keys and
  * values are shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
- * The fork has the same sampler, set back to its seed, and no cancel switch.
+ * The fork has the same sampler, set back to its seed, and no cancel switch. It begins a generation of its own, with the
+ * same limits: it counts tokens from 0, and a grammar's text begins anew.
  *
  * @param[in] session A session.
  * @param[out] fork The new one, to be freed with llm_session_free.
@@ -4302,7 +4304,7 @@ void llm_session_free(llm_session_t *LLM_NULLABLE session);
  * @param[in] tokens The tokens.
  * @param[in] count Their number; 0 does nothing.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CACHE_FULL, CANCELLED; INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY; INVALID_ARGUMENT names a token that is not in the vocabulary
  * @thread one at a time
  */
 LLM_API
@@ -4316,7 +4318,7 @@ llm_status_t llm_session_append_tokens(llm_session_t *LLM_NONNULL session,
  * Turns text into tokens, appends them and processes them. On failure nothing is appended.
  *
  * @param[in] session A session.
- * @param[in] text Any bytes.
+ * @param[in] text Any bytes; a text without tokens does nothing.
  * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
  * @param[in] flags LLM_ENCODE_ bits; LLM_ENCODE_ADD_SPECIAL is for the first text of a session: it adds the model's
  *     beginning token each time.
@@ -4344,7 +4346,7 @@ llm_status_t llm_session_append_text(llm_session_t *LLM_NONNULL session,
  * @param[out] logits (T,V) floats: row t holds the logits of the token that follows tokens[t].
  * @param[in] capacity Of `logits` in floats, at least T * V.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; INVALID_ARGUMENT names a token that is not in the vocabulary
  * @thread one at a time
  */
 LLM_API
@@ -4363,7 +4365,7 @@ llm_status_t llm_session_eval(llm_session_t *LLM_NONNULL session,
  * @param[out] logits (V) floats.
  * @param[in] capacity Of `logits` in floats, at least V.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, BUFFER_TOO_SMALL; CANCELLED; FAILED_PRECONDITION if the session is empty
+ * @status BUSY, BUFFER_TOO_SMALL, CANCELLED, CACHE_FULL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session is empty
  * @thread one at a time
  */
 LLM_API
@@ -4534,7 +4536,7 @@ llm_status_t llm_session_embed(llm_session_t *LLM_NONNULL session,
  * @param[in] text UTF-8, not empty.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is empty or not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is empty or not UTF-8
  * @thread one at a time
  */
 LLM_API
@@ -4590,7 +4592,8 @@ llm_status_t llm_session_start(llm_session_t *LLM_NONNULL session,
  *     they are, and that the text of a finish may end within a character.
  * @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages are all taken; FAILED_PRECONDITION if the session is
+ *     empty or the generation has ended
  * @thread one at a time
  */
 LLM_API
@@ -4632,7 +4635,8 @@ llm_status_t llm_session_logprobs(llm_session_t *LLM_NONNULL session,
  * @param[in] user_data @nullable Passed to `on_token`.
  * @param[out] finish_reason Why it ended; LLM_FINISH_ABORTED if `on_token` returned false.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages are all taken; FAILED_PRECONDITION if the session is
+ *     empty or the generation has ended
  * @thread one at a time
  */
 LLM_API
@@ -4687,7 +4691,7 @@ void llm_generate_params_init(llm_generate_params_t *LLM_NULLABLE params,
  * pays where texts are repeated: edits, summaries, code; elsewhere it rests.
  *
  * @param[in] session A session.
- * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 12.
+ * @param[in] max_tokens Guesses at a time at most; more than 64 are 64, 0 means 12.
  * @param[out] error @nullable Why it failed.
  * @status BUSY
  * @thread one at a time
@@ -4704,7 +4708,7 @@ llm_status_t llm_session_speculate_lookup(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session.
  * @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL
  *     ends all guessing.
- * @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 4.
+ * @param[in] max_tokens Guesses at a time at most; more than 64 are 64, 0 means 4.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft
  *     is an encoder
@@ -4761,8 +4765,9 @@ llm_status_t llm_session_save(llm_session_t *LLM_NONNULL session,
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
- *     FAILED_PRECONDITION names what differs, another model for example; CACHE_FULL if the context is too short
+ * @status BUSY, NOT_FOUND, IO, CANCELLED, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
+ *     FAILED_PRECONDITION names what differs ("what"), another model for example; CACHE_FULL if the context is too
+ *     short; INVALID_ARGUMENT for a folder
  * @thread one at a time
  */
 LLM_API
@@ -4771,6 +4776,38 @@ llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
                               const char *LLM_NULLABLE path,
                               size_t path_size,
                               llm_error_t **LLM_NULLABLE error);
+
+/**
+ * What llm_session_save writes, in memory.
+ *
+ * @param[in] session A session.
+ * @param[out] bytes The state, to be freed with llm_bytes_free.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_save_bytes(llm_session_t *LLM_NONNULL session,
+                                    llm_bytes_t **LLM_NONNULL bytes,
+                                    llm_error_t **LLM_NULLABLE error);
+
+/**
+ * As llm_session_load, of what llm_session_save_bytes gave or llm_session_save wrote.
+ *
+ * @param[in] session A session.
+ * @param[in] data The state; not needed after the call.
+ * @param[in] data_size Its bytes.
+ * @param[out] error @nullable Why it failed.
+ * @status as llm_session_load
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_load_bytes(llm_session_t *LLM_NONNULL session,
+                                    const void *LLM_NULLABLE data,
+                                    size_t data_size,
+                                    llm_error_t **LLM_NULLABLE error);
 
 /**
  * Makes room where a conversation has filled its context: drops the older half of the tokens behind the first `keep` (a
@@ -4782,7 +4819,7 @@ llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
  *
  * @param[in] session A session.
  * @param[in] keep Tokens at the start to keep.
- * @param[out] dropped @nullable How many tokens were dropped.
+ * @param[out] dropped @nullable How many tokens were dropped; 0 if there are none behind the first `keep`.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if
  *     there are fewer tokens. Nothing has changed then
@@ -4872,7 +4909,7 @@ size_t llm_beams_count(const llm_beams_t *LLM_NONNULL beams);
  * @param[in] index Below llm_beams_count.
  * @param[in,out] beam Filled; its struct_size must be set.
  * @param[out] error @nullable Why it failed.
- * @status INVALID_ARGUMENT if there are not so many
+ * @status NOT_FOUND if there are not so many
  * @thread any
  */
 LLM_API
@@ -5124,7 +5161,7 @@ llm_status_t llm_messages_get(llm_messages_t *LLM_NONNULL messages,
  */
 LLM_API
 LLM_NODISCARD
-llm_status_t llm_messages_truncate(llm_messages_t *LLM_NULLABLE messages,
+llm_status_t llm_messages_truncate(llm_messages_t *LLM_NONNULL messages,
                                    size_t count,
                                    llm_error_t **LLM_NULLABLE error);
 
@@ -5247,12 +5284,15 @@ llm_status_t llm_session_append_messages(llm_session_t *LLM_NONNULL session,
                                          llm_error_t **LLM_NULLABLE error);
 
 /**
- * Adds what the generation has given so far to a conversation, as the assistant's message: see llm_messages_add_answer.
+ * Adds the text that the generation has given so far to a conversation, as the assistant's message: see
+ * llm_messages_add_answer. Special tokens in it are shown; bytes that are no UTF-8, of a character that did not come to
+ * its end, become U+FFFD. What was withheld is no part of it, nor is a stop string, nor the space that SentencePiece puts
+ * before a text.
  *
  * @param[in] session A session that has generated.
  * @param[in] messages A conversation.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since tokens were appended
  * @thread one at a time
  */
 LLM_API
@@ -5662,10 +5702,10 @@ llm_status_t llm_request_set_sampler(llm_request_t *LLM_NONNULL request,
  * Adds a stop string, as llm_session_add_stop does.
  *
  * @param[in] request A request.
- * @param[in] text UTF-8, not empty; llm_engine_submit looks at that.
+ * @param[in] text UTF-8, not empty.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT for an empty text or one that is not UTF-8
  * @thread one at a time
  */
 LLM_API
@@ -5674,6 +5714,19 @@ llm_status_t llm_request_add_stop(llm_request_t *LLM_NONNULL request,
                                   const char *LLM_NULLABLE text,
                                   size_t text_size,
                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes all stop strings.
+ *
+ * @param[in] request A request.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_clear_stops(llm_request_t *LLM_NONNULL request,
+                                     llm_error_t **LLM_NULLABLE error);
 
 /**
  * Adds an adapter, as llm_session_add_lora does. Requests with different adapters are processed together.
@@ -5691,6 +5744,19 @@ llm_status_t llm_request_add_lora(llm_request_t *LLM_NONNULL request,
                                   const llm_lora_t *LLM_NONNULL lora,
                                   float scale,
                                   llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Removes all adapters.
+ *
+ * @param[in] request A request.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_clear_loras(llm_request_t *LLM_NONNULL request,
+                                     llm_error_t **LLM_NULLABLE error);
 
 /**
  * Makes a grammar. The first one of a tokenizer takes longer than others: a quarter of a second for 49,152 tokens.
@@ -5894,7 +5960,8 @@ llm_status_t llm_engine_poll(const llm_engine_t *LLM_NONNULL engine,
                              llm_error_t **LLM_NULLABLE error);
 
 /**
- * Works until something has happened; if there is nothing to do, sleeps until a request is submitted.
+ * Works until something has happened; if there is nothing to do, sleeps until a request is submitted or llm_engine_wake
+ * is called.
  *
  * @param[in] engine An engine.
  * @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never.
@@ -5910,6 +5977,20 @@ llm_status_t llm_engine_wait(const llm_engine_t *LLM_NONNULL engine,
                              uint64_t timeout_us,
                              llm_events_t *LLM_NONNULL events,
                              bool *LLM_NULLABLE more,
+                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * Makes the llm_engine_wait that is under way return, or the next one where none is: before a program ends its thread
+ * of the engine, or has something else to do on it.
+ *
+ * @param[in] engine An engine.
+ * @param[out] error @nullable Why it failed.
+ * @status INVALID_ARGUMENT
+ * @thread any
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_engine_wake(const llm_engine_t *LLM_NONNULL engine,
                              llm_error_t **LLM_NULLABLE error);
 
 /**
@@ -5966,7 +6047,7 @@ size_t llm_events_count(llm_events_t *LLM_NONNULL events);
  * @param[in] index Below llm_events_count.
  * @param[in,out] event Filled; its struct_size must be set.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if there are not so many
+ * @status BUSY; NOT_FOUND if there are not so many
  * @thread one at a time
  */
 LLM_API

@@ -12,6 +12,7 @@ use llm::token::{DecodeOptions, EncodeOptions, Tokenizer};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn golden() -> Value {
     serde_json::from_slice(&common::unpacked("chat/goldens.json")).unwrap()
@@ -237,6 +238,47 @@ fn a_session_keeps_what_it_has_in_common_with_a_conversation() {
     messages.add("assistant", "other");
     let count = one.append_messages(&messages, false).unwrap();
     assert!(count < length / 2, "{count} of {length}");
+}
+
+/// An answer is the text that was given out: not a stop string, and not what may become one.
+#[test]
+fn an_answer_is_what_was_given_out() {
+    let model = common::load(&Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap());
+    let render = |messages: &mut Messages| {
+        messages.set_template(Some("{% for m in messages %}{{ m.content }}{% endfor %}"));
+        messages.render(model.tokenizer(), false).unwrap()
+    };
+    // A model that writes this.
+    let all = "one E, END two";
+    let script = model.tokenizer().encode(all.as_bytes(), EncodeOptions::default()).unwrap();
+    let (place, mut sampler) = (AtomicUsize::new(0), Sampler::new(0));
+    let next = move |candidates: &mut [CandidateLogit]| {
+        let token = script[place.fetch_add(1, Ordering::Relaxed)];
+        candidates.iter_mut().for_each(|c| c.logit = if c.id == token { 0.0 } else { f32::NEG_INFINITY });
+    };
+    sampler.push(Step::Callback(Callback::new(next))).unwrap();
+    let mut session = Session::new(Arc::clone(&model), &SessionOptions::default()).unwrap();
+    session.append_text(b"abc", EncodeOptions::default()).unwrap();
+    let prompt = session.tokens().len();
+    assert!(matches!(session.answer(&mut Messages::new()), Err(Error::FailedPrecondition(_))));
+    session.start(GenerateOptions { max_tokens: 30, ignore_eog: true });
+    session.add_stop(b"END").unwrap();
+    let (mut given, mut withheld) = (String::new(), 0);
+    loop {
+        let next = session.next(&mut sampler).unwrap();
+        given.push_str(std::str::from_utf8(next.text).unwrap());
+        let finish = next.finish;
+        let mut messages = Messages::new();
+        session.answer(&mut messages).unwrap();
+        // Without the space that SentencePiece puts before a text.
+        assert_eq!(render(&mut messages), given.strip_prefix(" ").unwrap_or(&given));
+        let made = model.tokenizer().decode(&session.tokens()[prompt..], DecodeOptions::default()).unwrap();
+        withheld += usize::from(made.len() > given.trim_start().len());
+        if finish == Some(FinishReason::Stop) {
+            break;
+        }
+    }
+    assert_eq!((given.trim_start(), withheld > 1), ("one E, ", true));
 }
 
 /// An answer is what was generated, also where a shift has dropped the beginning of it from the context.

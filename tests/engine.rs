@@ -240,6 +240,22 @@ fn a_higher_priority_goes_first() {
     assert_eq!(order, [usual, high, usual, later, low]);
 }
 
+#[test]
+fn a_wait_ends_when_it_is_woken() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 1, 0);
+    // Before it begins, and while it sleeps.
+    engine.wake();
+    assert!(!engine.wait(Duration::MAX, &mut Vec::new()).unwrap());
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| engine.wait(Duration::MAX, &mut Vec::new()));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiter.is_finished(), "one call of wake ends one wait");
+        engine.wake();
+        assert!(!waiter.join().unwrap().unwrap());
+    });
+}
+
 /// One that has to wait for pages is not waited for by those that hold them, and nobody behind it takes them.
 #[test]
 fn a_request_that_cannot_start_stops_no_other() {

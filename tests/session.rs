@@ -95,6 +95,13 @@ fn truncating_is_as_if_the_tokens_had_never_been() {
     session.append(&[1, 2, 3, 4, 5]).unwrap();
     let five = bits(&mut session);
     session.append(&[6; 20]).unwrap();
+    // Nothing is dropped, and the next generation begins.
+    let length = session.tokens().len();
+    session.start(GenerateOptions { max_tokens: 1, ignore_eog: true });
+    session.next(&mut Sampler::new(1)).unwrap();
+    assert!(matches!(session.next(&mut Sampler::new(1)), Err(Error::FailedPrecondition(_))));
+    session.truncate(length + 1).unwrap();
+    session.next(&mut Sampler::new(1)).unwrap();
     session.truncate(5).unwrap();
     assert_eq!(bits(&mut session), five);
     session.append(&[9]).unwrap();

@@ -159,8 +159,11 @@ fn what_is_not_this_sessions_is_refused() {
     keys.set("llama.rope.freq_base", Value::F32(5e4)).unwrap();
     let turned = common::load(&gguf("llama").with_keys(&keys).unwrap());
     refused(&mut session(&turned, CACHE, 0), "another model");
-    refused(&mut session(&model, CacheOptions { kv_type: KvType::F32, ..CACHE }, 0), "number type");
-    refused(&mut session(&model, CacheOptions { window: 30, ..CACHE }, 0), "settings");
+    refused(
+        &mut session(&model, CacheOptions { kv_type: KvType::F32, ..CACHE }, 0),
+        "number type: f16, and this one has f32",
+    );
+    refused(&mut session(&model, CacheOptions { window: 30, ..CACHE }, 0), "another window: 0, and this one has 30");
     let short = CacheOptions { context_length: 39, ..CACHE };
     assert!(matches!(refused(&mut session(&model, short, 0), "do not fit"), Error::CacheFull(_)));
     let mut missing = session(&model, CACHE, 0);
@@ -191,17 +194,17 @@ fn what_is_not_this_sessions_is_refused() {
     }
     assert!(cut > 300 && flipped > 600);
     // A file that was made to deceive: its checksum is right.
-    let layers = 64 + 4 * 40 + 4 * model.config().vocab_size;
+    let layers = 76 + 4 * 40 + 4 * model.config().vocab_size;
     for (changes, what) in [
-        (&[(64, u32::MAX)][..], "vocabulary"),
-        (&[(64, 320)], "vocabulary"),
-        (&[(48, 1 << 30), (56, 1 << 30)], "shorter"),
-        (&[(52, 1 << 30), (60, 1 << 30)], "shorter"),
-        (&[(48, 1 << 30)], "contradict"),
-        (&[(56, 41)], "contradict"),
-        (&[(56, 38)], "contradict"),
-        (&[(44, 4)], "contradict"),
-        (&[(44, 0)], "contradict"),
+        (&[(76, u32::MAX)][..], "vocabulary"),
+        (&[(76, 320)], "vocabulary"),
+        (&[(60, 1 << 30), (68, 1 << 30)], "shorter"),
+        (&[(64, 1 << 30), (72, 1 << 30)], "shorter"),
+        (&[(60, 1 << 30)], "contradict"),
+        (&[(68, 41)], "contradict"),
+        (&[(68, 38)], "contradict"),
+        (&[(56, 4)], "contradict"),
+        (&[(56, 0)], "contradict"),
         (&[(layers, 5)], "begins behind"),
         (&[(layers, 1)], "needs more"),
     ] {
@@ -219,8 +222,21 @@ fn what_is_not_this_sessions_is_refused() {
     std::fs::write(&damaged, [&bytes[..], &[0]].concat()).unwrap();
     assert!(matches!(session.load(&damaged), Err(Error::CorruptFile(_))));
     assert!(go_on(&mut session.fork().unwrap(), 5) == expected);
+    let bytes = saved.save_bytes().unwrap();
+    assert!(std::fs::read(&file).unwrap() == bytes);
+    let mut other = session.fork().unwrap();
+    assert!(matches!(other.load_bytes(&bytes[..bytes.len() - 1]), Err(Error::CorruptFile(_))));
+    other.load_bytes(&bytes).unwrap();
     session.load(&file).unwrap();
-    assert!(go_on(&mut session, 9) == go_on(&mut saved, 9));
+    let expected = go_on(&mut saved, 9);
+    assert!(go_on(&mut session, 9) == expected && go_on(&mut other, 9) == expected);
+    let folder = file.parent().unwrap();
+    assert!(matches!(session.load(folder), Err(Error::InvalidArgument(_))));
+    let cancel = llm::Cancel::new();
+    session.set_cancel(cancel.clone());
+    cancel.request();
+    assert!(matches!(session.save(&file), Err(Error::Cancelled(_))) && !file.with_extension("part").exists());
+    assert!(matches!(session.load(&file), Err(Error::Cancelled(_))));
 }
 
 /// Also where a ring's oldest tile was overwritten in part, or all of it was forgotten.

@@ -176,6 +176,11 @@ fn tokens_by_text() {
         assert!(found * 7 > tokenizer.vocab_size() * 97 / 100, "{name}: {found}");
         assert_eq!((tokenizer.id(b""), tokenizer.id(b"no such token, surely")), (None, None));
     }
+    // A byte that is no text alone has its own.
+    let spm = tokenizer("llama-spm");
+    let byte = spm.id(b"\xff").unwrap();
+    assert_eq!((spm.kind(byte), spm.piece(byte).unwrap()), (Some(TokenKind::Byte), &b"\xff"[..]));
+    assert_eq!(spm.kind(spm.id(b"a").unwrap()), Some(TokenKind::Normal));
     let tokenizer = tokenizer("smollm2");
     assert_eq!((tokenizer.id(b"<|im_end|>"), tokenizer.id(b" the")), (Some(2), Some(260)));
     let error = tokenizer.piece(49152).unwrap_err();

@@ -375,7 +375,7 @@ impl PagedCache {
         let found = out.len();
         let Some(out) = out.get_mut(..heads * width) else {
             let message = format!("a position is {} numbers; the buffer holds {found}", heads * width);
-            return Err(Error::buffer_too_small(message).with("expected", heads * width).with("found", found));
+            return Err(Error::buffer_too_small(message).with("needed", heads * width).with("capacity", found));
         };
         self.with(id, |sequence| {
             let length = sequence.written[layer];
@@ -423,7 +423,7 @@ impl PagedCache {
         let found = out.len();
         let Some(out) = out.get_mut(..q.len()) else {
             let message = format!("the result is {} numbers; the buffer holds {found}", q.len());
-            return Err(Error::buffer_too_small(message).with("expected", q.len()).with("found", found));
+            return Err(Error::buffer_too_small(message).with("needed", q.len()).with("capacity", found));
         };
         let _environment = FloatEnvironment::enter();
         self.with(id, |sequence| {

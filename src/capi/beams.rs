@@ -204,7 +204,7 @@ pub unsafe extern "C" fn llm_beams_count(beams: *const llm_beams_t) -> usize {
 /// @param[in] index Below llm_beams_count.
 /// @param[in,out] beam Filled; its struct_size must be set.
 /// @param[out] error @nullable Why it failed.
-/// @status INVALID_ARGUMENT if there are not so many
+/// @status NOT_FOUND if there are not so many
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn llm_beams_get(
         let count = beams.len();
         let beam = beams.get(index).ok_or_else(|| {
             let message = format!("continuation {index} was asked for, there are {count}");
-            Error::invalid_argument(message).with("argument", "index").with("index", index).with("expected", count)
+            Error::not_found(message).with("index", index).with("expected", count)
         })?;
         out.write(llm_beam_t {
             struct_size: size_of::<llm_beam_t>(),

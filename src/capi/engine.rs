@@ -359,7 +359,8 @@ pub unsafe extern "C" fn llm_engine_poll(
     })
 }
 
-/// Works until something has happened; if there is nothing to do, sleeps until a request is submitted.
+/// Works until something has happened; if there is nothing to do, sleeps until a request is submitted or llm_engine_wake
+/// is called.
 ///
 /// @param[in] engine An engine.
 /// @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never.
@@ -380,6 +381,22 @@ pub unsafe extern "C" fn llm_engine_wait(
     fallible!(error, {
         let work = |engine: &Engine, events: &mut _| engine.wait(Duration::from_micros(timeout_us), events);
         run(engine, events, more, work)
+    })
+}
+
+/// Makes the llm_engine_wait that is under way return, or the next one where none is: before a program ends its thread
+/// of the engine, or has something else to do on it.
+///
+/// @param[in] engine An engine.
+/// @param[out] error @nullable Why it failed.
+/// @status INVALID_ARGUMENT
+/// @thread any
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_engine_wake(engine: *const llm_engine_t, error: *mut *mut llm_error_t) -> llm_status_t {
+    fallible!(error, {
+        handle::shared(engine, "engine")?.wake();
+        Ok(())
     })
 }
 

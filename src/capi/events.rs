@@ -126,7 +126,7 @@ pub unsafe extern "C" fn llm_events_count(events: *mut llm_events_t) -> usize {
 /// @param[in] index Below llm_events_count.
 /// @param[in,out] event Filled; its struct_size must be set.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if there are not so many
+/// @status BUSY; NOT_FOUND if there are not so many
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn llm_events_get(
         let count = events.len();
         let (event, message) = events.get(index).ok_or_else(|| {
             let message = format!("event {index} was asked for, there are {count}");
-            Error::invalid_argument(message).with("argument", "index").with("index", index).with("expected", count)
+            Error::not_found(message).with("index", index).with("expected", count)
         })?;
         let (finish, status) = match &event.outcome {
             Some(Err(error)) => (None, status::of(error)),

@@ -46,7 +46,7 @@ pub type llm_grammar_syntax_t = i32;
 /// Properties come in the order of the schema; lengths and ranges are kept to, numbers of the schema taken as double;
 /// keys that cannot be kept to are an error.
 pub const LLM_GRAMMAR_JSON_SCHEMA: llm_grammar_syntax_t = 1;
-/// A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no anchors, word
+/// A regular expression that matches the text as a whole: alternatives, classes, groups, repetition; no word
 /// boundaries, look-around and references.
 pub const LLM_GRAMMAR_REGEX: llm_grammar_syntax_t = 2;
 /// A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of

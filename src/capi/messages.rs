@@ -387,12 +387,15 @@ pub unsafe extern "C" fn llm_session_append_messages(
     })
 }
 
-/// Adds what the generation has given so far to a conversation, as the assistant's message: see llm_messages_add_answer.
+/// Adds the text that the generation has given so far to a conversation, as the assistant's message: see
+/// llm_messages_add_answer. Special tokens in it are shown; bytes that are no UTF-8, of a character that did not come to
+/// its end, become U+FFFD. What was withheld is no part of it, nor is a stop string, nor the space that SentencePiece puts
+/// before a text.
 ///
 /// @param[in] session A session that has generated.
 /// @param[in] messages A conversation.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY
+/// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since tokens were appended
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

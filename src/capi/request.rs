@@ -12,8 +12,8 @@ use super::session::greedy;
 use super::session_params::LLM_GENERATE_IGNORE_EOG;
 use super::status::llm_status_t;
 use super::tokenizer::{encode_options, llm_token_t, llm_tokenizer_t};
-use crate::error::{Result, try_copy};
-use crate::generate::{GenerateOptions, Request};
+use crate::error::{Error, Result, try_copy};
+use crate::generate::{GenerateOptions, Request, check_stop};
 
 /// A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
 /// Exclusive.
@@ -211,10 +211,10 @@ pub unsafe extern "C" fn llm_request_set_sampler(
 /// Adds a stop string, as llm_session_add_stop does.
 ///
 /// @param[in] request A request.
-/// @param[in] text UTF-8, not empty; llm_engine_submit looks at that.
+/// @param[in] text UTF-8, not empty.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT for an empty text or one that is not UTF-8
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -226,7 +226,29 @@ pub unsafe extern "C" fn llm_request_add_stop(
 ) -> llm_status_t {
     fallible!(error, {
         let mut request = handle::exclusive(request, "request")?;
-        request.stops.push(try_copy(args::text(text, text_size, "text")?, "a stop string")?);
+        let text = args::text(text, text_size, "text")?;
+        check_stop(text)?;
+        let stop = try_copy(text, "a stop string")?;
+        request.stops.try_reserve(1).map_err(|_| Error::out_of_memory("no memory for one more stop string"))?;
+        request.stops.push(stop);
+        Ok(())
+    })
+}
+
+/// Removes all stop strings.
+///
+/// @param[in] request A request.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_clear_stops(
+    request: *mut llm_request_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        handle::exclusive(request, "request")?.stops.clear();
         Ok(())
     })
 }
@@ -251,6 +273,24 @@ pub unsafe extern "C" fn llm_request_add_lora(
         let mut request = handle::exclusive(request, "request")?;
         let lora = handle::shared(lora, "lora")?;
         request.loras.push((Arc::clone(&lora), scale));
+        Ok(())
+    })
+}
+
+/// Removes all adapters.
+///
+/// @param[in] request A request.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_clear_loras(
+    request: *mut llm_request_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        handle::exclusive(request, "request")?.loras.clear();
         Ok(())
     })
 }

@@ -207,7 +207,8 @@ pub unsafe extern "C" fn llm_sampler_free(sampler: *mut llm_sampler_t) {
 }
 
 /// Draws a token. The draw does not go into the history: see llm_sampler_accept. What moves with each draw, accepted
-/// or not, is the random generator and what mirostat has learned.
+/// or not, is the random generator and what mirostat has learned. A logit that is NaN counts as -INFINITY; if all are, the
+/// first token that is left is drawn.
 ///
 /// @param[in] sampler A sampler.
 /// @param[in] logits (V) floats; they are not changed.

@@ -151,7 +151,8 @@ pub unsafe extern "C" fn llm_session_new_in_pages(
 
 /// Makes another session with the same tokens, stop strings, grammar and adapters, to go on in another way. Keys and
 /// values are shared until one of the two writes: a page of LLM_CACHE_PAGED, or a whole cache of the other kinds, is copied then.
-/// The fork has the same sampler, set back to its seed, and no cancel switch.
+/// The fork has the same sampler, set back to its seed, and no cancel switch. It begins a generation of its own, with the
+/// same limits: it counts tokens from 0, and a grammar's text begins anew.
 ///
 /// @param[in] session A session.
 /// @param[out] fork The new one, to be freed with llm_session_free.
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn llm_session_free(session: *mut llm_session_t) {
 /// @param[in] tokens The tokens.
 /// @param[in] count Their number; 0 does nothing.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CACHE_FULL, CANCELLED; INVALID_ARGUMENT names a token that is not in the vocabulary
+/// @status BUSY, CACHE_FULL, CANCELLED, OUT_OF_MEMORY; INVALID_ARGUMENT names a token that is not in the vocabulary
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -212,7 +213,7 @@ pub unsafe extern "C" fn llm_session_append_tokens(
 /// Turns text into tokens, appends them and processes them. On failure nothing is appended.
 ///
 /// @param[in] session A session.
-/// @param[in] text Any bytes.
+/// @param[in] text Any bytes; a text without tokens does nothing.
 /// @param[in] text_size Their number, or LLM_NUL_TERMINATED.
 /// @param[in] flags LLM_ENCODE_ bits; LLM_ENCODE_ADD_SPECIAL is for the first text of a session: it adds the model's
 ///     beginning token each time.
@@ -251,7 +252,7 @@ pub unsafe extern "C" fn llm_session_append_text(
 /// @param[out] logits (T,V) floats: row t holds the logits of the token that follows tokens[t].
 /// @param[in] capacity Of `logits` in floats, at least T * V.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; INVALID_ARGUMENT names a token that is not in the vocabulary
+/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; INVALID_ARGUMENT names a token that is not in the vocabulary
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -277,7 +278,7 @@ pub unsafe extern "C" fn llm_session_eval(
 /// @param[out] logits (V) floats.
 /// @param[in] capacity Of `logits` in floats, at least V.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, BUFFER_TOO_SMALL; CANCELLED; FAILED_PRECONDITION if the session is empty
+/// @status BUSY, BUFFER_TOO_SMALL, CANCELLED, CACHE_FULL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session is empty
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -48,7 +48,7 @@ pub type llm_token_callback_t =
 /// @param[in] text UTF-8, not empty.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is empty or not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is empty or not UTF-8
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -142,7 +142,8 @@ pub(super) fn finish_number(reason: Option<FinishReason>) -> llm_finish_reason_t
 ///     they are, and that the text of a finish may end within a character.
 /// @param[out] finish_reason LLM_FINISH_NONE, or why it ended.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+/// @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages are all taken; FAILED_PRECONDITION if the session is
+///     empty or the generation has ended
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -222,7 +223,8 @@ pub unsafe extern "C" fn llm_session_logprobs(
 /// @param[in] user_data @nullable Passed to `on_token`.
 /// @param[out] finish_reason Why it ended; LLM_FINISH_ABORTED if `on_token` returned false.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED; FAILED_PRECONDITION if the session is empty or the generation has ended
+/// @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages are all taken; FAILED_PRECONDITION if the session is
+///     empty or the generation has ended
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -73,8 +73,8 @@ pub struct llm_session_params_t {
     /// Positions in the key/value cache. 0 means the context that the model was trained for, or 4096 if that is longer;
     /// a number is taken as it is.
     pub context_length: u32,
-    /// Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one,
-    /// at most 1024.
+    /// Threads that compute; LLM_THREADS_AUTO (0, physical cores), LLM_THREADS_CALLER, or how many with the calling one;
+    /// more than 1024 are 1024. They are the session's own, and sleep while it has nothing to do; forks share them.
     pub threads: u32,
     /// One of LLM_KV_.
     pub kv_type: llm_kv_type_t,
@@ -87,8 +87,8 @@ pub struct llm_session_params_t {
     /// A token sees this many of the last positions, its own included, in every layer whose own window is not shorter;
     /// 0: all of them.
     pub window: u32,
-    /// And in these layers the first so many positions of the text ("attention sinks"), at most 256. Positions are
-    /// counted from the start of the text all the same.
+    /// And in these layers the first so many positions of the text ("attention sinks"), at most 256, and only with a
+    /// window. Positions are counted from the start of the text all the same.
     pub sinks: u32,
     /// Positions of a page of LLM_CACHE_PAGED, a multiple of 16; 0 means 16.
     pub page_size: u32,

@@ -34,7 +34,7 @@ unsafe impl Growing for llm_speculation_t {
 /// pays where texts are repeated: edits, summaries, code; elsewhere it rests.
 ///
 /// @param[in] session A session.
-/// @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 12.
+/// @param[in] max_tokens Guesses at a time at most; more than 64 are 64, 0 means 12.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY
 /// @thread one at a time
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn llm_session_speculate_lookup(
 /// @param[in] session A session.
 /// @param[in] draft @nullable A model with the same vocabulary, of which the session makes a session of its own; NULL
 ///     ends all guessing.
-/// @param[in] max_tokens Guesses at a time at most, up to 64; 0 means 4.
+/// @param[in] max_tokens Guesses at a time at most; more than 64 are 64, 0 means 4.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the vocabularies differ in size; FAILED_PRECONDITION if the draft
 ///     is an encoder

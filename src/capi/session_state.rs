@@ -1,8 +1,9 @@
 //! Sessions in files, and room in a full context.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 use super::args;
+use super::bytes::{self, llm_bytes_t};
 use super::error::llm_error_t;
 use super::handle;
 use super::session::llm_session_t;
@@ -41,8 +42,9 @@ pub unsafe extern "C" fn llm_session_save(
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, NOT_FOUND, IO, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
-///     FAILED_PRECONDITION names what differs, another model for example; CACHE_FULL if the context is too short
+/// @status BUSY, NOT_FOUND, IO, CANCELLED, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
+///     FAILED_PRECONDITION names what differs ("what"), another model for example; CACHE_FULL if the context is too
+///     short; INVALID_ARGUMENT for a folder
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -58,6 +60,50 @@ pub unsafe extern "C" fn llm_session_load(
     })
 }
 
+/// What llm_session_save writes, in memory.
+///
+/// @param[in] session A session.
+/// @param[out] bytes The state, to be freed with llm_bytes_free.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY, CANCELLED, OUT_OF_MEMORY
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_save_bytes(
+    session: *mut llm_session_t,
+    bytes: *mut *mut llm_bytes_t,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut conversation = handle::exclusive(session, "session")?;
+        let out = args::out(bytes, "bytes")?;
+        out.write(bytes::new(conversation.session.save_bytes()?)?);
+        Ok(())
+    })
+}
+
+/// As llm_session_load, of what llm_session_save_bytes gave or llm_session_save wrote.
+///
+/// @param[in] session A session.
+/// @param[in] data The state; not needed after the call.
+/// @param[in] data_size Its bytes.
+/// @param[out] error @nullable Why it failed.
+/// @status as llm_session_load
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_session_load_bytes(
+    session: *mut llm_session_t,
+    data: *const c_void,
+    data_size: usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut conversation = handle::exclusive(session, "session")?;
+        conversation.session.load_bytes(args::slice(data.cast(), data_size, "data")?)
+    })
+}
+
 /// Makes room where a conversation has filled its context: drops the older half of the tokens behind the first `keep` (a
 /// system prompt, say). The others move up and keep what they know of the dropped ones: their keys are turned to their
 /// new positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens
@@ -67,7 +113,7 @@ pub unsafe extern "C" fn llm_session_load(
 ///
 /// @param[in] session A session.
 /// @param[in] keep Tokens at the start to keep.
-/// @param[out] dropped @nullable How many tokens were dropped.
+/// @param[out] dropped @nullable How many tokens were dropped; 0 if there are none behind the first `keep`.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, CANCELLED, OUT_OF_MEMORY; CACHE_FULL if shared pages have no room for the copy; INVALID_ARGUMENT if
 ///     there are fewer tokens. Nothing has changed then

@@ -331,7 +331,7 @@ pub unsafe extern "C" fn llm_tokenizer_find(
         let text = args::text(text, text_size, "text")?;
         let out = args::out(token, "token")?;
         out.write(tokenizer.id(text).ok_or_else(|| {
-            let text = String::from_utf8_lossy(text);
+            let text: String = String::from_utf8_lossy(text).chars().take(80).collect();
             Error::not_found(format!("no token has the text {text:?}")).with("text", text)
         })?);
         Ok(())

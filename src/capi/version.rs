@@ -71,7 +71,7 @@ pub unsafe extern "C" fn llm_isa() -> *const c_char {
 
 /// The number of threads that LLM_THREADS_AUTO means: the physical cores among the processors this process may use.
 ///
-/// @return At least 1.
+/// @return At least 1; 0 in a child process after fork.
 /// @thread any
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_physical_cores() -> u32 {

@@ -146,6 +146,8 @@ struct Inbox {
     submitted: Vec<Sequence>,
     cancelled: HashSet<RequestId>,
     last: RequestId,
+    /// The call that waits, or else the next, returns.
+    woken: bool,
 }
 
 /// Processes requests together. The output of each is, bit for bit, what it would be alone. Any thread may submit and
@@ -287,6 +289,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes the [`wait`](Self::wait) that is under way return, or the next one where none is.
+    pub fn wake(&self) {
+        self.inbox.lock().woken = true;
+        self.arrived.notify_one();
+    }
+
     /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when the
     /// budget is spent, after at most one piece of work more: a layer, or the logits that tokens are chosen by.
     /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
@@ -304,7 +312,7 @@ impl Engine {
     }
 
     /// Works until something has happened, and adds it to `events`; if there is nothing to do, waits for a request.
-    /// Returns without events after `timeout`. Gives whether there is more to do.
+    /// Returns without events after `timeout`, and when it is [woken](Self::wake). Gives whether there is more to do.
     ///
     /// # Errors
     /// As `poll`.
@@ -314,14 +322,12 @@ impl Engine {
             loop {
                 let more = core.advance(&self.inbox, None)?;
                 let left = timeout.saturating_sub(start.elapsed());
-                if !core.events.is_empty() || left.is_zero() {
+                let mut inbox = self.inbox.lock();
+                if std::mem::take(&mut inbox.woken) || !core.events.is_empty() || left.is_zero() {
                     return Ok(());
                 }
-                if !more {
-                    let mut inbox = self.inbox.lock();
-                    if inbox.submitted.is_empty() {
-                        self.arrived.wait_for(&mut inbox, left);
-                    }
+                if !more && inbox.submitted.is_empty() {
+                    self.arrived.wait_for(&mut inbox, left);
                 }
             }
         })

@@ -19,6 +19,8 @@ pub(super) struct Generation {
     grammar: Option<Constraint>,
     /// What became certain with the last token.
     text: Vec<u8>,
+    /// Bytes of text that were given out.
+    given_out: usize,
     options: GenerateOptions,
     /// The tokens of this generation.
     given: Vec<u32>,
@@ -52,6 +54,7 @@ impl Generation {
             stops: Stops::default(),
             grammar: None,
             text: Vec::new(),
+            given_out: 0,
             options: GenerateOptions::default(),
             given: Vec::new(),
             is_new: true,
@@ -84,7 +87,7 @@ impl Generation {
             *text = grammar.begin();
         }
         self.given.clear();
-        self.ended = None;
+        (self.given_out, self.ended) = (0, None);
     }
 
     /// When generations end.
@@ -111,9 +114,7 @@ impl Generation {
 
     /// Adds a stop string.
     pub(super) fn add_stop(&mut self, text: &[u8]) -> Result<()> {
-        if text.is_empty() || std::str::from_utf8(text).is_err() {
-            return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
-        }
+        check_stop(text)?;
         self.stops.add(text)
     }
 
@@ -133,9 +134,33 @@ impl Generation {
         }
     }
 
-    /// The tokens of this generation.
-    pub(super) fn given(&self) -> &[u32] {
-        &self.given
+    /// The text that was given out, with the special tokens in it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if nothing was generated; `OutOfMemory`.
+    pub(super) fn answer(&self) -> Result<Vec<u8>> {
+        if self.given.is_empty() && self.ended.is_none() {
+            return Err(Error::failed_precondition("nothing was generated since the last tokens were appended"));
+        }
+        let (mut answer, mut left) = (Vec::new(), self.given_out);
+        for &token in &self.given {
+            let text = self.tokenizer.shown(token, false)?;
+            // What was withheld, or belongs to a stop string, is not part of it.
+            let (shown, whole) = match text.get(..left) {
+                Some(begun) if begun.len() < text.len() => (begun, false),
+                _ => (self.tokenizer.shown(token, true)?, true),
+            };
+            answer.try_reserve(shown.len()).map_err(|_| Error::out_of_memory("an answer's text cannot be had"))?;
+            answer.extend_from_slice(shown);
+            if !whole {
+                break;
+            }
+            left -= text.len();
+        }
+        if self.tokenizer.prefixes_space() && answer.first() == Some(&b' ') {
+            answer.remove(0);
+        }
+        Ok(answer)
     }
 
     /// Tokens that may still be generated.
@@ -171,9 +196,20 @@ impl Generation {
         capacity: usize,
     ) -> Result<(Option<u32>, Option<FinishReason>)> {
         self.text.clear();
+        let next = self.choose(sampler, tokens, logits, capacity);
+        self.given_out += self.text.len();
+        next
+    }
+
+    fn choose(
+        &mut self,
+        sampler: &mut Sampler,
+        tokens: &mut Vec<u32>,
+        logits: &[f32],
+        capacity: usize,
+    ) -> Result<(Option<u32>, Option<FinishReason>)> {
         if tokens.len() == capacity {
-            self.end(FinishReason::ContextFull);
-            return Ok((None, Some(FinishReason::ContextFull)));
+            return Ok((None, Some(self.finish(FinishReason::ContextFull))));
         }
         let out_of_memory = |_| Error::out_of_memory("the list of tokens cannot grow");
         tokens.try_reserve(1).map_err(out_of_memory)?;
@@ -237,6 +273,7 @@ impl Generation {
         self.text.clear();
         if self.ended.is_none() {
             self.finish(reason);
+            self.given_out += self.text.len();
         }
     }
 
@@ -249,4 +286,12 @@ impl Generation {
         }
         reason
     }
+}
+
+/// `InvalidArgument` for what can be no stop string.
+pub(crate) fn check_stop(text: &[u8]) -> Result<()> {
+    if text.is_empty() || std::str::from_utf8(text).is_err() {
+        return Err(Error::invalid_argument("a stop string must be UTF-8 and not empty"));
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, try_vec};
 use crate::model::{AdapterList, CacheOptions, Model, Observer, Part, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
-use crate::token::{DecodeOptions, EncodeOptions, Grammar};
+use crate::token::{EncodeOptions, Grammar};
 
 use speculation::{Ahead, Guesser};
 
@@ -190,8 +190,9 @@ impl Session {
         })
     }
 
-    /// A session with the same tokens, adapters, stop strings and grammar, ready for another continuation. Keys and
-    /// values are shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
+    /// A session with the same tokens, adapters, stop strings, grammar, options and guesses, ready for another
+    /// continuation: a generation of its own, which counts from 0 and begins the grammar's text anew. Keys and values
+    /// are shared until one of the two writes to a page that both hold. It is cancelled by a switch of its own.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -269,7 +270,7 @@ impl Session {
         if logits.len() < needed {
             let (n, found) = (tokens.len(), logits.len());
             let message = format!("the logits of {n} tokens are {needed} numbers; the buffer holds {found}");
-            return Err(Error::buffer_too_small(message).with("expected", needed).with("found", found));
+            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
         }
         self.process(tokens, Some(&mut logits[..needed]))
     }
@@ -297,22 +298,22 @@ impl Session {
         let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true })?;
         let common = self.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         self.check_room(common, tokens.len() - common)?;
-        self.truncate(common)?;
+        if common < self.tokens.len() {
+            self.truncate(common)?;
+        }
         self.append(&tokens[common..])?;
         // Also where nothing was appended.
         self.begin();
         Ok(tokens.len() - common)
     }
 
-    /// Adds what was generated since [`start`](Session::start) to a conversation, as the assistant's message; see
-    /// [`Messages::add_answer`].
+    /// Adds the text that the generation has given to a conversation, as the assistant's message; see
+    /// [`Messages::add_answer`]. Special tokens in it are shown, bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// `OutOfMemory`.
+    /// `FailedPrecondition` if nothing was generated since tokens were appended; `OutOfMemory`.
     pub fn answer(&self, messages: &mut Messages) -> Result<()> {
-        let shown = DecodeOptions { show_special: true, ..DecodeOptions::default() };
-        let text = self.model.tokenizer().decode(self.generation.given(), shown)?;
-        messages.add_answer(&String::from_utf8_lossy(&text));
+        messages.add_answer(&String::from_utf8_lossy(&self.generation.answer()?));
         Ok(())
     }
 
@@ -435,8 +436,8 @@ impl Session {
             self.tokens.truncate(length);
             // The last token is processed again when its logits are asked for.
             self.cache.truncate(length.saturating_sub(1));
-            self.start(self.generation.options());
         }
+        self.start(self.generation.options());
         Ok(())
     }
 

@@ -299,12 +299,12 @@ impl<'a> Array<'a> {
         Some((self.bytes, self.element.size()?))
     }
 
-    /// The elements as f32, from f32 or f64. Errors: `CorruptFile` naming the key, `OutOfMemory`.
+    /// The elements as f32, from numbers of any type. Errors: `CorruptFile` naming the key, `OutOfMemory`.
     pub fn to_f32s(&self) -> Result<Vec<f32>> {
         if self.element == ElementType::F32 {
             return self.words(f32::from_le_bytes);
         }
-        self.convert("floats", |value| value.as_f32())
+        self.convert("numbers", |value| value.as_f32().or_else(|| value.as_integer().map(|n| n as f32)))
     }
 
     /// The elements as i32, from integers of any width. Errors: `CorruptFile` naming the key and the element that is no

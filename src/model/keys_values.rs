@@ -73,7 +73,10 @@ impl Config {
     pub(crate) fn with_cache<T>(&self, cache: &CacheOptions, f: impl FnOnce(&CacheShape<'_>) -> T) -> Result<T> {
         let CacheOptions { kind, sinks, window, .. } = *cache;
         if sinks > MAX_SINKS || sinks > 0 && window == 0 {
-            let message = format!("{sinks} attention sinks were asked for: at most {MAX_SINKS}, with a window");
+            let message = match window {
+                0 => format!("{sinks} attention sinks were asked for without a window"),
+                _ => format!("{sinks} attention sinks were asked for, there can be {MAX_SINKS}"),
+            };
             return Err(Error::invalid_argument(message).with("sinks", sinks).with("window", window));
         }
         if self.architecture.encoder && (kind == CacheKind::Sliding || window > 0) {

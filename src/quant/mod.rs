@@ -238,7 +238,7 @@ impl Format {
 
     /// The format of a name such as `Q4_K`.
     pub fn from_name(name: &str) -> Option<Format> {
-        Format::ALL.iter().copied().find(|format| format.name() == name)
+        Format::ALL.iter().copied().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
     /// The ggml type id.

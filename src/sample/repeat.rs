@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::candidates::Candidates;
-use super::steps::{Context, within};
-use crate::error::{Result, try_copy, try_vec};
+use super::steps::Context;
+use crate::error::{Error, Result, try_copy, try_vec};
 use crate::numeric::wide;
 
 /// The last `n` of the history.
@@ -44,10 +44,14 @@ pub(super) fn penalties(
 pub(super) fn biases(bias: &[(u32, f32)]) -> Result<(Vec<u32>, Vec<f64>)> {
     let mut sorted = try_vec(bias.len(), (0, 0.0), "the biases")?;
     for (sorted, (id, value)) in sorted.iter_mut().zip(bias) {
-        let value = if *value == f32::NEG_INFINITY {
-            f64::NEG_INFINITY
-        } else {
-            within("logit_bias", *value, f32::MIN, f32::MAX)?
+        let value = match *value {
+            f32::NEG_INFINITY => f64::NEG_INFINITY,
+            value if value.is_finite() => f64::from(value),
+            value => {
+                let expected = "a finite number or -infinity";
+                let error = Error::invalid_argument(format!("logit_bias is {value}, it must be {expected}"));
+                return Err(error.with("parameter", "logit_bias").with("expected", expected).with("found", value));
+            }
         };
         *sorted = (*id, value);
     }

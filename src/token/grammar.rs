@@ -132,8 +132,8 @@ impl Grammar {
         })
     }
 
-    /// The texts that a regular expression matches as a whole, in the syntax of the `regex` crate, without anchors, word
-    /// boundaries and lazy repetition.
+    /// The texts that a regular expression matches as a whole, in the syntax of the `regex` crate, without word boundaries
+    /// and lazy repetition; anchors stand for nothing at its ends.
     ///
     /// # Errors
     /// As `json_schema`.
@@ -175,7 +175,12 @@ impl Grammar {
             let first = allowed(&mut start)?;
             Ok((start, first))
         };
-        let wrong = |e: Error| Error::invalid_argument(format!("the {what} is not usable: {}", e.detail().message()));
+        let wrong = |e: Error| {
+            let message = e.detail().message();
+            // Only of a grammar it is a place in the text.
+            let message = if what == "grammar" { message } else { without_place(message) };
+            Error::invalid_argument(format!("the {what} is not usable: {message}"))
+        };
         let (start, first) = on_stack(STACK + text.len() * STACK_PER_BYTE, compile)?.map_err(wrong)?;
         Ok(Grammar(Arc::new(Compiled { vocabulary, start, first: Arc::new(first) })))
     }
@@ -354,11 +359,29 @@ fn check_schema(schema: &Value) -> Result<()> {
 /// What llguidance reports, in one sentence.
 fn error(error: &impl std::fmt::Display) -> Error {
     let text = error.to_string();
-    let mut line: String = text.lines().next().unwrap_or_default().chars().take(300).collect();
+    let first = text.lines().next().unwrap_or_default();
+    let mut line: String = first.chars().take(300).collect();
     if line == "NoExtensionBias" {
         line = "no token can come next".into();
+    } else if line.starts_with("lexer precomputation failed") {
+        line = "its words have too many states".into();
+    }
+    // The parser of regular expressions shows the place before it says what is wrong there.
+    if let Some(wrong) = text.lines().find_map(|line| line.strip_prefix("error: ")) {
+        line.push(' ');
+        line.extend(wrong.chars().take(300));
     }
     Error::invalid_argument(line)
+}
+
+/// A message without the place in the grammar that was made of the text: `at 1(8): `.
+fn without_place(message: &str) -> &str {
+    let place = |message: &str| {
+        let (place, rest) = message.strip_prefix("at ")?.split_once("): ")?;
+        let is_place = place.chars().all(|c| c.is_ascii_digit() || c == '(');
+        is_place.then_some(rest.len())
+    };
+    place(message).map_or(message, |left| &message[message.len() - left..])
 }
 
 /// What `work` gives, called with so many bytes of stack.

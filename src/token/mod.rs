@@ -203,7 +203,7 @@ impl Tokenizer {
     }
 
     /// The bytes of one token, none if it is hidden.
-    fn shown(&self, token: u32, show_special: bool) -> Result<&[u8]> {
+    pub(crate) fn shown(&self, token: u32, show_special: bool) -> Result<&[u8]> {
         let piece = self.piece(token)?;
         let hidden = !show_special && self.vocab.kind(token).is_some_and(TokenKind::is_hidden);
         Ok(if hidden { &[] } else { piece })
@@ -229,7 +229,7 @@ impl Tokenizer {
     }
 
     /// Whether encoding puts a space before a text.
-    fn prefixes_space(&self) -> bool {
+    pub(crate) fn prefixes_space(&self) -> bool {
         match &self.algorithm {
             Algorithm::Spm { space_prefix } => *space_prefix,
             Algorithm::Unigram(unigram) => unigram.spaces.prefix,
@@ -238,9 +238,11 @@ impl Tokenizer {
     }
 
     /// The token whose [`piece`](Tokenizer::piece) is exactly this text: the special or user-defined one if there is
-    /// one, else one that encoding can give.
+    /// one, else one that encoding can give, else the token of a byte.
     pub fn id(&self, piece: &[u8]) -> Option<u32> {
-        self.vocab.special(piece).or_else(|| self.vocab.ordinary(piece))
+        let byte =
+            || if let [byte] = piece { Some(self.vocab.byte(*byte)).filter(|id| *id != merge::NONE) } else { None };
+        self.vocab.special(piece).or_else(|| self.vocab.ordinary(piece)).or_else(byte)
     }
 
     /// What all grammars have in common.
@@ -395,7 +397,8 @@ fn habits(gguf: &Gguf, adds_bos: bool, adds_eos: bool, cleans_up_spaces: bool) -
 fn byte_pairs(gguf: &Gguf, pre: &str) -> Result<(Vocab, Algorithm, Habits)> {
     let rules = PreTokenizer::find(pre)?.ok_or_else(|| unsupported("pre-tokenizer", PRE, pre))?;
     let traits = rules.traits;
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: bpe::spelling(&rules), defaults: Defaults::default() })?;
+    let (write, defaults) = (bpe::spelling(&rules), Defaults::default());
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write, of_user_defined: false, defaults })?;
     let (count, merges) = vocab::strings(gguf, "tokenizer.ggml.merges")?;
     let mut habits = habits(gguf, traits.adds_bos, false, traits.cleans_up)?;
     habits.adds_bos |= traits.needs_bos;
@@ -405,14 +408,14 @@ fn byte_pairs(gguf: &Gguf, pre: &str) -> Result<(Vocab, Algorithm, Habits)> {
 
 fn merged_by_score(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), ..Defaults::default() };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, defaults })?;
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, of_user_defined: true, defaults })?;
     let space_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     Ok((vocab, Algorithm::Spm { space_prefix }, habits(gguf, true, false, false)?))
 }
 
 fn unigram(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { eos: Some(1), unk: Some(2), pad: Some(0), ..Defaults::default() };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, defaults })?;
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, of_user_defined: true, defaults })?;
     let spaces = Spaces {
         prefix: gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false),
         collapse: gguf.bool("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false),
@@ -424,7 +427,7 @@ fn unigram(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
 fn word_piece(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
     let (bos, unk, sep, pad, mask) = (Some(101), Some(100), Some(102), Some(0), Some(103));
     let defaults = Defaults { bos, eos: None, unk, sep, pad, mask };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: word_piece::write_word, defaults })?;
+    let vocab = Vocab::from_gguf(gguf, &Spelling { write: word_piece::write_word, of_user_defined: false, defaults })?;
     let lowercase = gguf.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let strip_accents = gguf.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
     // An encoder knows no text without them; keys for decoders do not count.

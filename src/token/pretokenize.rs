@@ -183,9 +183,14 @@ static TABLE: &[Row] = &[
         traits: Traits { whole_words: true, adds_bos: true, ..CLEANED },
     },
     Row {
-        names: &["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"],
+        names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
         stages: &[gpt4!(r"\p{N}{1,3}")],
         traits: CLEANED,
+    },
+    Row {
+        names: &["glm4", "glm5"],
+        stages: &[gpt4!(r"\p{N}{1,3}")],
+        traits: Traits { whole_words: true, ..CLEANED },
     },
     Row {
         names: &["jais-2"],

@@ -183,6 +183,8 @@ pub(super) struct Spelling {
     /// Appends the bytes that an ordinary token means, at most as many as it has in the file; false if no text can
     /// give it.
     pub write: fn(&[u8], &mut Vec<u8>) -> bool,
+    /// Whether user-defined tokens are written so too.
+    pub of_user_defined: bool,
     /// Ids where the file does not give them.
     pub defaults: Defaults,
 }
@@ -323,6 +325,10 @@ impl Vocab {
             let byte = if *kind == TokenKind::Byte { byte_of(token) } else { None };
             let write = |out: &mut Vec<u8>| match (*kind, byte) {
                 (TokenKind::Normal | TokenKind::Unused, _) => (spelling.write)(token, out),
+                (TokenKind::UserDefined, _) if spelling.of_user_defined => {
+                    (spelling.write)(token, out);
+                    false
+                }
                 (_, Some(byte)) => {
                     out.push(byte);
                     false

@@ -139,6 +139,13 @@ static void requests(void)
     OK(llm_request_set_params(request, &params, &error));
     OK(llm_request_add_lora(request, lora, 0.5f, &error));
     OK(llm_engine_submit(engine, request, &adapted, &error));
+    FAILS(INVALID_ARGUMENT, llm_request_add_stop(request, "", 0, &error));
+    llm_error_free(error);
+    FAILS(INVALID_ARGUMENT, llm_request_add_stop(request, "\xff", 1, &error));
+    llm_error_free(error);
+    /* Would end it at once. */
+    for (char c[2] = "a"; c[0] <= 'z'; c[0]++) OK(llm_request_add_stop(request, c, LLM_NUL_TERMINATED, &error));
+    OK(llm_request_clear_stops(request, &error));
     OK(llm_request_add_stop(request, "e", LLM_NUL_TERMINATED, &error));
     params.max_tokens = 20;
     OK(llm_request_set_params(request, &params, &error));
@@ -228,7 +235,7 @@ static void events_and_failures(void)
             add(&outputs[event.request][event.index], &event);
         }
         llm_event_t event = {.struct_size = sizeof event};
-        FAILS(INVALID_ARGUMENT, llm_events_get(events, llm_events_count(events), &event, &error));
+        FAILS(NOT_FOUND, llm_events_get(events, llm_events_count(events), &event, &error));
         llm_error_free(error);
     }
     CHECK(polls > 9);

@@ -235,7 +235,7 @@ impl Api {
         })
     }
 
-    /// The header: cbindgen's, with nullability from our documentation, which cbindgen cannot express.
+    /// The header: cbindgen's, with nullability from our documentation and a suffix, which cbindgen cannot express.
     pub fn header(&self) -> String {
         let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml parses");
         let mut builder = cbindgen::Builder::new().with_config(config);
@@ -266,7 +266,8 @@ impl Api {
             }
             text.replace_range(start..end + 1, &declaration);
         }
-        text
+        // As a decimal number without a suffix C would take it for a long.
+        text.replace(" 4294967295\n", " 4294967295u\n")
     }
 }
 
@@ -342,7 +343,9 @@ fn function(file: &str, item: ItemFn) -> Function {
     for i in 1..params.len() {
         let (pointer, length) = (&params[i - 1], &params[i]);
         let counts = ["size", "count", "capacity"].iter().any(|end| length.name.ends_with(end));
-        if counts && length.c_type == "size_t" && pointer.c_type.ends_with('*') && !pointer.nullable {
+        // The first parameter is the function's object, if it is one.
+        let object = i == 1 && pointer.c_type.starts_with("llm_");
+        if counts && !object && length.c_type == "size_t" && pointer.c_type.ends_with('*') && !pointer.nullable {
             params[i - 1].length = Some(params[i].name.clone());
         }
     }

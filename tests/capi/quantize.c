@@ -62,6 +62,8 @@ static void quantising(void)
     llm_model_free(model);
 
     uint32_t type = 0;
+    OK(llm_gguf_type_find(Z("bf16"), &type, &error));
+    CHECK(type == 30);
     OK(llm_gguf_type_find(Z("BF16"), &type, &error));
     CHECK(type == 30);
     FAILS(NOT_FOUND, llm_gguf_type_find(Z("Q9"), &type, &error));

@@ -155,7 +155,7 @@ static void beams(void)
         last = beam.score;
     }
     llm_beam_t beam = {.struct_size = sizeof beam};
-    FAILS(INVALID_ARGUMENT, llm_beams_get(beams, 3, &beam, &error));
+    FAILS(NOT_FOUND, llm_beams_get(beams, 3, &beam, &error));
     llm_error_free(error);
     llm_beams_free(beams);
     llm_session_free(session);

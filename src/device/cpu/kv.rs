@@ -44,6 +44,9 @@ pub(super) enum Store {
 }
 
 impl KvType {
+    /// Every type, in the order of their numbers.
+    pub const ALL: [KvType; 4] = [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0];
+
     pub(super) fn store(self) -> Store {
         match self {
             KvType::F16 => Store::Floats(2),

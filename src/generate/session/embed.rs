@@ -94,7 +94,7 @@ impl<'a> Pool<'a> {
         let found = out.len();
         let Some(out) = out.get_mut(..needed) else {
             let message = format!("the embedding is {needed} numbers; the buffer holds {found}");
-            return Err(Error::buffer_too_small(message).with("expected", needed).with("found", found));
+            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
         };
         let sums = if pooling == Pooling::Mean { try_vec(width, 0.0, "the sums of an embedding")? } else { Vec::new() };
         Ok(Pool { pooling, normalize: options.normalize, total, sums, out, written: 0 })

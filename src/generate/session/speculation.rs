@@ -17,14 +17,14 @@ pub enum Speculation {
     Off,
     /// What followed the last tokens where they occurred before ("prompt lookup decoding", Saxena, 2023).
     Lookup {
-        /// Tokens guessed at a time at most, up to 64; 0: 12.
+        /// Tokens guessed at a time at most; more than 64 are 64, 0: 12.
         most: usize,
     },
     /// The most likely tokens of another model of the same vocabulary.
     Draft {
         /// That model.
         model: Arc<Model>,
-        /// Tokens guessed at a time at most, up to 64; 0: 4.
+        /// Tokens guessed at a time at most; more than 64 are 64, 0: 4.
         most: usize,
     },
 }

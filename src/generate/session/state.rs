@@ -5,7 +5,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `LLMSTATE` |
-//! | 4 each | version (1), the model's fingerprint, the settings' (below), number type, L, K, E of keys, E of values, V |
+//! | 4 each | version (2), the model's fingerprint, the adapters', window, sinks, whether positions are those of a long context, number type, L, K, E of keys, E of values, V |
 //! | 4 | flags: 1 the logits follow, 2 the keys are not what the tokens lead to (after a shift) |
 //! | 8 each | tokens, positions held |
 //! | 4 each | the tokens |
@@ -21,32 +21,35 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::Session;
+use crate::KvType;
 use crate::error::{Error, Result, try_vec};
 use crate::gguf::NewFile;
 
 const MAGIC: &[u8; 8] = b"LLMSTATE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes before the tokens.
-const HEAD: usize = 8 + 10 * 4 + 2 * 8;
+const HEAD: usize = 8 + (NAMES + 1) * 4 + 2 * 8;
+/// What a file must agree in.
+const NAMES: usize = 12;
 const LOGITS: u32 = 1;
 const ALTERED: u32 = 2;
 
-/// A file and the checksum of what was written or read so far.
+/// Where bytes go or come from, and the checksum of those so far.
 struct Checked<F> {
-    file: F,
+    stream: F,
     crc: crc32fast::Hasher,
 }
 
-impl Checked<NewFile> {
+impl<F: FnMut(&[u8]) -> Result<()>> Checked<F> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.crc.update(bytes);
-        self.file.write(bytes)
+        (self.stream)(bytes)
     }
 }
 
-impl Checked<BufReader<File>> {
+impl Checked<&mut dyn Read> {
     fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.file.read_exact(bytes).map_err(|e| match e.kind() {
+        self.stream.read_exact(bytes).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => corrupt("it ends too early"),
             _ => Error::io(format!("cannot read the session: {e}")),
         })?;
@@ -67,15 +70,8 @@ fn corrupt(what: &str) -> Error {
 }
 
 impl Session {
-    /// What keys and values depend on beside the tokens and the model.
-    fn settings(&self) -> u32 {
+    fn adapters_fingerprint(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
-        let options = &self.cache_options;
-        for number in
-            [options.window as u64, options.sinks as u64, u64::from(self.model.rotates_for(self.cache.capacity()))]
-        {
-            crc.update(&number.to_le_bytes());
-        }
         for (lora, scale) in &self.adapters {
             crc.update(&lora.fingerprint().to_le_bytes());
             crc.update(&scale.to_bits().to_le_bytes());
@@ -84,13 +80,17 @@ impl Session {
     }
 
     /// What a file must agree in with this session, by name.
-    fn identity(&self) -> [(&'static str, u32); 9] {
+    fn identity(&self) -> [(&'static str, u32); NAMES] {
+        let options = &self.cache_options;
         let shape = self.model.config().kv_shape(self.cache.kv_type());
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         [
             ("version", VERSION),
             ("model", self.model.fingerprint()),
-            ("settings", self.settings()),
+            ("adapters", self.adapters_fingerprint()),
+            ("window", size(options.window)),
+            ("attention sinks", size(options.sinks)),
+            ("rotation of positions", self.model.rotates_for(self.cache.capacity()).into()),
             ("number type", shape.kv_type as u32),
             ("layers", size(self.cache.layers())),
             ("key/value heads", size(shape.heads)),
@@ -108,6 +108,28 @@ impl Session {
     /// # Errors
     /// `Io`, `NotFound` if there is no such folder; `Cancelled`, `OutOfMemory`.
     pub fn save(&mut self, path: &Path) -> Result<()> {
+        self.cancel.check("saving")?;
+        let mut file = NewFile::create(path)?;
+        self.write_state(|bytes| file.write(bytes))?;
+        file.commit()
+    }
+
+    /// What [`save`](Self::save) writes, in memory.
+    ///
+    /// # Errors
+    /// `Cancelled`, `OutOfMemory`.
+    pub fn save_bytes(&mut self) -> Result<Vec<u8>> {
+        self.cancel.check("saving")?;
+        let mut out = Vec::new();
+        self.write_state(|bytes| {
+            out.try_reserve(bytes.len()).map_err(|_| Error::out_of_memory("the session's bytes cannot be had"))?;
+            out.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    fn write_state(&mut self, stream: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.retract();
         let (cache, held) = (&self.cache, self.cache.length());
         // The first tile of a ring may have been overwritten in part.
@@ -117,7 +139,7 @@ impl Session {
         if self.cache.length() + 1 < self.tokens.len() {
             self.catch_up(None)?;
         }
-        let mut out = Checked { file: NewFile::create(path)?, crc: crc32fast::Hasher::new() };
+        let mut out = Checked { stream, crc: crc32fast::Hasher::new() };
         out.write(MAGIC)?;
         for (_, number) in self.identity() {
             out.write(&number.to_le_bytes())?;
@@ -146,9 +168,8 @@ impl Session {
                 out.write(view.tile(tile))?;
             }
         }
-        let Checked { mut file, crc } = out;
-        file.write(&crc.finalize().to_le_bytes())?;
-        file.commit()
+        let Checked { mut stream, crc } = out;
+        stream(&crc.finalize().to_le_bytes())
     }
 
     /// Takes over what [`save`](Self::save) wrote, in the place of the tokens that the session holds. The session must
@@ -157,32 +178,58 @@ impl Session {
     ///
     /// # Errors
     /// `FailedPrecondition` names what differs; `CacheFull` if the context is shorter than the text; `CorruptFile`, `Io`,
-    /// `NotFound`, `OutOfMemory`. Nothing has changed then.
+    /// `NotFound`, `Cancelled`, `OutOfMemory`; `InvalidArgument` for a folder. Nothing has changed then.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let name = path.display().to_string();
-        self.read_state(path).map_err(|e| e.with("path", name))
-    }
-
-    fn read_state(&mut self, path: &Path) -> Result<()> {
         let fail = |e: std::io::Error| {
-            let message = format!("cannot read {}: {e}", path.display());
+            let message = format!("cannot read {name}: {e}");
             if e.kind() == std::io::ErrorKind::NotFound { Error::not_found(message) } else { Error::io(message) }
         };
-        let file = File::open(path).map_err(fail)?;
-        let bytes = file.metadata().map_err(fail)?.len();
-        let mut input = Checked { file: BufReader::new(file), crc: crc32fast::Hasher::new() };
+        let mut read = || {
+            let file = File::open(path).map_err(fail)?;
+            let kind = file.metadata().map_err(fail)?;
+            if kind.is_dir() {
+                return Err(Error::invalid_argument(format!("expected a session's file, found a folder: {name}")));
+            }
+            self.read_state(&mut BufReader::new(file), kind.len())
+        };
+        read().map_err(|e| e.with("path", &name))
+    }
+
+    /// As [`load`](Self::load), of what [`save_bytes`](Self::save_bytes) gave.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        self.read_state(&mut bytes, size)
+    }
+
+    fn read_state(&mut self, stream: &mut dyn Read, bytes: u64) -> Result<()> {
+        self.cancel.check("loading")?;
+        let mut input = Checked { stream, crc: crc32fast::Hasher::new() };
         let mut head = [0; HEAD];
         input.read(&mut head)?;
         if head[..8] != *MAGIC {
             return Err(corrupt("it does not begin as one"));
         }
-        let (numbers, sizes) = head[8..].split_at(10 * 4);
+        let (numbers, sizes) = head[8..].split_at((NAMES + 1) * 4);
         let mut numbers = numbers.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
         for ((name, expected), found) in self.identity().into_iter().zip(&mut numbers) {
             if found != expected {
-                let message =
-                    format!("the session was saved with another {name}: {found}, and this one has {expected}");
-                return Err(Error::failed_precondition(message).with("expected", expected).with("found", found));
+                let shown = |n: u32| match name {
+                    "number type" => KvType::ALL.get(n as usize).map_or(n.to_string(), |kv| kv.name().to_owned()),
+                    _ => n.to_string(),
+                };
+                let (expected, found) = (shown(expected), shown(found));
+                let numbers = match name {
+                    // Their numbers say nothing.
+                    "model" | "adapters" => String::new(),
+                    _ => format!(": {found}, and this one has {expected}"),
+                };
+                let message = format!("the session was saved with another {name}{numbers}");
+                let error = Error::failed_precondition(message).with("what", name);
+                return Err(error.with("expected", expected).with("found", found));
             }
         }
         let flags = numbers.next().unwrap_or_default();
@@ -238,7 +285,7 @@ impl Session {
         if u32::from_le_bytes(stored) != crc {
             return Err(corrupt("its checksum differs"));
         }
-        if input.file.read(&mut [0]).map_err(fail)? > 0 {
+        if input.stream.read(&mut [0]).is_ok_and(|more| more > 0) {
             return Err(corrupt("it goes on behind its end"));
         }
         cache.set_altered(flags & ALTERED != 0);
