@@ -121,7 +121,7 @@ fn load_changed(tensor: Option<&str>, change: impl Fn(&mut Builder)) -> Result<M
 #[test]
 fn what_would_be_overlooked_is_refused() {
     load_changed(None, |_| {}).unwrap();
-    for name in ["blk.0.ffn_up.scale", "blk.0.attn_q_norm.weight", "mystery.weight"] {
+    for name in ["blk.0.ffn_up.offset", "blk.0.attn_q_norm.weight", "mystery.weight"] {
         let error = load_changed(Some(name), |_| {}).err().unwrap_or_else(|| panic!("{name} was overlooked"));
         assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
         assert_eq!(error.fact("tensor"), Some(name));

@@ -33,13 +33,25 @@ pub(crate) struct Architecture {
     pub local_rope: LocalRope,
     /// Every n-th layer does not rotate.
     pub unrotated_every: Option<usize>,
-    /// Tokens see the whole text, later tokens too: an encoder, which gives hidden states and no logits.
+    /// Tokens see the whole text, later tokens too, whatever the file says: an encoder.
     pub encoder: bool,
     /// Keys and values are made from one latent vector of each position, which is what is cached.
     pub latent: bool,
     /// What the scores of a router become, and whether weights are normalised, where the file does not say.
     pub gating: Gating,
     pub normalized_experts: bool,
+    /// The experts of a token share the feed-forward width, where the file does not say.
+    pub shares_width: bool,
+    /// What stands where the file does not say.
+    pub defaults: Defaults,
+}
+
+/// What files that are older than their keys leave out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Defaults {
+    pub window: Option<usize>,
+    pub attention_softcap: Option<f32>,
+    pub logit_softcap: Option<f32>,
 }
 
 /// How queries and keys are normed.
@@ -105,6 +117,8 @@ const LLAMA: Architecture = Architecture {
     latent: false,
     gating: Gating::Softmax,
     normalized_experts: true,
+    shares_width: false,
+    defaults: Defaults { window: None, attention_softcap: None, logit_softcap: None },
 };
 
 /// What the models with LayerNorm share.
@@ -123,9 +137,21 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
     // "Qwen3 Technical Report", 2025.
     Architecture { name: "qwen3", positions: Positions::RotaryHalves, qk_norms: QkNorms::Heads, ..LLAMA },
     // "Qwen1.5-MoE: Matching 7B Model Performance with 1/3 Activated Parameters", 2024.
-    Architecture { name: "qwen2moe", positions: Positions::RotaryHalves, normalized_experts: false, ..LLAMA },
+    Architecture {
+        name: "qwen2moe",
+        positions: Positions::RotaryHalves,
+        normalized_experts: false,
+        shares_width: true,
+        ..LLAMA
+    },
     // "Qwen3 Technical Report", 2025.
-    Architecture { name: "qwen3moe", positions: Positions::RotaryHalves, qk_norms: QkNorms::Heads, ..LLAMA },
+    Architecture {
+        name: "qwen3moe",
+        positions: Positions::RotaryHalves,
+        qk_norms: QkNorms::Heads,
+        shares_width: true,
+        ..LLAMA
+    },
     // "2 OLMo 2 Furious", 2024; "Olmo 3", 2025, which has windows.
     Architecture {
         name: "olmo2",
@@ -158,6 +184,7 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
         norms: Norms::BeforeAndAfter,
         embedding_scaled: true,
         global_every: Some(2),
+        defaults: Defaults { window: Some(4096), attention_softcap: Some(50.0), logit_softcap: Some(30.0) },
         ..LLAMA
     },
     // "Gemma 3 Technical Report", 2025.

@@ -10,6 +10,8 @@ use crate::numeric::wide;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub(crate) architecture: &'static Architecture,
+    /// Tokens see the whole text, later tokens too: it gives hidden states and no logits.
+    pub(crate) encoder: bool,
     /// L.
     pub layer_count: usize,
     /// D.
@@ -256,15 +258,16 @@ impl Config {
         let architecture = Architecture::find(name)?;
         let keys = Keys { gguf, prefix: name };
         keys.refuse_unsupported()?;
-        let layer_count = keys.required("block_count", MANY)?;
+        let block_count = keys.required("block_count", MANY)?;
+        let layer_count = block_count - predicting(&keys, block_count)?;
         let embedding_length = keys.required("embedding_length", MANY)?;
         let feed_forward_length = keys
-            .count_of_layers("feed_forward_length", layer_count, MANY)?
+            .count_of_layers("feed_forward_length", block_count, MANY)?
             .ok_or_else(|| keys.missing("feed_forward_length"))?;
         let head_count = keys
-            .count_of_layers("attention.head_count", layer_count, MANY)?
+            .count_of_layers("attention.head_count", block_count, MANY)?
             .ok_or_else(|| keys.missing("attention.head_count"))?;
-        let head_count_kv = keys.count_of_layers("attention.head_count_kv", layer_count, MANY)?.unwrap_or(head_count);
+        let head_count_kv = keys.count_of_layers("attention.head_count_kv", block_count, MANY)?.unwrap_or(head_count);
         if !head_count.is_multiple_of(head_count_kv) {
             let key = keys.key("attention.head_count_kv");
             let message = format!("{key} is {head_count_kv}, which does not divide the {head_count} heads");
@@ -300,14 +303,20 @@ impl Config {
             None => return Err(keys.missing(eps_key)),
         };
         let rope = match architecture.positions {
-            Positions::Learned => Rope { dims: 0, ..rope(&keys, architecture, head_length)? },
+            // Nothing is rotated, whatever the length of a head.
+            Positions::Learned => Rope { dims: 0, ..rope(&keys, architecture, head_length.next_multiple_of(2))? },
             Positions::RotaryInterleaved | Positions::RotaryHalves => rope(&keys, architecture, head_length)?,
         };
         let latent = if architecture.latent { Some(latent(&keys, head_length, rope.dims)?) } else { None };
         let window_key = keys.key("attention.sliding_window");
         let window = match gguf.u64(&window_key)? {
-            None | Some(0) => None,
+            None => architecture.defaults.window,
+            Some(0) => None,
             Some(n) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
+        };
+        let softcap = |name: &str, default: Option<f32>| match gguf.f32(&keys.key(name))? {
+            None => Ok(default),
+            Some(_) => keys.positive_or_none(name),
         };
         // The 27B sizes of Gemma scale by the width of a head as D / H, which is not their head length.
         let scale_length = match (name, layer_count, &latent) {
@@ -320,8 +329,10 @@ impl Config {
             None => (rope.score_factor / (scale_length as f64).sqrt()) as f32,
         };
         let embedding_scale = if architecture.embedding_scaled { (embedding_length as f32).sqrt() } else { 1.0 };
-        Ok(Config {
+        let encoder = architecture.encoder || gguf.bool(&keys.key("attention.causal"))? == Some(false);
+        let config = Config {
             architecture,
+            encoder,
             layer_count,
             embedding_length,
             feed_forward_length,
@@ -337,14 +348,19 @@ impl Config {
             residual_scale: keys.positive_or_none("residual_scale")?.unwrap_or(1.0),
             logit_divisor: keys.positive_or_none("logit_scale")?,
             attention_scale,
-            attention_softcap: keys.positive_or_none("attn_logit_softcapping")?,
-            logit_softcap: keys.positive_or_none("final_logit_softcapping")?,
+            attention_softcap: softcap("attn_logit_softcapping", architecture.defaults.attention_softcap)?,
+            logit_softcap: softcap("final_logit_softcapping", architecture.defaults.logit_softcap)?,
             window,
-            windowed: windowed(&keys, architecture, layer_count)?,
+            windowed: windowed(&keys, architecture, block_count)?,
             experts: experts(&keys, architecture, feed_forward_length)?,
             latent,
             rope,
-        })
+        };
+        if encoder && (0..layer_count).any(|l| config.window(l).is_some()) {
+            let message = format!("{window_key}: windows are not supported where tokens see later ones");
+            return Err(Error::unsupported(message).with("key", window_key));
+        }
+        Ok(config)
     }
 
     /// Positions that there are learned vectors for, if positions are learned.
@@ -369,6 +385,15 @@ impl Config {
             _ => Rotation::Global,
         }
     }
+}
+
+/// How many of a file's layers predict tokens further ahead, which nothing is done with: they are the last of the
+/// `block_count`, or, in some files, lie behind them.
+fn predicting(keys: &Keys<'_>, block_count: usize) -> Result<usize> {
+    let Some(n) = keys.count_or_zero("nextn_predict_layers")?.filter(|n| *n < block_count) else { return Ok(0) };
+    let first = block_count - n;
+    let has = |part: &str| keys.gguf.tensor(&format!("blk.{first}.{part}.weight")).is_some();
+    Ok(if has("nextn.eh_proj") || !has("attn_norm") { n } else { 0 })
 }
 
 /// `general.architecture`.
@@ -421,7 +446,10 @@ fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: us
     }
     let used = keys.required("expert_used_count", count)?;
     let gating_key = keys.key("expert_gating_func");
+    let has_choice_bias = keys.gguf.tensors().iter().any(|tensor| tensor.name.ends_with(".exp_probs_b.bias"));
     let gating = match keys.gguf.u64(&gating_key)? {
+        // The bias that a choice goes by is one of sigmoids.
+        None | Some(0) if architecture.latent && has_choice_bias => Gating::Sigmoid,
         None | Some(0) => architecture.gating,
         Some(1) => Gating::Softmax,
         Some(2) => Gating::Sigmoid,
@@ -447,7 +475,12 @@ fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: us
     let scale = keys.positive_or_none("expert_weights_scale")?.unwrap_or(1.0);
     Ok(Some(Experts {
         count,
-        feed_forward_length: keys.count_or_zero("expert_feed_forward_length")?.unwrap_or(feed_forward_length),
+        feed_forward_length: match keys.count_or_zero("expert_feed_forward_length")? {
+            Some(n) => n,
+            // Files that are older than the key state the width of those that a token has, together.
+            None if architecture.shares_width => (feed_forward_length / used).max(1),
+            None => feed_forward_length,
+        },
         routing: Routing { used, gating, normalized, scale, groups },
     }))
 }
@@ -480,7 +513,7 @@ fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Res
     let score_slope = keys.positive_or_none("rope.scaling.yarn_log_multiplier")?.map(f64::from);
     let scaling = match keys.gguf.str(&scaling_key)? {
         // Files older than the key state a linear factor by `rope.scale_linear` alone; that of longrope is in tensors.
-        None => Scaling::Linear(keys.positive_or_none("rope.scale_linear")?.map_or(1.0, f64::from)),
+        None => Scaling::Linear(keys.positive_or_none("rope.scale_linear")?.map_or(factor, f64::from)),
         Some("none" | "longrope") => Scaling::Linear(1.0),
         Some("linear") => Scaling::Linear(factor),
         Some("yarn") => Scaling::Yarn {
@@ -498,8 +531,13 @@ fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Res
     let context = keys.count("context_length", usize::MAX)?.unwrap_or(usize::MAX);
     let base = f64::from(keys.positive("rope.freq_base")?.unwrap_or(10_000.0));
     let local_base = keys.positive("rope.freq_base_swa")?.map(f64::from);
+    if architecture.local_rope == LocalRope::Same && local_base.is_some_and(|local| local != base) {
+        let key = keys.key("rope.freq_base_swa");
+        let message = format!("{key} differs from that of other layers, which {} has not", architecture.name);
+        return Err(Error::unsupported(message).with("key", key));
+    }
     let score_factor = match (scaling, score_slope) {
-        (Scaling::Yarn { factor, .. }, Some(slope)) => (slope * wide::ln(factor) + 1.0).powi(2),
+        (Scaling::Yarn { factor, .. }, Some(slope)) => (slope * wide::ln(factor.max(1.0)) + 1.0).powi(2),
         _ => 1.0,
     };
     Ok(Rope {

@@ -284,7 +284,7 @@ impl Model {
             cap: config.attention_softcap,
             window: span.window,
             pinned: span.pinned,
-            causal: !config.architecture.encoder,
+            causal: !config.encoder,
             sinks: layer.sinks.as_deref(),
             precision: precision([&layer.o.weight], Precision::Eight),
         };

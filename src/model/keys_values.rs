@@ -79,7 +79,7 @@ impl Config {
             };
             return Err(Error::invalid_argument(message).with("sinks", sinks).with("window", window));
         }
-        if self.architecture.encoder && (kind == CacheKind::Sliding || window > 0) {
+        if self.encoder && (kind == CacheKind::Sliding || window > 0) {
             let message = "the model is an encoder: its tokens see the whole text";
             return Err(Error::invalid_argument(message).with("architecture", self.architecture.name));
         }
@@ -102,7 +102,7 @@ impl Model {
 
     /// True if moving a key to another position is turning it.
     pub(crate) fn keys_turn(&self) -> bool {
-        self.config.learned_positions().is_none() && !self.config.architecture.encoder
+        self.config.learned_positions().is_none() && !self.config.encoder
     }
 
     /// Appends the keys and values of `positions` of a cache to another one that has room for them, `by` positions

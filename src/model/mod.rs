@@ -180,7 +180,7 @@ impl Model {
 
     /// True if it gives embeddings of whole texts and no logits.
     pub fn is_encoder(&self) -> bool {
-        self.config.architecture.encoder
+        self.config.encoder
     }
 
     /// `general.name`, or nothing.

@@ -76,6 +76,13 @@ impl<'a> Plan<'a> {
         std::mem::take(&mut self.slots)
     }
 
+    /// Takes note of a tensor that nothing is done with.
+    pub(crate) fn pass_over(&mut self, name: &str) {
+        if let Some(tensor) = self.tensor(name) {
+            self.taken.insert(&tensor.name);
+        }
+    }
+
     /// True if the file has the tensor.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensor(name).is_some()
@@ -134,13 +141,26 @@ impl<'a> Plan<'a> {
         let total = rows.iter().try_fold(0usize, |sum, n| sum.checked_add(*n)).ok_or_else(|| too_large(name))?;
         self.check(tensor, total, columns)?;
         let format = tensor.format()?;
+        let scale = self.scales(name, 1)?[0];
         let mut first_row = 0;
         let mut weights = Vec::with_capacity(N);
         for rows in rows {
-            weights.push(self.place(tensor, first_row, Shape { format, rows, columns }, false)?);
+            weights.push(self.place(tensor, first_row, Shape { format, rows, columns }, false)?.scaled(scale));
             first_row += rows;
         }
         weights.try_into().map_err(|_| Error::internal("a matrix was lost"))
+    }
+
+    /// What the products of a tensor's `count` matrices are multiplied with: `<name>.scale`, where the file has it beside
+    /// `<name>.weight`, as for NVFP4. That of its activations, `<name>.input_scale`, is for kernels that quantise them
+    /// to NVFP4 too.
+    fn scales(&mut self, weight: &str, count: usize) -> Result<Vec<f32>> {
+        let name = weight.strip_suffix(".weight").unwrap_or(weight);
+        self.pass_over(&format!("{name}.input_scale"));
+        match self.optional_vector(&format!("{name}.scale"), count)? {
+            Some(scales) => Ok(scales),
+            None => try_vec(count, 1.0, "the scales of a tensor"),
+        }
     }
 
     /// A place for the matrix.
@@ -188,9 +208,9 @@ impl<'a> Plan<'a> {
         let format = tensor.format()?;
         let mut all: [Vec<Matrix>; N] = std::array::from_fn(|_| Vec::new());
         let mut first_row = 0;
-        for _ in 0..count {
+        for scale in self.scales(&tensor_name, count)? {
             for (matrices, &rows) in all.iter_mut().zip(&rows) {
-                let weight = self.place(tensor, first_row, Shape { format, rows, columns }, false)?;
+                let weight = self.place(tensor, first_row, Shape { format, rows, columns }, false)?.scaled(scale);
                 let bias = bias.as_ref().map(|bias| bias[first_row..first_row + rows].to_vec());
                 matrices.push(Matrix { weight, bias });
                 first_row += rows;
@@ -213,12 +233,13 @@ impl<'a> Plan<'a> {
         self.check(tensor, each.checked_mul(count).ok_or_else(|| too_large(name))?, columns)?;
         let (mut transposed, mut others) = (Vec::new(), Vec::new());
         let format = tensor.format()?;
+        let scale = self.scales(name, 1)?[0];
         for i in 0..count {
             let shape = Shape { format: Format::F32, rows: columns, columns: first };
-            let weight = self.place(tensor, i * each, shape, true)?;
+            let weight = self.place(tensor, i * each, shape, true)?.scaled(scale);
             transposed.push(Matrix { weight, bias: None });
             let shape = Shape { format, rows: second, columns };
-            let weight = self.place(tensor, i * each + first, shape, false)?;
+            let weight = self.place(tensor, i * each + first, shape, false)?.scaled(scale);
             others.push(Matrix { weight, bias: None });
         }
         Ok([transposed, others])

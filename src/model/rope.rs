@@ -60,7 +60,7 @@ fn scaled(rope: &Rope) -> Table {
                 let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 *angle = *angle / factor * ramp + *angle * (1.0 - ramp);
             }
-            if on_scores { 1.0 } else { 0.1 * wide::ln(factor) + 1.0 }
+            if on_scores { 1.0 } else { 0.1 * wide::ln(factor.max(1.0)) + 1.0 }
         }
     };
     Table { angles, factor: rope.attention_factor.unwrap_or(1.0) * factor }

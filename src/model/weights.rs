@@ -148,7 +148,8 @@ impl Weights {
         for l in 0..config.layer_count {
             layers.push(Layer::new(plan, config, l)?);
         }
-        let output = if config.architecture.encoder {
+        let output = if config.encoder {
+            plan.pass_over("output.weight");
             None
         } else if plan.has("output.weight") {
             Some(plan.projection("output", v, d)?)

@@ -1,4 +1,4 @@
-//! The op `linear`: y = W x + b for several matrices that share their input, in one stage.
+//! The op `linear`: y = s W x + b for several matrices that share their input, in one stage.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ impl Job<'_> {
         self.act.tiles(self.group)
     }
 
-    /// Stores the rows of panel `p` for the columns (tokens) from `start` on, the bias added.
+    /// Stores the rows of panel `p` for the columns (tokens) from `start` on, scaled and the bias added.
     #[allow(unsafe_code)]
     #[inline(always)]
     pub(super) fn write(&self, p: usize, start: usize, tile: &[[f32; ROWS]]) {
@@ -35,6 +35,10 @@ impl Job<'_> {
         let rows = ROWS.min(self.weight.shape().rows - first);
         for (c, values) in tile.iter().enumerate() {
             let mut values = *values;
+            let scale = self.weight.scale();
+            if scale != 1.0 {
+                values.iter_mut().for_each(|value| *value *= scale);
+            }
             if let Some(bias) = self.bias {
                 for (value, bias) in values.iter_mut().zip(&bias[first..first + rows]) {
                     *value += bias;

@@ -509,12 +509,24 @@ pub(crate) struct Weight {
     shape: Shape,
     arena: Arc<Arena>,
     offset: usize,
+    /// What its products are multiplied with.
+    scale: f32,
 }
 
 impl Weight {
     /// The matrix that is packed, or will be, at `offset` of `arena`.
     pub(crate) fn new(shape: Shape, arena: Arc<Arena>, offset: usize) -> Weight {
-        Weight { shape, arena, offset }
+        Weight { shape, arena, offset, scale: 1.0 }
+    }
+
+    /// The matrix times `scale`.
+    pub(crate) fn scaled(self, scale: f32) -> Weight {
+        Weight { scale, ..self }
+    }
+
+    /// What its products are multiplied with.
+    pub(super) fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// Format and size.
@@ -533,10 +545,14 @@ impl Weight {
         &self.arena.bytes()[self.offset + p * bytes..self.offset + panels * bytes]
     }
 
-    /// Row `row` as f32, the same bits as decoding the file gives.
+    /// Row `row` as f32, the same bits as decoding the file gives, times the scale.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         let mut bytes = try_vec(self.shape.row_bytes(), 0, "a row of a matrix")?;
         self.shape.unpack(&self.panels_from(row / ROWS)[..self.shape.panel_bytes()], row % ROWS, &mut bytes);
-        self.shape.format.decode(&bytes, out)
+        self.shape.format.decode(&bytes, out)?;
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.scale);
+        }
+        Ok(())
     }
 }
