@@ -35,8 +35,9 @@
  * Callbacks run on the thread of the call that takes them unless they say otherwise; they must not throw, unwind or
  * longjmp through the library.
  *
- * Only the failure of a small allocation (of an object's own size) may abort the process; every allocation whose size
- * depends on a file or on an argument gives OUT_OF_MEMORY.
+ * Only the failure of a small allocation may abort the process: of an object's own size, of a name or a message. Every
+ * allocation whose size depends on a file or on an argument gives OUT_OF_MEMORY, but within the libraries that read JSON
+ * and compile templates and grammars; what these are given is limited, to 32 MiB of a conversation and 64 KiB of a grammar.
  */
 #ifndef LLM_H
 #define LLM_H
@@ -5066,10 +5067,10 @@ void llm_messages_free(llm_messages_t *LLM_NULLABLE messages);
  * @param[in] messages A conversation.
  * @param[in] role Who says it, UTF-8: "system", "user", "assistant", "tool", or what the template knows.
  * @param[in] role_size Its length, or LLM_NUL_TERMINATED.
- * @param[in] content The text, UTF-8.
+ * @param[in] content The text, UTF-8, at most 32 MiB.
  * @param[in] content_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if a text is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8
  * @thread one at a time
  */
 LLM_API
@@ -5088,7 +5089,7 @@ llm_status_t llm_messages_add(llm_messages_t *LLM_NONNULL messages,
  * @param[in] json The message: see llm_messages_t.
  * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
  * @thread one at a time
  */
 LLM_API
@@ -5108,7 +5109,7 @@ llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
  * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
  * @thread one at a time
  */
 LLM_API
@@ -5173,7 +5174,7 @@ llm_status_t llm_messages_truncate(llm_messages_t *LLM_NONNULL messages,
  *     "parameters": JSON schema}}]; [] for none.
  * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is something else
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else
  * @thread one at a time
  */
 LLM_API
@@ -5193,7 +5194,7 @@ llm_status_t llm_messages_set_tools(llm_messages_t *LLM_NONNULL messages,
  * @param[in] json Its value as JSON.
  * @param[in] json_size The length of that, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
  * @thread one at a time
  */
 LLM_API
@@ -5212,7 +5213,7 @@ llm_status_t llm_messages_set_variable(llm_messages_t *LLM_NONNULL messages,
  * @param[in] text @nullable A template in jinja2's language, UTF-8; NULL: the model's own. It is read when it is used.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
  * @thread one at a time
  */
 LLM_API

@@ -89,10 +89,10 @@ pub unsafe extern "C" fn llm_messages_free(messages: *mut llm_messages_t) {
 /// @param[in] messages A conversation.
 /// @param[in] role Who says it, UTF-8: "system", "user", "assistant", "tool", or what the template knows.
 /// @param[in] role_size Its length, or LLM_NUL_TERMINATED.
-/// @param[in] content The text, UTF-8.
+/// @param[in] content The text, UTF-8, at most 32 MiB.
 /// @param[in] content_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if a text is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn llm_messages_add(
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
         let role = args::utf8(role, role_size, "role")?;
-        messages.add(role, args::utf8(content, content_size, "content")?);
+        messages.add(role, words(content, content_size, "content")?);
         Ok(())
     })
 }
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn llm_messages_add(
 /// @param[in] json The message: see llm_messages_t.
 /// @param[in] json_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn llm_messages_add_json(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        messages.add_json(args::utf8(json, json_size, "json")?)
+        messages.add_json(words(json, json_size, "json")?)
     })
 }
 
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn llm_messages_add_json(
 /// @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -155,7 +155,7 @@ pub unsafe extern "C" fn llm_messages_add_answer(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        messages.add_answer(args::utf8(text, text_size, "text")?);
+        messages.add_answer(words(text, text_size, "text")?);
         Ok(())
     })
 }
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn llm_messages_truncate(
 ///     "parameters": JSON schema}}]; [] for none.
 /// @param[in] json_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is something else
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn llm_messages_set_tools(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        messages.set_tools(args::utf8(json, json_size, "json")?)
+        messages.set_tools(words(json, json_size, "json")?)
     })
 }
 
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn llm_messages_set_tools(
 /// @param[in] json Its value as JSON.
 /// @param[in] json_size The length of that, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn llm_messages_set_variable(
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
         let name = args::utf8(name, name_size, "name")?;
-        messages.set_variable(name, args::utf8(json, json_size, "json")?)
+        messages.set_variable(name, words(json, json_size, "json")?)
     })
 }
 
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn llm_messages_set_variable(
 /// @param[in] text @nullable A template in jinja2's language, UTF-8; NULL: the model's own. It is read when it is used.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; INVALID_ARGUMENT if it is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -295,7 +295,7 @@ pub unsafe extern "C" fn llm_messages_set_template(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        let text = if text.is_null() { None } else { Some(args::utf8(text, text_size, "text")?) };
+        let text = if text.is_null() { None } else { Some(words(text, text_size, "text")?) };
         messages.set_template(text);
         Ok(())
     })
@@ -409,4 +409,26 @@ pub unsafe extern "C" fn llm_session_answer(
         let mut messages = handle::exclusive(messages, "messages")?;
         conversation.session.answer(&mut messages)
     })
+}
+
+/// Bytes of a text for a conversation at most: as many as a template may write.
+const MOST: usize = 32 << 20;
+
+/// A text for a conversation. What JSON and templates make of it is allocated by libraries that end the process where there
+/// is no memory, so whether there is some is asked first.
+///
+/// # Safety
+/// As the exported functions.
+unsafe fn words<'a>(pointer: *const c_char, size: usize, argument: &'static str) -> Result<&'a str> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { args::utf8(pointer, size, argument) }?;
+    let found = text.len();
+    if found > MOST {
+        let error = Error::invalid_argument(format!("{argument} has {found} bytes, there can be {MOST}"));
+        return Err(error.with("argument", argument).with("expected", MOST).with("found", found));
+    }
+    Vec::<u8>::new().try_reserve_exact(4 * found).map_err(|_| {
+        Error::out_of_memory(format!("the memory for {argument} cannot be had")).with("bytes", 4 * found)
+    })?;
+    Ok(text)
 }

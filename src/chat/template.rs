@@ -95,15 +95,14 @@ impl Template {
             context.insert(name.clone(), from_json(value).map_err(failed)?);
         }
         let template = self.environment.get_template("chat").map_err(failed)?;
-        let mut out = Limited { bytes: Vec::new(), limit: self.limits.output_bytes, is_full: false };
+        let mut out = Limited { bytes: Vec::new(), limit: self.limits.output_bytes, failure: None };
         let rendered = template.render_captured_to(Value::from(context), &mut out).map(drop);
         if fuel::spent() || rendered.as_ref().is_err_and(is_out_of_fuel) {
             let message = format!("the chat template needs more than {} steps", self.limits.steps);
             return Err(Error::invalid_argument(message).with("steps", self.limits.steps));
         }
-        if out.is_full {
-            let message = format!("the chat template writes more than {} bytes", out.limit);
-            return Err(Error::invalid_argument(message).with("bytes", out.limit));
+        if let Some(failure) = out.failure {
+            return Err(failure);
         }
         rendered.map_err(failed)?;
         String::from_utf8(out.bytes).map_err(|e| Error::internal(e.to_string()))
@@ -134,15 +133,20 @@ fn on_own_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 struct Limited {
     bytes: Vec<u8>,
     limit: usize,
-    is_full: bool,
+    failure: Option<Error>,
 }
 
 impl Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let fits = bytes.len() <= self.limit - self.bytes.len() && self.bytes.try_reserve(bytes.len()).is_ok();
-        if !fits {
-            self.is_full = true;
-            return Err(io::Error::other("the text is too long"));
+        let limit = self.limit;
+        if bytes.len() > limit - self.bytes.len() {
+            let message = format!("the chat template writes more than {limit} bytes");
+            self.failure = Some(Error::invalid_argument(message).with("bytes", limit));
+        } else if self.bytes.try_reserve(bytes.len()).is_err() {
+            self.failure = Some(Error::out_of_memory("the text of the conversation cannot be had"));
+        }
+        if self.failure.is_some() {
+            return Err(io::Error::other("the text ends here"));
         }
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())

@@ -48,6 +48,13 @@ static void messages(void)
     size_t count = 9;
     OK(llm_messages_new(&messages, &error));
     OK(llm_messages_add(messages, TEXT("user"), "Hello, you", 5, &error));
+    size_t most = (size_t)32 << 20;
+    char *large = malloc(most + 1);
+    CHECK(large != NULL);
+    memset(large, 'a', most + 1);
+    FAILS(INVALID_ARGUMENT, llm_messages_add(messages, TEXT("user"), large, most + 1, &error));
+    llm_error_free(error);
+    free(large);
     /* The file has no template. */
     FAILS(NOT_FOUND, llm_messages_render(messages, tokenizer, 0, &text, &error));
     CHECK(same(llm_error_get(error, "key"), "tokenizer.chat_template"));
