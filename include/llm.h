@@ -37,7 +37,7 @@
  *
  * Only the failure of a small allocation may abort the process: of an object's own size, of a name or a message. Every
  * allocation whose size depends on a file or on an argument gives OUT_OF_MEMORY, but within the libraries that read JSON
- * and compile templates and grammars; what these are given is limited, to 32 MiB of a conversation and 64 KiB of a grammar.
+ * and compile templates and grammars; each text that these are given is limited, to 32 MiB in a conversation and 64 KiB of a grammar.
  */
 #ifndef LLM_H
 #define LLM_H
@@ -476,7 +476,7 @@ typedef struct llm_sampler_t llm_sampler_t;
  * truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
  * llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
  *
- * A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed),
+ * A model of the architecture "bert" or "nomic-bert", or one whose file says that it is not causal, is an encoder: its sessions give embeddings (llm_session_embed),
  * and appending to them is FAILED_PRECONDITION.
  *
  * @code{.c}
@@ -2815,7 +2815,8 @@ llm_status_t llm_gguf_writer_open_split(llm_gguf_writer_t *LLM_NONNULL writer,
  * @param[in] data_size Their number.
  * @param[out] error @nullable Why it failed.
  * @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, and
- *   NOT_FOUND or OUT_OF_MEMORY where the next part of a split file begins, after which nothing more can be written;
+ *   NOT_FOUND, INVALID_ARGUMENT (of the "path") or OUT_OF_MEMORY where the next part of a split file begins, after which
+ *   nothing more can be written;
  *   FAILED_PRECONDITION if the file is not open or an earlier write failed
  * @thread one at a time
  */
@@ -2835,8 +2836,8 @@ llm_status_t llm_gguf_writer_write(llm_gguf_writer_t *LLM_NONNULL writer,
  *
  * @param[in] writer A writer.
  * @param[out] error @nullable Why it failed: the file did not appear.
- * @status BUSY, IO; FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming
- *   the "tensor"
+ * @status BUSY, IO; NOT_FOUND, INVALID_ARGUMENT (of the "path") or OUT_OF_MEMORY where a last part without data begins;
+ *   FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming the "tensor"
  * @thread one at a time
  */
 LLM_API
@@ -3585,7 +3586,7 @@ llm_status_t llm_tokenizer_piece(const llm_tokenizer_t *LLM_NONNULL tokenizer,
  * The token whose text is exactly this.
  *
  * @param[in] tokenizer A tokenizer.
- * @param[in] text Any bytes.
+ * @param[in] text Any bytes; one byte that is no text finds its byte token.
  * @param[in] text_size Their number, or LLM_NUL_TERMINATED.
  * @param[out] token The token.
  * @param[out] error @nullable Why it failed.
@@ -4140,7 +4141,7 @@ llm_status_t llm_sampler_add_dry(llm_sampler_t *LLM_NONNULL sampler,
  * @param[in] last_n In how many recent tokens repetitions are looked for.
  * @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual. At
  *     most 256 bytes each.
- * @param[in] breakers_size How many bytes that is, with the zero bytes; 0 is none.
+ * @param[in] breakers_size How many bytes that is, with the zero bytes, at most 4096; 0 is none.
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or
  *     infinite, or a text too long
@@ -4747,7 +4748,7 @@ llm_status_t llm_session_speculation(llm_session_t *LLM_NONNULL session,
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder
+ * @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder
  * @thread one at a time
  */
 LLM_API
@@ -5070,7 +5071,7 @@ void llm_messages_free(llm_messages_t *LLM_NULLABLE messages);
  * @param[in] content The text, UTF-8, at most 32 MiB.
  * @param[in] content_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8 or longer than 32 MiB
  * @thread one at a time
  */
 LLM_API
@@ -5089,7 +5090,7 @@ llm_status_t llm_messages_add(llm_messages_t *LLM_NONNULL messages,
  * @param[in] json The message: see llm_messages_t.
  * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is longer than 32 MiB, not JSON (facts "line" and "column") or no message (fact "key")
  * @thread one at a time
  */
 LLM_API
@@ -5109,7 +5110,7 @@ llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
  * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8 or longer than 32 MiB
  * @thread one at a time
  */
 LLM_API
@@ -5174,7 +5175,7 @@ llm_status_t llm_messages_truncate(llm_messages_t *LLM_NONNULL messages,
  *     "parameters": JSON schema}}]; [] for none.
  * @param[in] json_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else or longer than 32 MiB
  * @thread one at a time
  */
 LLM_API
@@ -5194,7 +5195,7 @@ llm_status_t llm_messages_set_tools(llm_messages_t *LLM_NONNULL messages,
  * @param[in] json Its value as JSON.
  * @param[in] json_size The length of that, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON or longer than 32 MiB, or for "messages", "tools" and "add_generation_prompt"
  * @thread one at a time
  */
 LLM_API
@@ -5213,7 +5214,7 @@ llm_status_t llm_messages_set_variable(llm_messages_t *LLM_NONNULL messages,
  * @param[in] text @nullable A template in jinja2's language, UTF-8; NULL: the model's own. It is read when it is used.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
+ * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8 or longer than 32 MiB
  * @thread one at a time
  */
 LLM_API
@@ -5293,7 +5294,7 @@ llm_status_t llm_session_append_messages(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session that has generated.
  * @param[in] messages A conversation.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since tokens were appended
+ * @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since the generation began
  * @thread one at a time
  */
 LLM_API
@@ -5908,8 +5909,7 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @param[out] id Its number, which events name.
  * @param[out] error @nullable Why it failed.
  * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
- *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, a stop string that
- *     is empty or not UTF-8, more than 256 continuations, a grammar of another model, an adapter of another model or
+ *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256 continuations, a grammar of another model, an adapter of another model or
  *     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
  *     finite
  * @thread any; the request, one at a time

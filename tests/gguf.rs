@@ -6,7 +6,7 @@ mod allocator;
 mod common;
 
 use allocator::most_held;
-use llm::gguf::{ElementType, Gguf, ReadAt, Value};
+use llm::gguf::{Builder, ElementType, Gguf, ReadAt, Value};
 use llm::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -490,4 +490,19 @@ fn many_keys_are_found_quickly() {
     for i in 0..n {
         assert_eq!(gguf.u32(&format!("{i:08}")).unwrap(), Some(i as u32 & 255));
     }
+}
+
+/// Strings that a reader has not brought yet when the one before them ends.
+#[test]
+fn strings_go_on_over_the_steps_of_a_reader() {
+    let texts: Vec<String> = (0..20_000).map(|i| format!("text {i}")).collect();
+    let mut builder = Builder::new();
+    builder.set_strings("a", &texts).unwrap();
+    builder.set("b", 7u32).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strings.gguf");
+    builder.create(&path).unwrap().finish().unwrap();
+    let gguf = Gguf::from_reader(Box::new(Slow(std::fs::read(&path).unwrap()))).unwrap();
+    assert_eq!(gguf.u32("b").unwrap(), Some(7));
+    let found: Vec<_> = gguf.array("a").unwrap().unwrap().strings().unwrap().collect();
+    assert!(found.iter().eq(texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>().iter()));
 }

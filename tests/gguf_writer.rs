@@ -351,9 +351,11 @@ fn a_link_stays_a_link() {
     Builder::new().create(&folder.join("two.gguf")).unwrap().finish().unwrap();
     assert!(folder.join("two.gguf").is_symlink() && folder.join("one.gguf").is_symlink());
     assert!(Gguf::open(&folder.join("real/new.gguf")).is_ok());
-    // A link that ends nowhere is one to an error, not a loop.
-    std::os::unix::fs::symlink("round.gguf", folder.join("round.gguf")).unwrap();
-    let _ = Builder::new().create(&folder.join("round.gguf"));
+    // Nothing is behind a link to itself.
+    let round = folder.join("round.gguf");
+    std::os::unix::fs::symlink("round.gguf", &round).unwrap();
+    refused(Builder::new().create(&round), "path", round.to_str().unwrap());
+    assert!(round.is_symlink());
 }
 
 /// Who could not read the old file cannot read the new one.
@@ -442,6 +444,7 @@ fn a_refused_write_changes_nothing() {
     let mut writer = builder.create(&folder("refused").join("x.gguf")).unwrap();
     refused(writer.write("b", &[0; 16]), "expected", "none");
     refused(writer.write("other", &[0; 16]), "expected", "none");
+    refused(writer.write("a", &[0; 17]), "found", "17");
     writer.write("none", &[]).unwrap();
     writer.write("a", &[0; 16]).unwrap();
     writer.write("b", &[0; 16]).unwrap();

@@ -326,6 +326,19 @@ fn counts_that_are_none_are_refused() {
     }
 }
 
+#[test]
+fn importances_of_no_columns_are_refused() {
+    let mut builder = Builder::new();
+    builder.set("general.type", "imatrix").unwrap();
+    builder.add_tensor("x.weight.in_sum2", 0, &[0, 1]).unwrap();
+    builder.add_tensor("x.weight.counts", 0, &[1, 1]).unwrap();
+    let path = path("no-columns.imatrix");
+    let mut writer = builder.create(&path).unwrap();
+    writer.write("x.weight.counts", &1f32.to_le_bytes()).unwrap();
+    writer.finish().unwrap();
+    assert!(matches!(Importance::read(&path), Err(Error::CorruptFile(_))));
+}
+
 /// Names that are longer than the format allows are read, and so they are copied.
 #[test]
 fn long_names_are_copied() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use llm::generate::{EmbedOptions, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf};
-use llm::model::{LoadOptions, Model, Pooling};
+use llm::model::{CacheOptions, LoadOptions, Model, Pooling};
 use llm::{Error, Threads};
 
 fn gguf(name: &str) -> Gguf {
@@ -153,8 +153,26 @@ fn what_gemma_2_leaves_out_is_known() {
     let without =
         with_keys(&original, |builder| keys.iter().for_each(|key| _ = builder.remove(&format!("gemma2.{key}"))));
     assert!(logits(&without) == expected);
+    // A window is only seen by a text that is longer.
+    let last = |gguf: &Gguf, window: Option<u32>| {
+        let long = with_keys(gguf, |builder| {
+            builder.set("gemma2.context_length", 8192u32).unwrap();
+            if let Some(window) = window {
+                builder.set("gemma2.attention.sliding_window", window).unwrap();
+            }
+        });
+        let options = SessionOptions {
+            cache: CacheOptions { context_length: 4400, ..CacheOptions::default() },
+            threads: Some(Threads::new(1)),
+            ..SessionOptions::default()
+        };
+        let mut session = Session::new(common::load(&long), &options).unwrap();
+        session.append(&(0..4400).map(|i| (i * i * 7 + 3) % 300).collect::<Vec<u32>>()).unwrap();
+        session.logits().unwrap().to_vec()
+    };
+    assert!(last(&without, None) == last(&said, None) && last(&without, None) != last(&said, Some(4100)));
     for key in keys {
-        // What is 0 is off.
+        // What is 0 is off; a window of 8 is seen soon.
         let off = with_keys(&said, |builder| match key {
             "attention.sliding_window" => builder.set("gemma2.attention.sliding_window", 8u32).unwrap(),
             _ => builder.set(&format!("gemma2.{key}"), 0f32).unwrap(),
@@ -236,8 +254,8 @@ fn heads_of_odd_length_need_no_rotation() {
     let width = gguf("gpt2").u32("gpt2.embedding_length").unwrap().unwrap();
     let odd = with_keys(&gguf("gpt2"), |builder| builder.set("gpt2.attention.head_count", width).unwrap());
     assert!(logits(&odd) != logits(&gguf("gpt2")));
-    let llama = with_keys(&gguf("starcoder2"), |builder| {
+    let rotated = with_keys(&gguf("starcoder2"), |builder| {
         builder.set("starcoder2.rope.dimension_count", 3u32).unwrap();
     });
-    assert_eq!(load(&llama).err().unwrap().fact("key"), Some("starcoder2.rope.dimension_count"));
+    assert_eq!(load(&rotated).err().unwrap().fact("key"), Some("starcoder2.rope.dimension_count"));
 }

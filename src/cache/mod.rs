@@ -14,6 +14,7 @@
 //! | file | content |
 //! |---|---|
 //! | `prefix.rs` | full pages by the tokens that lead to them, so that sequences with a common start share it |
+//! | `saved.rs` | what a saved session keeps of a cache |
 //! | `paged.rs` | pages and sequences as an object of its own, for other engines |
 
 mod paged;

@@ -61,7 +61,7 @@ impl Cache {
 
     /// Takes `length` positions as held, whose tiles were set, from the tiles `first` of each layer on.
     pub(crate) fn restore(&mut self, length: usize, first: &[usize]) {
-        (self.length, self.written, self.restored) = (length, length, true);
+        (self.length, self.written, self.restored) = (length, length, length > 0);
         for (layer, first) in first.iter().enumerate() {
             if let Growth::Ring { positions, .. } = self.layout.groups[self.layout.of_layer[layer].0].growth {
                 self.written = self.written.max(first * TILE + positions);

@@ -180,7 +180,8 @@ pub unsafe extern "C" fn llm_gguf_writer_open_split(
 /// @param[in] data_size Their number.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY; INVALID_ARGUMENT naming the "tensor" if it is not its turn or it has less data than that; IO, and
-///   NOT_FOUND or OUT_OF_MEMORY where the next part of a split file begins, after which nothing more can be written;
+///   NOT_FOUND, INVALID_ARGUMENT (of the "path") or OUT_OF_MEMORY where the next part of a split file begins, after which
+///   nothing more can be written;
 ///   FAILED_PRECONDITION if the file is not open or an earlier write failed
 /// @thread one at a time
 #[must_use]
@@ -210,8 +211,8 @@ pub unsafe extern "C" fn llm_gguf_writer_write(
 ///
 /// @param[in] writer A writer.
 /// @param[out] error @nullable Why it failed: the file did not appear.
-/// @status BUSY, IO; FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming
-///   the "tensor"
+/// @status BUSY, IO; NOT_FOUND, INVALID_ARGUMENT (of the "path") or OUT_OF_MEMORY where a last part without data begins;
+///   FAILED_PRECONDITION if the file is not open, an earlier write failed, or data are missing, naming the "tensor"
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn llm_messages_free(messages: *mut llm_messages_t) {
 /// @param[in] content The text, UTF-8, at most 32 MiB.
 /// @param[in] content_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if a text is not UTF-8 or longer than 32 MiB
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn llm_messages_add(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        let role = args::utf8(role, role_size, "role")?;
+        let role = words(role, role_size, "role")?;
         messages.add(role, words(content, content_size, "content")?);
         Ok(())
     })
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn llm_messages_add(
 /// @param[in] json The message: see llm_messages_t.
 /// @param[in] json_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not JSON (facts "line" and "column") or no message (fact "key")
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is longer than 32 MiB, not JSON (facts "line" and "column") or no message (fact "key")
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn llm_messages_add_json(
 /// @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8 or longer than 32 MiB
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn llm_messages_truncate(
 ///     "parameters": JSON schema}}]; [] for none.
 /// @param[in] json_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is something else or longer than 32 MiB
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn llm_messages_set_tools(
 /// @param[in] json Its value as JSON.
 /// @param[in] json_size The length of that, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON, or for "messages", "tools" and "add_generation_prompt"
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if the value is not JSON or longer than 32 MiB, or for "messages", "tools" and "add_generation_prompt"
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn llm_messages_set_variable(
 ) -> llm_status_t {
     fallible!(error, {
         let mut messages = handle::exclusive(messages, "messages")?;
-        let name = args::utf8(name, name_size, "name")?;
+        let name = words(name, name_size, "name")?;
         messages.set_variable(name, words(json, json_size, "json")?)
     })
 }
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn llm_messages_set_variable(
 /// @param[in] text @nullable A template in jinja2's language, UTF-8; NULL: the model's own. It is read when it is used.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8
+/// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if it is not UTF-8 or longer than 32 MiB
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -395,7 +395,7 @@ pub unsafe extern "C" fn llm_session_append_messages(
 /// @param[in] session A session that has generated.
 /// @param[in] messages A conversation.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since tokens were appended
+/// @status BUSY, OUT_OF_MEMORY; FAILED_PRECONDITION if nothing was generated since the generation began
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -415,7 +415,7 @@ pub unsafe extern "C" fn llm_session_answer(
 const MOST: usize = 32 << 20;
 
 /// A text for a conversation. What JSON and templates make of it is allocated by libraries that end the process where there
-/// is no memory, so whether there is some is asked first.
+/// is no memory, so whether there is some is asked first: a guess, for JSON can take more.
 ///
 /// # Safety
 /// As the exported functions.

@@ -272,6 +272,7 @@ pub unsafe extern "C" fn llm_request_add_lora(
     fallible!(error, {
         let mut request = handle::exclusive(request, "request")?;
         let lora = handle::shared(lora, "lora")?;
+        request.loras.try_reserve(1).map_err(|_| Error::out_of_memory("no memory for one more adapter"))?;
         request.loras.push((Arc::clone(&lora), scale));
         Ok(())
     })

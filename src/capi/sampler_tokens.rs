@@ -94,6 +94,9 @@ pub unsafe extern "C" fn llm_sampler_add_dry(
     })
 }
 
+/// Bytes of texts that break at most: each costs a look at the whole vocabulary.
+const MOST_BREAKERS: usize = 4096;
+
 /// llm_sampler_add_dry with breakers that are texts. A breaker is then each token that contains the text, as one of two
 /// line breaks contains one, and each that ends with its beginning, followed by the tokens of what is left of it.
 ///
@@ -105,7 +108,7 @@ pub unsafe extern "C" fn llm_sampler_add_dry(
 /// @param[in] last_n In how many recent tokens repetitions are looked for.
 /// @param[in] breakers Texts, each with a zero byte at its end: "\n\0:\0\"\0*\0" are the four that are usual. At
 ///     most 256 bytes each.
-/// @param[in] breakers_size How many bytes that is, with the zero bytes; 0 is none.
+/// @param[in] breakers_size How many bytes that is, with the zero bytes, at most 4096; 0 is none.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if multiplier or base is negative, NaN or
 ///     infinite, or a text too long
@@ -126,6 +129,11 @@ pub unsafe extern "C" fn llm_sampler_add_dry_texts(
     fallible!(error, {
         let mut sampler = handle::exclusive(sampler, "sampler")?;
         let tokenizer = handle::shared(tokenizer, "tokenizer")?;
+        if breakers_size > MOST_BREAKERS {
+            let message = format!("the breakers have {breakers_size} bytes, there can be {MOST_BREAKERS}");
+            let error = Error::invalid_argument(message).with("argument", "breakers");
+            return Err(error.with("expected", MOST_BREAKERS).with("found", breakers_size));
+        }
         let mut lists = Vec::new();
         for text in args::slice::<u8>(breakers.cast(), breakers_size, "breakers")?.split(|byte| *byte == 0) {
             let mut sequences = tokenizer.sequences_with(text)?;

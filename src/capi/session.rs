@@ -25,7 +25,7 @@ use crate::sample::{Sampler, Step};
 /// truncating and resetting begin another: tokens are counted anew and text that was withheld is dropped, unless
 /// llm_session_flush gave it out before. The sampler is set back to its seed by all but appending.
 ///
-/// A model of the architecture "bert" or "nomic-bert" is an encoder: its sessions give embeddings (llm_session_embed),
+/// A model of the architecture "bert" or "nomic-bert", or one whose file says that it is not causal, is an encoder: its sessions give embeddings (llm_session_embed),
 /// and appending to them is FAILED_PRECONDITION.
 ///
 /// @code{.c}

@@ -18,7 +18,7 @@ use super::status::llm_status_t;
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder
+/// @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -311,7 +311,7 @@ pub unsafe extern "C" fn llm_tokenizer_piece(
 /// The token whose text is exactly this.
 ///
 /// @param[in] tokenizer A tokenizer.
-/// @param[in] text Any bytes.
+/// @param[in] text Any bytes; one byte that is no text finds its byte token.
 /// @param[in] text_size Their number, or LLM_NUL_TERMINATED.
 /// @param[out] token The token.
 /// @param[out] error @nullable Why it failed.

@@ -139,17 +139,16 @@ impl Generation {
     /// # Errors
     /// `FailedPrecondition` if nothing was generated; `OutOfMemory`.
     pub(super) fn answer(&self) -> Result<Vec<u8>> {
-        if self.given.is_empty() && self.ended.is_none() {
-            return Err(Error::failed_precondition("nothing was generated since the last tokens were appended"));
+        if self.given.is_empty() && matches!(self.ended, None | Some(FinishReason::Aborted | FinishReason::ContextFull))
+        {
+            return Err(Error::failed_precondition("nothing was generated since the generation began"));
         }
         let (mut answer, mut left) = (Vec::new(), self.given_out);
         for &token in &self.given {
             let text = self.tokenizer.shown(token, false)?;
             // What was withheld, or belongs to a stop string, is not part of it.
-            let (shown, whole) = match text.get(..left) {
-                Some(begun) if begun.len() < text.len() => (begun, false),
-                _ => (self.tokenizer.shown(token, true)?, true),
-            };
+            let whole = text.len() <= left;
+            let shown = if whole { self.tokenizer.shown(token, true)? } else { &text[..left] };
             answer.try_reserve(shown.len()).map_err(|_| Error::out_of_memory("an answer's text cannot be had"))?;
             answer.extend_from_slice(shown);
             if !whole {

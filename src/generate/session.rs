@@ -311,7 +311,7 @@ impl Session {
     /// [`Messages::add_answer`]. Special tokens in it are shown, bytes that are no UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// `FailedPrecondition` if nothing was generated since tokens were appended; `OutOfMemory`.
+    /// `FailedPrecondition` if nothing was generated since the generation began; `OutOfMemory`.
     pub fn answer(&self, messages: &mut Messages) -> Result<()> {
         messages.add_answer(&String::from_utf8_lossy(&self.generation.answer()?));
         Ok(())

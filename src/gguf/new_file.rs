@@ -5,8 +5,12 @@ use crate::log::{self, Level};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 #[cfg(unix)]
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The number of the next temporary file.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Written under a temporary name in the folder of its own, which it takes last. Dropped before that it is removed.
 pub(crate) struct NewFile {
@@ -34,7 +38,11 @@ impl NewFile {
             error.with("path", &name)
         };
         let path = resolve(path);
-        let old = fs::metadata(&path).ok();
+        let old = match fs::metadata(&path) {
+            Ok(old) => Some(old),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(fail(e)),
+        };
         if old.as_ref().is_some_and(|old| old.is_dir()) || path.file_name().is_none() {
             return Err(fail(io::Error::from(ErrorKind::IsADirectory)));
         }
@@ -42,8 +50,8 @@ impl NewFile {
             let file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
             return Ok(NewFile { name, path, temporary: None, named: false, file: Some(BufWriter::new(file)) });
         }
-        let mut number = 0u32;
         loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
             // Short, whatever the length of the name.
             let temporary = path.with_file_name(format!(".llm.{}.{number}.part", std::process::id()));
             let mut options = OpenOptions::new();
@@ -57,14 +65,16 @@ impl NewFile {
                 Ok(file) => {
                     let (temporary, file) = (Some(temporary), Some(BufWriter::new(file)));
                     let new = NewFile { name: name.clone(), path, temporary, named: false, file };
-                    // Who may read the old one may read the new one, and nobody else.
+                    // Who may not read the old one may not read the new one either.
                     #[cfg(unix)]
                     if let (Some(old), Some(file)) = (old, &new.file) {
-                        file.get_ref().set_permissions(old.permissions()).map_err(fail)?;
+                        let same_group = fchown(file.get_ref(), None, Some(old.gid())).is_ok();
+                        let mode = if same_group { old.mode() } else { old.mode() & !0o070 };
+                        file.get_ref().set_permissions(fs::Permissions::from_mode(mode)).map_err(fail)?;
                     }
                     return Ok(new);
                 }
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(fail(e)),
             }
         }

@@ -130,19 +130,18 @@ impl Writer {
         // Those without data that stand before it end now.
         let left = self.contents.tensors.get(self.next..).unwrap_or_default();
         let empty = left.iter().take_while(|next| next.bytes == 0 && next.name != tensor).count();
-        if left.get(empty).is_none_or(|next| next.name != tensor) {
+        let Some(declared) = left.get(empty).filter(|declared| declared.name == tensor) else {
             return Err(self.out_of_turn(tensor));
-        }
-        for _ in 0..empty {
-            self.end_tensor()?;
-        }
-        let Some(declared) = self.contents.tensors.get(self.next) else { return Err(self.out_of_turn(tensor)) };
-        let (bytes, left) = (declared.bytes, declared.bytes - self.written);
-        if data.len() as u64 > left {
-            let found = self.written + data.len() as u64;
+        };
+        let (bytes, written) = (declared.bytes, if empty == 0 { self.written } else { 0 });
+        if data.len() as u64 > bytes - written {
+            let found = written + data.len() as u64;
             let message = format!("tensor {tensor} has {bytes} bytes of data, but {found} were given");
             let error = Error::invalid_argument(message).with("tensor", tensor);
             return Err(error.with("expected", bytes).with("found", found));
+        }
+        for _ in 0..empty {
+            self.end_tensor()?;
         }
         self.put(data)?;
         self.written += data.len() as u64;

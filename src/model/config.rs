@@ -509,13 +509,14 @@ fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Res
         return Err(bad(&key, format!("{key}: {message}")).with("found", dims));
     }
     let scaling_key = keys.key("rope.scaling.type");
-    let factor = f64::from(keys.positive_or_none("rope.scaling.factor")?.unwrap_or(1.0));
+    // Files older than the keys state a linear factor by `rope.scale_linear` alone.
+    let older = keys.positive_or_none("rope.scale_linear")?;
+    let factor = f64::from(keys.positive_or_none("rope.scaling.factor")?.or(older).unwrap_or(1.0));
     let score_slope = keys.positive_or_none("rope.scaling.yarn_log_multiplier")?.map(f64::from);
     let scaling = match keys.gguf.str(&scaling_key)? {
-        // Files older than the key state a linear factor by `rope.scale_linear` alone; that of longrope is in tensors.
-        None => Scaling::Linear(keys.positive_or_none("rope.scale_linear")?.map_or(factor, f64::from)),
+        None | Some("linear") => Scaling::Linear(factor),
+        // That of longrope is in tensors.
         Some("none" | "longrope") => Scaling::Linear(1.0),
-        Some("linear") => Scaling::Linear(factor),
         Some("yarn") => Scaling::Yarn {
             factor,
             beta_fast: f64::from(keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)),
@@ -533,7 +534,7 @@ fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Res
     let local_base = keys.positive("rope.freq_base_swa")?.map(f64::from);
     if architecture.local_rope == LocalRope::Same && local_base.is_some_and(|local| local != base) {
         let key = keys.key("rope.freq_base_swa");
-        let message = format!("{key} differs from that of other layers, which {} has not", architecture.name);
+        let message = format!("{key} is not the base of the other layers: {} has one for all", architecture.name);
         return Err(Error::unsupported(message).with("key", key));
     }
     let score_factor = match (scaling, score_slope) {

@@ -149,7 +149,7 @@ impl Weights {
             layers.push(Layer::new(plan, config, l)?);
         }
         let output = if config.encoder {
-            plan.pass_over("output.weight");
+            ["weight", "bias", "scale", "input_scale"].iter().for_each(|end| plan.pass_over(&format!("output.{end}")));
             None
         } else if plan.has("output.weight") {
             Some(plan.projection("output", v, d)?)

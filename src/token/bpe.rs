@@ -141,3 +141,29 @@ impl Bpe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every byte comes back from its character, and nothing else is one of the alphabet.
+    #[test]
+    fn the_alphabet_is_one_to_one() {
+        let mut seen = [false; 256];
+        for c in (0..0x800).filter_map(char::from_u32) {
+            let mut out = Vec::new();
+            if write_bytes(c.to_string().as_bytes(), &mut out) {
+                assert!(!std::mem::replace(&mut seen[usize::from(out[0])], true) && out.len() == 1, "{c:?}");
+            } else {
+                assert_eq!(out, c.to_string().as_bytes());
+            }
+        }
+        assert!(seen.iter().all(|seen| *seen));
+        // What is no UTF-8 stays as it is: too long for its character, cut, or no start.
+        for other in [&b"a\xC0\xA1"[..], b"a\xC4", b"\x80", b"\xC4a", "a語".as_bytes()] {
+            let mut out = b"x".to_vec();
+            assert!(!write_bytes(other, &mut out));
+            assert_eq!(out[1..], *other);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! The way of a text: [`Tokenizer::encode`] finds special tokens (`special`), and what lies between them is either cut
 //! into words (`pretokenize`) whose bytes are merged (`bpe`), or merged as a whole (`spm`), both with the same loop
 //! (`merge`) over the same hash tables (`table`); or cut as its tokens' probabilities say (`unigram`), or word by word
-//! (`word_piece`). [`Decoder`] goes the other way. [`Grammar`] is a shape that text is to have.
+//! (`word_piece`). [`Decoder`] goes the other way, and `covering` finds the tokens in which a text can stand. [`Grammar`] is a shape that text is to have.
 
 mod bpe;
 mod charsmap;
@@ -159,7 +159,7 @@ impl Tokenizer {
         self.encode_part(text, options, true)
     }
 
-    /// As `encode`, of a text that stands within another: SentencePiece's merging puts no space before it.
+    /// As `encode`, of a text that stands within another: SentencePiece puts no space before it.
     fn encode_within(&self, text: &[u8]) -> Result<Vec<u32>> {
         self.encode_part(text, EncodeOptions::default(), false)
     }
@@ -184,7 +184,7 @@ impl Tokenizer {
             (Part::Text(text), Algorithm::Spm { space_prefix }) => {
                 spm::encode(&self.vocab, text, begins && *space_prefix, &mut merger, &mut ids)
             }
-            (Part::Text(text), Algorithm::Unigram(unigram)) => unigram.encode(&self.vocab, text, &mut ids),
+            (Part::Text(text), Algorithm::Unigram(unigram)) => unigram.encode(&self.vocab, text, begins, &mut ids),
             (Part::Text(text), Algorithm::WordPiece(words)) => words.encode(&self.vocab, text, &mut ids),
         })?;
         ids.extend(self.last.filter(|_| options.add_special));

@@ -13,20 +13,21 @@ pub(crate) const SPACE_MARK: &[u8] = "\u{2581}".as_bytes();
 /// Appends a token with its space marks turned into spaces. A token that has a space already cannot come of merging,
 /// since the text's own spaces become marks: the result is false.
 pub(crate) fn write_spaces(token: &[u8], out: &mut Vec<u8>) -> bool {
-    let mut rest = token;
+    let (mut rest, mut mergeable) = (token, true);
     loop {
         // Most tokens have one mark, at their start.
         while let Some(after) = rest.strip_prefix(SPACE_MARK) {
             out.push(b' ');
             rest = after;
         }
-        let Some(at) = rest.iter().skip(1).position(|byte| *byte == SPACE_MARK[0]) else { break };
+        mergeable &= rest.first() != Some(&b' ');
+        let Some(at) = rest.iter().skip(1).position(|byte| *byte == SPACE_MARK[0] || *byte == b' ') else { break };
         let (before, from) = rest.split_at(at + 1);
         out.extend_from_slice(before);
         rest = from;
     }
     out.extend_from_slice(rest);
-    !token.contains(&b' ')
+    mergeable
 }
 
 /// A score as a rank: the higher the score, the lower the rank. NaN comes last.

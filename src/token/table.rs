@@ -87,26 +87,28 @@ fn slot_count(keys: usize) -> usize {
 /// From the bytes of a piece to its id. The bytes themselves stay in [`Pieces`].
 pub(crate) struct PieceTable {
     seed: u64,
-    /// Upper half of the hash, id.
-    slots: Vec<(u32, u32)>,
+    /// 1 + the id in the bits of `id_mask`, bits of the hash in the others; 0 is an empty slot.
+    slots: Vec<u32>,
+    id_mask: u32,
     longest: usize,
 }
 
-const EMPTY: u32 = u32::MAX;
-
 impl PieceTable {
-    /// A table for at most `keys` keys.
-    pub fn new(keys: usize) -> Result<PieceTable> {
-        let slots = try_vec(slot_count(keys), (0, EMPTY), "the table of the vocabulary")?;
-        Ok(PieceTable { seed: seed(), slots, longest: 0 })
+    /// A table for at most `keys` keys, of `ids` ids.
+    pub fn new(keys: usize, ids: usize) -> Result<PieceTable> {
+        let slots = try_vec(slot_count(keys), 0, "the table of the vocabulary")?;
+        let id_mask = u32::MAX.checked_shr((ids as u32).leading_zeros()).unwrap_or(0);
+        Ok(PieceTable { seed: seed(), slots, id_mask, longest: 0 })
     }
 
-    /// The slot that holds the key of this hash or, if there is none, the empty one in which it belongs.
+    /// The slot that holds the key of this hash or, if there is none, the empty one in which it belongs; with the bits of
+    /// the hash that stand in it.
     fn slot(&self, pieces: &Pieces, key: &[u8], hash: u64) -> (usize, u32) {
-        let (tag, mask) = ((hash >> 32) as u32, self.slots.len() - 1);
+        let (tag, mask) = ((hash >> 32) as u32 & !self.id_mask, self.slots.len() - 1);
         let mut at = hash as usize & mask;
-        while let Some(&(slot_tag, id)) = self.slots.get(at) {
-            if id == EMPTY || slot_tag == tag && pieces.get(id) == Some(key) {
+        while let Some(&slot) = self.slots.get(at) {
+            let same = || slot & !self.id_mask == tag && pieces.get((slot & self.id_mask) - 1) == Some(key);
+            if slot == 0 || same() {
                 break;
             }
             at = (at + 1) & mask;
@@ -128,7 +130,7 @@ impl PieceTable {
             let (mut hashes, mut seen) = ([0; TOGETHER], 0);
             for (&id, own) in ids.iter().zip(&mut hashes) {
                 *own = hash(self.seed, pieces.get(id).unwrap_or_default());
-                seen ^= self.slots[*own as usize & (self.slots.len() - 1)].1;
+                seen ^= self.slots[*own as usize & (self.slots.len() - 1)];
             }
             std::hint::black_box(seen);
             for (&id, hash) in ids.iter().zip(hashes) {
@@ -139,8 +141,8 @@ impl PieceTable {
 
     fn insert_hashed(&mut self, pieces: &Pieces, id: u32, key: &[u8], hash: u64) {
         let (at, tag) = self.slot(pieces, key, hash);
-        if let Some(slot @ &mut (_, EMPTY)) = self.slots.get_mut(at) {
-            *slot = (tag, id);
+        if let Some(slot @ &mut 0) = self.slots.get_mut(at) {
+            *slot = tag | (id + 1);
             self.longest = self.longest.max(key.len());
         }
     }
@@ -156,7 +158,7 @@ impl PieceTable {
             return None;
         }
         let (at, _) = self.slot(pieces, key, hash(self.seed, key));
-        self.slots.get(at).map(|&(_, id)| id).filter(|&id| id != EMPTY)
+        (self.slots.get(at)? & self.id_mask).checked_sub(1)
     }
 }
 

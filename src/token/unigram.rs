@@ -109,11 +109,11 @@ impl Unigram {
     }
 
     /// The text as tokens have it: its characters mapped and its spaces put in order.
-    fn normalized(&self, text: &[u8]) -> Result<Vec<u8>> {
+    fn normalized(&self, text: &[u8], begins: bool) -> Result<Vec<u8>> {
         let Spaces { prefix, collapse } = self.spaces;
         let mut out = Vec::new();
         // The prefix, or spaces of which one must be put before the next character.
-        let mut due = prefix;
+        let mut due = begins && prefix;
         let mut append = |piece: &[u8]| {
             out.try_reserve(piece.len() + 1).map_err(out_of_memory)?;
             for character in characters(piece) {
@@ -144,8 +144,8 @@ impl Unigram {
     /// Appends the tokens of a text without special tokens. The bytes of an unknown character give their byte tokens;
     /// where these are lacking, all unknown characters in a row together give the unknown token, or nothing if there
     /// is none.
-    pub fn encode(&self, vocab: &Vocab, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
-        let text = &*self.normalized(text)?;
+    pub fn encode(&self, vocab: &Vocab, text: &[u8], begins: bool, ids: &mut Vec<u32>) -> Result<()> {
+        let text = &*self.normalized(text, begins)?;
         if u32::try_from(text.len()).is_err() {
             return Err(Error::invalid_argument(format!(
                 "a text of {} bytes once normalized, 4 GiB or more",

@@ -316,7 +316,7 @@ impl Vocab {
 
         // A piece is at most as long as its token in the file.
         let mut pieces = Pieces::with_capacity(count, tokens.text_bytes())?;
-        let mut ordinary = PieceTable::new(count)?;
+        let mut ordinary = PieceTable::new(count, count)?;
         let mut adjacency = Adjacency::new();
         let mut bytes = [NONE; 256];
         let (mut mergeables, mut specials) = (Vec::new(), Vec::new());
@@ -356,7 +356,7 @@ impl Vocab {
         // A file that was cut short since it was opened gives fewer.
         check_length(TOKENS, pieces.len(), count)?;
         ordinary.insert_all(&pieces, &mergeables);
-        let mut special = PieceTable::new(specials.len())?;
+        let mut special = PieceTable::new(specials.len(), count)?;
         specials.iter().for_each(|&id| special.insert(&pieces, id));
         ends.sort_unstable();
         ends.dedup();

@@ -51,7 +51,7 @@ impl Job<'_> {
     }
 }
 
-/// One of the matrices of a `linear`: y = W x + b.
+/// One of the matrices of a `linear`: y = s W x + b, where s is the weight's scale.
 pub(crate) struct Product<'a> {
     /// (n, D) weights.
     pub weight: &'a Weight,

@@ -264,7 +264,7 @@ impl Session {
             }
             if cache.needs_before(layer, held, *saved as usize) {
                 let message = "the session was saved from a sliding cache, and this one needs more positions";
-                return Err(Error::failed_precondition(message));
+                return Err(Error::failed_precondition(message).with("what", "cache"));
             }
             first.push(cache.first_of(layer, held, *saved as usize));
         }
