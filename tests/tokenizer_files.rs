@@ -115,6 +115,20 @@ fn sentence_piece_merges_by_score() {
     assert_eq!(t.decode(&[7], DecodeOptions::default()).unwrap(), b" a");
 }
 
+/// A piece with a space of its own cannot come of a text, whose spaces are marks.
+#[test]
+fn pieces_with_spaces_come_of_no_text() {
+    let changes = [
+        ("tokens", Some(strings(&["<unk>", "<s>", "</s>", "▁", "a", "b", "a b", " a", "▁ b"]))),
+        ("token_type", Some(Key::I32s(vec![2, 3, 3, 1, 1, 1, 1, 1, 1]))),
+        ("scores", Some(Key::F32s(vec![0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -1.0, -1.0, -1.0]))),
+        ("add_space_prefix", Some(Key::Bool(false))),
+    ];
+    let t = load(&spm(), &changes).unwrap();
+    assert_eq!(t.encode(b"a b a  b", PLAIN).unwrap(), [4, 3, 5, 3, 4, 3, 3, 5]);
+    assert_eq!(t.piece(8).unwrap(), b"  b");
+}
+
 /// As SentencePiece writes them: a mark in a user-defined token is a space of the text.
 #[test]
 fn marks_in_user_defined_tokens_are_spaces() {
