@@ -125,7 +125,7 @@ impl PieceTable {
 
     /// As `insert`, for each of some. Their slots are looked at before any is filled: memory answers many at a time.
     pub fn insert_all(&mut self, pieces: &Pieces, ids: &[u32]) {
-        const TOGETHER: usize = 16;
+        const TOGETHER: usize = 64;
         for ids in ids.chunks(TOGETHER) {
             let (mut hashes, mut seen) = ([0; TOGETHER], 0);
             for (&id, own) in ids.iter().zip(&mut hashes) {
