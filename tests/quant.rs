@@ -248,7 +248,7 @@ fn the_table_names_and_sizes_types() {
         type_info(23).map(|info| (info.name(), info.block_len(), info.block_bytes())),
         Some(("IQ4_XS", 256, 136))
     );
-    assert_eq!(Format::from_name("q4_k"), None);
+    assert_eq!((Format::from_name("q4_k"), Format::from_name("q4_kk")), (Some(Format::Q4K), None));
 }
 
 #[test]

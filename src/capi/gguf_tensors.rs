@@ -143,7 +143,7 @@ pub unsafe extern "C" fn llm_gguf_tensor_find(
 
 /// The number of a type in GGUF files, by its name.
 ///
-/// @param[in] name "Q4_K" and the like: the types that this version decodes.
+/// @param[in] name "Q4_K" and the like, in upper or lower case: the types that this version decodes.
 /// @param[in] name_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] type_id As llm_tensor_info_t has it.
 /// @param[out] error @nullable Why it failed.

@@ -236,7 +236,7 @@ impl Format {
         Format::ALL.iter().copied().find(|format| format.id() == ggml_type)
     }
 
-    /// The format of a name such as `Q4_K`.
+    /// The format of a name such as `Q4_K`, in upper or lower case.
     pub fn from_name(name: &str) -> Option<Format> {
         Format::ALL.iter().copied().find(|format| format.name().eq_ignore_ascii_case(name))
     }
