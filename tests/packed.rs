@@ -289,3 +289,25 @@ fn damaged_matrices_do_no_harm() {
         }
     }
 }
+
+/// Of a file that another program wrote, where the matrices lie anywhere.
+#[test]
+fn matrices_may_lie_anywhere() {
+    let (original, packed) = both("llama");
+    let expected = output(load(&original).unwrap());
+    let mut offsets = std::collections::BTreeSet::new();
+    for n in 0..8 {
+        let moved = changed(
+            &packed,
+            |builder| {
+                builder.set("general.alignment", 1u32).unwrap();
+                builder.set("padding", &"x".repeat(n)[..]).unwrap();
+            },
+            "",
+            None,
+        );
+        offsets.insert(moved.tensor("llm.packed.weights").unwrap().offset % 8);
+        assert_eq!(output(load(&moved).unwrap()), expected, "{n}");
+    }
+    assert_eq!(offsets.len(), 8);
+}

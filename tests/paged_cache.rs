@@ -435,6 +435,9 @@ fn what_makes_no_sense_is_refused() {
     cache.append_tokens(id, 0, &x, &x).unwrap();
     let mut small = [0.0; 7];
     assert!(matches!(cache.get_k(id, 0, 0, &mut small), Err(Error::BufferTooSmall(_))));
+    let blind = AttentionOptions { heads: 1, scale: None, softcap: None, window: Some(0) };
+    let error = cache.attention(id, 0, &[0.0; 8], &blind, &mut [0.0; 8]).unwrap_err();
+    assert_eq!(error.fact("argument"), Some("window"));
     let attend = |heads, scale, q: &[f32], out: &mut [f32]| {
         cache.attention(id, 0, q, &AttentionOptions { heads, scale, softcap: None, window: None }, out)
     };

@@ -259,3 +259,58 @@ fn heads_of_odd_length_need_no_rotation() {
     });
     assert_eq!(load(&rotated).err().unwrap().fact("key"), Some("starcoder2.rope.dimension_count"));
 }
+
+/// Each matrix takes memory beside its weights, of which tiny ones have next to none.
+#[test]
+fn a_model_of_too_many_matrices_is_refused() {
+    let tiny = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let file = |layers: u32| {
+        changed(
+            &tiny,
+            |builder| {
+                for (key, value) in [
+                    ("block_count", layers),
+                    ("embedding_length", 2),
+                    ("feed_forward_length", 1),
+                    ("attention.head_count", 1),
+                    ("attention.head_count_kv", 1),
+                    ("rope.dimension_count", 2),
+                    ("expert_count", 8192),
+                    ("expert_used_count", 1),
+                ] {
+                    builder.set(&format!("llama.{key}"), value).unwrap();
+                }
+            },
+            |tensors| {
+                let vocab = tensors.iter().find(|tensor| tensor.name == "token_embd.weight").unwrap().dims[1];
+                tensors.clear();
+                let mut add = |name: String, dims: &[u64]| {
+                    let values = vec![0.5; dims.iter().product::<u64>() as usize];
+                    tensors.push(Tensor { name, dims: dims.to_vec(), values });
+                };
+                add("token_embd.weight".to_owned(), &[2, vocab]);
+                add("output_norm.weight".to_owned(), &[2]);
+                for l in 0..layers {
+                    for (part, dims) in [
+                        ("attn_norm", &[2][..]),
+                        ("attn_q", &[2, 2]),
+                        ("attn_k", &[2, 2]),
+                        ("attn_v", &[2, 2]),
+                        ("attn_output", &[2, 2]),
+                        ("ffn_norm", &[2]),
+                        ("ffn_gate_inp", &[2, 8192]),
+                        ("ffn_gate_exps", &[2, 1, 8192]),
+                        ("ffn_up_exps", &[2, 1, 8192]),
+                        ("ffn_down_exps", &[1, 2, 8192]),
+                    ] {
+                        add(format!("blk.{l}.{part}.weight"), dims);
+                    }
+                }
+            },
+        )
+    };
+    load(&file(1)).unwrap();
+    let error = load(&file(11)).err().unwrap();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    assert_eq!(error.fact("tensor"), Some("blk.10.ffn_up_exps.weight"));
+}

@@ -406,6 +406,9 @@ impl PagedCache {
         self.check_layer(layer)?;
         let KvShape { heads: kv_heads, width, .. } = self.shape();
         let AttentionOptions { heads, scale, softcap, window } = *options;
+        if window == Some(0) {
+            return Err(Error::invalid_argument("a window of 0 positions sees nothing").with("argument", "window"));
+        }
         if heads == 0 || !heads.is_multiple_of(kv_heads) {
             let message = format!("{heads} query heads do not share {kv_heads} key/value heads evenly");
             return Err(Error::invalid_argument(message).with("num_heads", heads).with("num_kv_heads", kv_heads));

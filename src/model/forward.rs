@@ -95,7 +95,12 @@ impl Scratch {
             f = f.max(experts.routing.used.saturating_mul(2 * experts.feed_forward_length + 3 * d) / 2);
         }
         let widest = f.max(q).max(d);
-        let row = 3 * d + 2 * q + 2 * kv + 2 * f + widest * 11 / 8;
+        let mut row = 3 * d + 2 * q + 2 * kv + 2 * f + widest * 11 / 8;
+        if let Some(latent) = &config.latent {
+            // Of each head the query as it comes, its vectors by head before and after a product, and the result.
+            let rank = latent.rank * 19 / 8;
+            row += config.head_count.saturating_mul(latent.plain + config.rope.dims + rank + latent.value);
+        }
         tokens.saturating_mul(row).saturating_add(logit_rows.saturating_mul(config.vocab_size)).saturating_mul(4)
     }
 }
@@ -278,6 +283,7 @@ impl Model {
             .map(|(part, rows)| KvQuery { view: part.cache.view(l), rows, start: part.cache.length() })
             .collect();
         let span = parts.first().map(|part| part.cache.span(l)).unwrap_or_default();
+        let taken = precision([&layer.o.weight], Precision::Eight);
         let attention = Attention {
             heads: config.head_count,
             scale: config.attention_scale,
@@ -286,11 +292,12 @@ impl Model {
             pinned: span.pinned,
             causal: !config.encoder,
             sinks: layer.sinks.as_deref(),
-            precision: precision([&layer.o.weight], Precision::Eight),
+            // A product of its own takes the sums of latent vectors.
+            precision: if config.latent.is_some() { Precision::Float } else { taken },
         };
         device.attention(q, &queries, &attention, act)?;
         if let QueriesKeysValues::Latent(latent) = &layer.queries_keys_values {
-            self.latent_out(device, latent, act, attention.precision, room)?;
+            self.latent_out(device, latent, act, taken, room)?;
         }
         observe(observer, l, &["attn_output"], act);
         adapters.linear(device, act, [layer.o.to(attended)])?;

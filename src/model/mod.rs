@@ -90,7 +90,12 @@ impl Model {
         let weights = weights::Weights::new(&mut plan, &config)?;
         let slots = plan.take_slots().into();
         let (weight_bytes, parameter_count) = (plan.bytes() as u64, plan.parameters());
-        let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
+        let threads = match &options.threads {
+            Some(threads) => threads.clone(),
+            // There is nothing to pack.
+            None if packed.is_some() => Threads::new(1),
+            None => Threads::automatic(),
+        };
         let mut tokenizer = None;
         let read_tokenizer = || {
             tokenizer = Some(Arc::new(Tokenizer::from_gguf(gguf)?));

@@ -133,7 +133,10 @@ pub(super) fn fill(arena: &Arena, gguf: &Gguf, bytes: usize) -> Result<()> {
         let message = format!("the packed matrices need {bytes} bytes, the tensor {WEIGHTS} has {}", weights.bytes);
         return Err(wrong(message).with("expected", bytes).with("found", weights.bytes));
     }
-    if let Some(map) = gguf.map(weights)? {
+    // A file that was not written by this library may have them anywhere: they are copied then.
+    if weights.offset.is_multiple_of(ALIGNMENT)
+        && let Some(map) = gguf.map(weights)?
+    {
         return arena.share(map);
     }
     let mut memory = Arena::allocate(bytes)?;
@@ -180,9 +183,9 @@ impl Model {
         rest.iter().try_for_each(|tensor| builder.add_tensor_like(tensor))?;
         let mut writer = builder.create(path)?;
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
-        // Reading is half of the work, writing the other.
         // What could not be loaded is not packed either.
         let tokenizer = || Tokenizer::from_gguf(gguf).map(drop);
+        // Reading is half of the work, writing the other.
         let arena = plan.load(&threads, &options.cancel, tokenizer, |done, total| progress(done, 2 * total))?;
         let total = arena.bytes().len() as u64;
         let mut done = total;

@@ -165,6 +165,10 @@ impl<'a> Plan<'a> {
 
     /// A place for the matrix.
     fn place(&mut self, tensor: &'a TensorInfo, first_row: usize, shape: Shape, transposed: bool) -> Result<Weight> {
+        if self.matrices.len() >= MOST_MATRICES {
+            let message = format!("the model has more than {MOST_MATRICES} matrices");
+            return Err(Error::unsupported(message).with("tensor", &tensor.name).with("expected", MOST_MATRICES));
+        }
         let weight = Weight::new(shape, Arc::clone(&self.arena), self.bytes);
         self.matrices.push(Placement { tensor, first_row, shape, transposed });
         let bytes = shape.packed_bytes().and_then(|n| self.bytes.checked_add(n));
@@ -452,6 +456,13 @@ struct Stripe<'m> {
     out: &'m mut [u8],
 }
 
+/// Matrices of a model at most, several times those of the largest: each takes memory beside its weights, and a small file
+/// could have millions of tiny ones.
+const MOST_MATRICES: usize = 1 << 18;
+
+/// Bytes of a buffer that a thread keeps for the next model.
+const MOST_KEPT: usize = 4 << 20;
+
 thread_local! {
     /// A stripe's bytes as the file has them, and a panel: packed here, it goes out in whole cache lines, which are then
     /// not read from the memory before.
@@ -484,13 +495,18 @@ impl Stripe<'_> {
             let bytes = resized(file, self.file_bytes(), self.tensor)?;
             gguf.read(self.tensor, ((self.offset_rows + self.first_row) * self.shape.row_bytes()) as u64, bytes)?;
             let (row_bytes, panel_bytes) = (self.shape.row_bytes(), self.shape.panel_bytes());
-            let panel = resized(panel, panel_bytes, self.tensor)?;
+            let packed = resized(panel, panel_bytes, self.tensor)?;
             for (rows, out) in bytes.chunks(PANEL_ROWS * row_bytes).zip(self.out.chunks_exact_mut(panel_bytes)) {
                 if rows.len() < PANEL_ROWS * row_bytes {
-                    panel.fill(0);
+                    packed.fill(0);
                 }
-                self.shape.pack(rows, panel);
-                out.copy_from_slice(panel);
+                self.shape.pack(rows, packed);
+                out.copy_from_slice(packed);
+            }
+            for buffer in [file, panel] {
+                if buffer.len() > MOST_KEPT {
+                    *buffer = Vec::new();
+                }
             }
             Ok(())
         })

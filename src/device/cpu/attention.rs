@@ -17,6 +17,9 @@ pub(super) const SEGMENT: usize = 256;
 /// Rows (a query of a head each) that a kernel takes together.
 pub(super) const ROWS: usize = WIDTHS[0];
 
+/// Units for each thread that are computed before they are merged. Tests have short texts.
+const WAVE: usize = if cfg!(test) { 1 } else { 32 };
+
 /// Whole vectors of rows.
 pub(super) const LANES: usize = 16;
 
@@ -182,9 +185,11 @@ impl Device {
         let group = op.heads / shape.heads;
         let tiles = |query: &KvQuery<'_>| (query.rows.len() * group).div_ceil(ROWS);
         let count = shape.heads * queries.iter().map(tiles).sum::<usize>();
-        // Few rows: a unit a segment, so that every thread has some; else a unit a tile.
+        // Few rows: a unit a segment, so that every thread has some; else a unit a tile. The units of a long text are not
+        // all there at a time.
         let split = count < 4 * self.threads.count();
-        let mut units = Vec::new();
+        let wave = if split { WAVE * self.threads.count() } else { usize::MAX };
+        let (mut units, mut whole) = (Vec::new(), Vec::with_capacity(count));
         for query in queries {
             let rows = query.rows.len() * group;
             for head in 0..shape.heads {
@@ -193,35 +198,21 @@ impl Device {
                     let last_row = rows.min(first_row + ROWS) - 1;
                     let (first, last) = (query.start + first_row / group, query.start + last_row / group);
                     let segments = live().low(first) / SEGMENT..(live().high(last) - 1) / SEGMENT + 1;
-                    let mut unit = |pinned, segments| -> Result<()> {
+                    let pinned = op.pinned > 0 && live().low(last) > 0;
+                    let tile = (!split).then(|| (pinned, segments.clone()));
+                    let own = pinned.then_some((true, 0..0)).into_iter();
+                    let own = own.chain(segments.map(|segment| (false, segment..segment + 1))).filter(|_| split);
+                    for (pinned, segments) in tile.into_iter().chain(own) {
                         let partial = Partial::new(ROWS.min(rows - first_row), shape.value_stride())?;
                         units.push(Unit { live: live(), head, first_row, pinned, segments, partial });
-                        Ok(())
-                    };
-                    let pinned = op.pinned > 0 && live().low(last) > 0;
-                    if split {
-                        if pinned {
-                            unit(true, 0..0)?;
+                        if units.len() == wave {
+                            self.attend_all(q, group, &mut units, &mut whole)?;
                         }
-                        segments.into_iter().try_for_each(|segment| unit(false, segment..segment + 1))?;
-                    } else {
-                        unit(pinned, segments)?;
                     }
                 }
             }
         }
-        self.threads.try_each(&mut units, |unit| self.attend(q, unit, group))?;
-        let mut whole: Vec<Unit<'_>> = Vec::with_capacity(count);
-        for unit in units {
-            let same = |last: &Unit<'_>| {
-                std::ptr::eq(last.live.query, unit.live.query)
-                    && (last.head, last.first_row) == (unit.head, unit.first_row)
-            };
-            match whole.last_mut() {
-                Some(last) if same(last) => (self.kernels.merge)(&mut last.partial, &unit.partial),
-                _ => whole.push(unit),
-            }
-        }
+        self.attend_all(q, group, &mut units, &mut whole)?;
         // The query of each token, and the first of its units.
         let mut of_token = Vec::with_capacity(q.rows());
         let mut first = 0;
@@ -246,6 +237,28 @@ impl Device {
             }
             (self.kernels.quantise)(tile);
         });
+        Ok(())
+    }
+
+    /// Computes units, and merges those of the same rows into one, in their order.
+    fn attend_all<'a>(
+        &self,
+        q: &Buffer,
+        group: usize,
+        units: &mut Vec<Unit<'a>>,
+        whole: &mut Vec<Unit<'a>>,
+    ) -> Result<()> {
+        self.threads.try_each(units.iter_mut(), |unit| self.attend(q, unit, group))?;
+        for unit in units.drain(..) {
+            let same = |last: &Unit<'_>| {
+                std::ptr::eq(last.live.query, unit.live.query)
+                    && (last.head, last.first_row) == (unit.head, unit.first_row)
+            };
+            match whole.last_mut() {
+                Some(last) if same(last) => (self.kernels.merge)(&mut last.partial, &unit.partial),
+                _ => whole.push(unit),
+            }
+        }
         Ok(())
     }
 

@@ -86,7 +86,8 @@ impl KvPool {
 
     /// How many of them more than one holds.
     pub(crate) fn shared(&self) -> usize {
-        self.shared.load(Ordering::Relaxed)
+        // Who lets go of a page may be counted before the one that it was shared with.
+        (self.shared.load(Ordering::Relaxed) as isize).max(0) as usize
     }
 
     /// The most that were in use at a time.

@@ -33,7 +33,7 @@ impl Device {
         Ok(())
     }
 
-    /// x += W\[start..\], a row a token. W is (positions,D), x (T,D).
+    /// x += W\[positions\], a row a token. W is (positions,D), x (T,D).
     pub(crate) fn add_positions(&self, weight: &Weight, positions: &[usize], x: &mut Buffer) -> Result<()> {
         let mut row = vec![0.0; x.width];
         let width = x.width;
