@@ -113,16 +113,32 @@ pub(crate) fn one_line(text: String) -> String {
     line
 }
 
+/// That `n` items cannot be had.
+fn no_room<T>(n: usize, what: &'static str) -> Error {
+    let bytes = n.saturating_mul(size_of::<T>());
+    let message = format!("{what} needs {bytes} bytes, which cannot be had");
+    Error::out_of_memory(message).with("bytes", bytes).with("what", what)
+}
+
 /// A vector of `n` copies of `value`; the error of a size that cannot be had names `what`.
 pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Result<Vec<T>> {
     let mut v = Vec::new();
-    v.try_reserve_exact(n).map_err(|_| {
-        let bytes = n.saturating_mul(size_of::<T>());
-        Error::out_of_memory(format!("{what} needs {bytes} bytes, which cannot be had"))
-            .with("bytes", bytes)
-            .with("what", what)
-    })?;
+    v.try_reserve_exact(n).map_err(|_| no_room::<T>(n, what))?;
     v.resize(n, value);
+    Ok(v)
+}
+
+/// Appends an item; as [`try_vec`].
+pub(crate) fn try_push<T>(v: &mut Vec<T>, item: T, what: &'static str) -> Result<()> {
+    v.try_reserve(1).map_err(|_| no_room::<T>(v.len().saturating_add(1), what))?;
+    v.push(item);
+    Ok(())
+}
+
+/// The items in order; as [`try_vec`].
+pub(crate) fn try_collect<T>(items: impl IntoIterator<Item = T>, what: &'static str) -> Result<Vec<T>> {
+    let mut v = Vec::new();
+    items.into_iter().try_for_each(|item| try_push(&mut v, item, what))?;
     Ok(v)
 }
 

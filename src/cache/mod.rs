@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::device::{Held, KvPage, KvPool, KvShape, KvTarget, KvType, KvView, PageShape, Places, TILE};
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, try_collect};
 use prefix::Index;
 
 pub(crate) use paged::page_positions;
@@ -229,7 +229,7 @@ impl Cache {
         }
         let (spans, capacity) = (shape.spans.to_vec(), shape.capacity);
         let layout = Arc::new(Layout { of_layer, spans, groups: layouts, capacity });
-        Ok(Cache { layout, groups: pages, length: 0, written: 0, chain: Vec::new(), altered: false, restored: false })
+        Ok(Cache::with_groups(layout, pages))
     }
 
     /// A cache that takes its pages from a pool.
@@ -239,18 +239,14 @@ impl Cache {
     pub(crate) fn in_pages(pages: &Arc<Pages>, spans: Vec<Span>, capacity: usize) -> Result<Cache> {
         let places = Places { tiles: pages.pool.shape().tiles, pinned: 0 };
         let group = GroupLayout { pages: Arc::clone(pages), places, growth: Growth::Paged };
-        let mut of_layer = try_vec(spans.len(), (0, 0), "the layers of a sequence")?;
-        of_layer.iter_mut().zip(0..).for_each(|((_, layer), l)| *layer = l);
+        let of_layer = try_collect((0..spans.len()).map(|l| (0, l)), "the layers of a sequence")?;
         let layout = Arc::new(Layout { of_layer, spans, groups: vec![group], capacity });
-        Ok(Cache {
-            layout,
-            groups: vec![Vec::new()],
-            length: 0,
-            written: 0,
-            chain: Vec::new(),
-            altered: false,
-            restored: false,
-        })
+        Ok(Cache::with_groups(layout, vec![Vec::new()]))
+    }
+
+    /// An empty cache that holds these pages.
+    fn with_groups(layout: Arc<Layout>, groups: Vec<Vec<Held>>) -> Cache {
+        Cache { layout, groups, length: 0, written: 0, chain: Vec::new(), altered: false, restored: false }
     }
 
     /// Positions held.
@@ -388,8 +384,7 @@ impl Cache {
                 if layout.growth == Growth::Paged { None } else { Some(Held::new(Arc::new(layout.pages.take()?))) };
             groups.push(own.into_iter().collect());
         }
-        let layout = Arc::clone(&self.layout);
-        Ok(Cache { layout, groups, length: 0, written: 0, chain: Vec::new(), altered: false, restored: false })
+        Ok(Cache::with_groups(Arc::clone(&self.layout), groups))
     }
 
     /// Layers.

@@ -12,7 +12,7 @@ use super::session::greedy;
 use super::session_params::LLM_GENERATE_IGNORE_EOG;
 use super::status::llm_status_t;
 use super::tokenizer::{encode_options, llm_token_t, llm_tokenizer_t};
-use crate::error::{Error, Result, try_copy};
+use crate::error::{Result, try_copy, try_push};
 use crate::generate::{GenerateOptions, Request, check_stop};
 
 /// A prompt and how it is to go on, for llm_engine_submit, which copies it: it may be changed and submitted again.
@@ -229,9 +229,7 @@ pub unsafe extern "C" fn llm_request_add_stop(
         let text = args::text(text, text_size, "text")?;
         check_stop(text)?;
         let stop = try_copy(text, "a stop string")?;
-        request.stops.try_reserve(1).map_err(|_| Error::out_of_memory("no memory for one more stop string"))?;
-        request.stops.push(stop);
-        Ok(())
+        try_push(&mut request.stops, stop, "the stop strings")
     })
 }
 
@@ -272,9 +270,7 @@ pub unsafe extern "C" fn llm_request_add_lora(
     fallible!(error, {
         let mut request = handle::exclusive(request, "request")?;
         let lora = handle::shared(lora, "lora")?;
-        request.loras.try_reserve(1).map_err(|_| Error::out_of_memory("no memory for one more adapter"))?;
-        request.loras.push((Arc::clone(&lora), scale));
-        Ok(())
+        try_push(&mut request.loras, (Arc::clone(&lora), scale), "the adapters")
     })
 }
 

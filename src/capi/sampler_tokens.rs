@@ -11,7 +11,7 @@ use super::handle;
 use super::sampler::llm_sampler_t;
 use super::status::llm_status_t;
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t, llm_tokenizer_t};
-use crate::error::{Error, Result, try_copy, try_vec};
+use crate::error::{Error, Result, try_copy, try_push, try_vec};
 use crate::sample::{Callback, CandidateLogit, Step};
 
 /// A candidate as a sampler callback sees it.
@@ -149,9 +149,7 @@ fn add_breaker(lists: &mut Vec<Vec<u32>>, breaker: &[llm_token_t]) -> Result<()>
     if breaker.is_empty() {
         return Ok(());
     }
-    lists.try_reserve(1).map_err(|_| Error::out_of_memory("the breakers cannot be had"))?;
-    lists.push(try_copy(breaker, "a breaker")?);
-    Ok(())
+    try_push(lists, try_copy(breaker, "a breaker")?, "the breakers")
 }
 
 /// Adds a step that adds to the logits of some tokens.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, try_collect, try_vec};
 use crate::gguf::{Builder, Gguf, TensorInfo};
 use crate::quant::Format;
 
@@ -182,18 +182,15 @@ fn read_gguf(gguf: &Gguf) -> Result<Importance> {
             let message = format!("tensor {name}: {count} is no count of inputs");
             return Err(Error::corrupt_file(message).with("tensor", name).with("found", count));
         }
-        let mut counts = try_vec(found.len(), 0u64, "the importances of a tensor")?;
-        counts.iter_mut().zip(found).for_each(|(count, found)| *count = found as u64);
+        let counts = try_collect(found.into_iter().map(|count| count as u64), "the importances of a tensor")?;
         let sums = widened(gguf.decode(tensor)?.into_iter())?;
         importance.entries.insert(name.to_owned(), Entry { sums, counts });
     }
     Ok(importance)
 }
 
-fn widened(values: impl ExactSizeIterator<Item = f32>) -> Result<Vec<f64>> {
-    let mut sums = try_vec(values.len(), 0f64, "the importances of a tensor")?;
-    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = value.into());
-    Ok(sums)
+fn widened(values: impl Iterator<Item = f32>) -> Result<Vec<f64>> {
+    try_collect(values.map(f64::from), "the importances of a tensor")
 }
 
 /// The older format, all numbers of 32 bits: how many entries; for each the length of its name, the name, the number of

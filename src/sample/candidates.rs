@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::steps::CandidateLogit;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, try_collect, try_vec};
 use crate::numeric::wide;
 
 /// A token that can still be drawn. The logit is never NaN or +infinity; -infinity means masked.
@@ -335,10 +335,8 @@ impl Candidates {
             sorted = sort_more(&mut self.items, sorted, by_probability);
             self.order = Order::Stale;
         }
-        let best = self.items.iter().take(n).take_while(|item| item.logit > f64::NEG_INFINITY);
-        let mut logits = try_vec(best.clone().count(), 0.0, "the sampler's logits")?;
-        logits.iter_mut().zip(best).for_each(|(logit, item)| *logit = item.logit);
-        Ok(logits)
+        let best = self.items.iter().take(n).map(|item| item.logit);
+        try_collect(best.filter(|logit| *logit > f64::NEG_INFINITY), "the sampler's logits")
     }
 
     /// All probabilities, largest first.

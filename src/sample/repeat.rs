@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::candidates::Candidates;
 use super::steps::Context;
-use crate::error::{Error, Result, try_copy, try_vec};
+use crate::error::{Error, Result, try_collect, try_copy, try_vec};
 use crate::numeric::wide;
 
 /// The last `n` of the history.
@@ -22,18 +22,10 @@ pub(super) fn penalties(
     let history = last(context, last_n);
     let mut tokens = try_copy(history, "the sampler's history")?;
     tokens.sort_unstable();
-    let mut counts = try_vec(tokens.len(), 0.0, "the sampler's counts")?;
-    let mut n = 0;
-    // The tokens give way to the different ones among them, each with its number.
-    for at in 0..tokens.len() {
-        if at == 0 || tokens[at] != tokens[n - 1] {
-            tokens[n] = tokens[at];
-            n += 1;
-        }
-        counts[n - 1] += 1.0;
-    }
-    let ids = &tokens[..n];
-    c.change(ids, |i, logit| {
+    let runs = || tokens.chunk_by(|a, b| a == b);
+    let ids = try_collect(runs().map(|run| run[0]), "the sampler's counts")?;
+    let counts = try_collect(runs().map(|run| run.len() as f64), "the sampler's counts")?;
+    c.change(&ids, |i, logit| {
         let logit = if logit > 0.0 { logit / repeat } else { logit * repeat };
         logit - counts[i] * frequency - presence
     });
@@ -42,27 +34,17 @@ pub(super) fn penalties(
 
 /// The tokens of a bias, ascending, and what is added to each.
 pub(super) fn biases(bias: &[(u32, f32)]) -> Result<(Vec<u32>, Vec<f64>)> {
-    let mut sorted = try_vec(bias.len(), (0, 0.0), "the biases")?;
-    for (sorted, (id, value)) in sorted.iter_mut().zip(bias) {
-        let value = match *value {
-            f32::NEG_INFINITY => f64::NEG_INFINITY,
-            value if value.is_finite() => f64::from(value),
-            value => {
-                let expected = "a finite number or -infinity";
-                let error = Error::invalid_argument(format!("logit_bias is {value}, it must be {expected}"));
-                return Err(error.with("parameter", "logit_bias").with("expected", expected).with("found", value));
-            }
-        };
-        *sorted = (*id, value);
+    if let Some((_, value)) = bias.iter().find(|(_, value)| !(value.is_finite() || *value == f32::NEG_INFINITY)) {
+        let expected = "a finite number or -infinity";
+        let error = Error::invalid_argument(format!("logit_bias is {value}, it must be {expected}"));
+        return Err(error.with("parameter", "logit_bias").with("expected", expected).with("found", value));
     }
+    let mut sorted = try_copy(bias, "the biases")?;
     sorted.sort_by_key(|(id, _)| *id);
-    let n = sorted.chunk_by(|a, b| a.0 == b.0).count();
-    let (mut ids, mut sums) = (try_vec(n, 0, "the biases")?, try_vec(n, 0.0, "the biases")?);
-    let runs = sorted.chunk_by(|a, b| a.0 == b.0);
-    for (run, (id, sum)) in runs.zip(ids.iter_mut().zip(&mut sums)) {
-        (*id, *sum) = (run[0].0, run.iter().map(|(_, value)| value).sum());
-    }
-    Ok((ids, sums))
+    let runs = || sorted.chunk_by(|a, b| a.0 == b.0);
+    let ids = try_collect(runs().map(|run| run[0].0), "the biases")?;
+    let sums = runs().map(|run| run.iter().map(|(_, value)| f64::from(*value)).sum());
+    Ok((ids, try_collect(sums, "the biases")?))
 }
 
 /// The largest exponent whose power of `base` an f32 holds; 0: there is no limit.
@@ -90,10 +72,8 @@ impl Dry {
         last_n: usize,
         breakers: &Arc<Vec<Vec<u32>>>,
     ) -> Result<Dry> {
-        let mut by_first = try_vec(breakers.len(), (0, 0), "the breakers")?;
         let firsts = breakers.iter().zip(0..).filter_map(|(breaker, i)| Some((*breaker.first()?, i)));
-        let n = by_first.iter_mut().zip(firsts).map(|(place, first)| *place = first).count();
-        by_first.truncate(n);
+        let mut by_first = try_collect(firsts, "the breakers")?;
         by_first.sort_unstable();
         let (breakers, by_first) = (Arc::clone(breakers), Arc::new(by_first));
         Ok(Dry { multiplier, base, allowed_length, last_n, breakers, by_first })
@@ -104,15 +84,12 @@ impl Dry {
         let limit = self.limit(window);
         // The longest repetition that each token would continue.
         let repeated = repeated(window)?;
-        let mut longest = try_vec(repeated.len(), (0, 0), "the sampler's repetitions")?;
         let continued = repeated.iter().zip(&window[window.len().min(1)..]).map(|(m, next)| (*next, limit.min(*m)));
         let continued = continued.filter(|(next, m)| *m >= self.allowed_length && !self.is_breaker(*next));
-        let n = longest.iter_mut().zip(continued).map(|(place, found)| *place = found).count();
-        longest.truncate(n);
+        let mut longest = try_collect(continued, "the sampler's repetitions")?;
         longest.sort_unstable_by_key(|(next, m)| (*next, std::cmp::Reverse(*m)));
         longest.dedup_by_key(|(next, _)| *next);
-        let mut ids = try_vec(longest.len(), 0, "the sampler's repetitions")?;
-        ids.iter_mut().zip(&longest).for_each(|(id, (next, _))| *id = *next);
+        let ids = try_collect(longest.iter().map(|(next, _)| *next), "the sampler's repetitions")?;
         let cap = largest_exponent(self.base);
         c.change(&ids, |i, logit| {
             let excess = longest[i].1 - self.allowed_length;

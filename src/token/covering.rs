@@ -1,8 +1,7 @@
 //! The tokens in which a text can stand, whatever stands around it.
 
 use super::Tokenizer;
-use super::merge::out_of_memory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_collect, try_push};
 
 /// Bytes of a text at most.
 const LONGEST: usize = 256;
@@ -19,11 +18,7 @@ impl Tokenizer {
             return Err(Error::invalid_argument(message).with("expected", LONGEST).with("found", text.len()));
         }
         let mut sequences = Vec::new();
-        let mut add = |sequence: Vec<u32>| {
-            sequences.try_reserve(1).map_err(out_of_memory)?;
-            sequences.push(sequence);
-            Ok(())
-        };
+        let mut add = |sequence| try_push(&mut sequences, sequence, "the sequences of a text");
         let Some(&first) = text.first() else { return Ok(sequences) };
         // What follows after the first n bytes.
         let rest = |n: usize| self.encode_within(&text[n..]);
@@ -37,11 +32,7 @@ impl Tokenizer {
                 continue;
             }
             for (_, rest) in rests.iter().filter(|(n, _)| piece.ends_with(&text[..*n])) {
-                let mut sequence = Vec::new();
-                sequence.try_reserve_exact(1 + rest.len()).map_err(out_of_memory)?;
-                sequence.push(id);
-                sequence.extend_from_slice(rest);
-                add(sequence)?;
+                add(try_collect([id].iter().chain(rest).copied(), "the sequences of a text")?)?;
             }
         }
         Ok(sequences)
