@@ -19,7 +19,7 @@ pub(super) struct Generation {
     grammar: Option<Constraint>,
     /// What became certain with the last token.
     text: Vec<u8>,
-    /// Bytes of text that were given out.
+    /// Bytes of text that were given out before that.
     given_out: usize,
     options: GenerateOptions,
     /// The tokens of this generation.
@@ -87,6 +87,7 @@ impl Generation {
             *text = grammar.begin();
         }
         self.given.clear();
+        self.text.clear();
         (self.given_out, self.ended) = (0, None);
     }
 
@@ -143,7 +144,7 @@ impl Generation {
         {
             return Err(Error::failed_precondition("nothing was generated since the generation began"));
         }
-        let (mut answer, mut left) = (Vec::new(), self.given_out);
+        let (mut answer, mut left) = (Vec::new(), self.given_out + self.text.len());
         for &token in &self.given {
             let text = self.tokenizer.shown(token, false)?;
             // What was withheld, or belongs to a stop string, is not part of it.
@@ -194,19 +195,7 @@ impl Generation {
         logits: &[f32],
         capacity: usize,
     ) -> Result<(Option<u32>, Option<FinishReason>)> {
-        self.text.clear();
-        let next = self.choose(sampler, tokens, logits, capacity);
-        self.given_out += self.text.len();
-        next
-    }
-
-    fn choose(
-        &mut self,
-        sampler: &mut Sampler,
-        tokens: &mut Vec<u32>,
-        logits: &[f32],
-        capacity: usize,
-    ) -> Result<(Option<u32>, Option<FinishReason>)> {
+        self.forget_text();
         if tokens.len() == capacity {
             return Ok((None, Some(self.finish(FinishReason::ContextFull))));
         }
@@ -269,11 +258,16 @@ impl Generation {
 
     /// Ends the generation without a token.
     pub(super) fn end(&mut self, reason: FinishReason) {
-        self.text.clear();
+        self.forget_text();
         if self.ended.is_none() {
             self.finish(reason);
-            self.given_out += self.text.len();
         }
+    }
+
+    /// Makes room for the next text.
+    fn forget_text(&mut self) {
+        self.given_out += self.text.len();
+        self.text.clear();
     }
 
     /// Gives out the text that was held back.
