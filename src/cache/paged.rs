@@ -151,8 +151,9 @@ impl PagedCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// `InvalidArgument` names an option that is 0, more than 65,536 layers, or a page size that is no multiple of 16; `Unsupported` for an
-    /// instruction set that the CPU lacks or a head width that the number type cannot have; `OutOfMemory`.
+    /// `InvalidArgument` names an option that is 0, more than 65,536 layers, or a page size that is no multiple of 16;
+    /// `Unsupported` for an instruction set that the CPU lacks or a head width that the number type cannot have;
+    /// `OutOfMemory`.
     pub fn new(options: &PagedOptions) -> Result<PagedCache> {
         positive("num_layers", options.layers)?;
         if options.layers > MOST_LAYERS {

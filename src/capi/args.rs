@@ -287,3 +287,9 @@ pub(super) fn too_small(argument: &'static str, needed: impl std::fmt::Display, 
         .with("needed", needed)
         .with("capacity", capacity)
 }
+
+/// There are not so many of what was asked for by its index.
+pub(super) fn beyond(noun: &str, index: usize, count: usize) -> Error {
+    let message = format!("{noun} {index} was asked for, there are {count}");
+    Error::not_found(message).with("index", index).with("expected", count)
+}

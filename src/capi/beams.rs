@@ -10,7 +10,7 @@ use super::session_generate::{finish_number, llm_finish_reason_t};
 use super::session_params::LLM_GENERATE_IGNORE_EOG;
 use super::status::llm_status_t;
 use super::tokenizer::llm_token_t;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generate::{Beam, BeamOptions};
 
 /// The continuations that llm_session_beam_search found, best first. They do not change.
@@ -218,10 +218,7 @@ pub unsafe extern "C" fn llm_beams_get(
         let beams = handle::shared(beams, "beams")?;
         let out = args::info(beam, "beam")?;
         let count = beams.len();
-        let beam = beams.get(index).ok_or_else(|| {
-            let message = format!("continuation {index} was asked for, there are {count}");
-            Error::not_found(message).with("index", index).with("expected", count)
-        })?;
+        let beam = beams.get(index).ok_or_else(|| args::beyond("continuation", index, count))?;
         out.write(llm_beam_t {
             struct_size: size_of::<llm_beam_t>(),
             logprob: beam.logprob,

@@ -8,7 +8,6 @@ use super::handle::{self, Handle, Kind};
 use super::session_generate::{finish_number, llm_finish_reason_t};
 use super::status::{self, LLM_STATUS_OK, llm_status_t};
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t};
-use crate::error::Error;
 use crate::generate::Event;
 
 /// What an engine reports: a list that each llm_engine_poll or llm_engine_wait fills anew. Exclusive.
@@ -140,10 +139,7 @@ pub unsafe extern "C" fn llm_events_get(
         let events = handle::exclusive(events, "events")?;
         let out = args::info(event, "event")?;
         let count = events.len();
-        let (event, message) = events.get(index).ok_or_else(|| {
-            let message = format!("event {index} was asked for, there are {count}");
-            Error::not_found(message).with("index", index).with("expected", count)
-        })?;
+        let (event, message) = events.get(index).ok_or_else(|| args::beyond("event", index, count))?;
         let (finish, status) = match &event.outcome {
             Some(Err(error)) => (None, status::of(error)),
             Some(Ok(reason)) => (Some(*reason), LLM_STATUS_OK),

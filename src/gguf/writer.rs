@@ -233,23 +233,21 @@ impl Writer {
 
     /// Opens the next part and writes its metadata.
     fn begin_part(&mut self) -> Result<()> {
+        let begun = self.open_part();
+        self.noting(begun)
+    }
+
+    fn open_part(&mut self) -> Result<()> {
         let (number, tensors) = (self.complete.len(), self.part());
         let split = matches!(self.target, Target::Split(_)).then_some(number);
-        let path = match &self.target {
-            Target::File(path) => Some(path.clone()),
-            Target::Split(prefix) => Some(split::part_path(prefix, number, self.parts.len())),
+        self.file = match &self.target {
+            Target::File(path) => Some(NewFile::create(path)?),
+            Target::Split(prefix) => Some(NewFile::create(&split::part_path(prefix, number, self.parts.len()))?),
             Target::Stream(_) => None,
         };
-        if let Some(path) = path {
-            let opened = NewFile::create(&path).map(|file| self.file = Some(file));
-            self.noting(opened)?;
-        }
-        let header = header(&self.contents, split, self.parts.len(), &tensors);
-        let written = header.and_then(|header| {
-            self.put(&header)?;
-            if tensors.is_empty() { Ok(()) } else { self.pad(header.len() as u64) }
-        });
-        self.noting(written)
+        let header = header(&self.contents, split, self.parts.len(), &tensors)?;
+        self.put(&header)?;
+        if tensors.is_empty() { Ok(()) } else { self.pad(header.len() as u64) }
     }
 
     /// Ends the data of the tensor whose turn it is.

@@ -446,10 +446,10 @@ fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: us
     }
     let used = keys.required("expert_used_count", count)?;
     let gating_key = keys.key("expert_gating_func");
-    let has_choice_bias = keys.gguf.tensors().iter().any(|tensor| tensor.name.ends_with(".exp_probs_b.bias"));
+    let has_choice_bias = || keys.gguf.tensors().iter().any(|tensor| tensor.name.ends_with(".exp_probs_b.bias"));
     let gating = match keys.gguf.u64(&gating_key)? {
         // The bias that a choice goes by is one of sigmoids.
-        None | Some(0) if architecture.latent && has_choice_bias => Gating::Sigmoid,
+        None | Some(0) if architecture.latent && has_choice_bias() => Gating::Sigmoid,
         None | Some(0) => architecture.gating,
         Some(1) => Gating::Softmax,
         Some(2) => Gating::Sigmoid,

@@ -199,10 +199,10 @@ impl Device {
                     let (first, last) = (query.start + first_row / group, query.start + last_row / group);
                     let segments = live().low(first) / SEGMENT..(live().high(last) - 1) / SEGMENT + 1;
                     let pinned = op.pinned > 0 && live().low(last) > 0;
-                    let tile = (!split).then(|| (pinned, segments.clone()));
-                    let own = pinned.then_some((true, 0..0)).into_iter();
-                    let own = own.chain(segments.map(|segment| (false, segment..segment + 1))).filter(|_| split);
-                    for (pinned, segments) in tile.into_iter().chain(own) {
+                    let step = if split { 1 } else { segments.len() };
+                    let alone = (split && pinned).then_some((true, 0..0));
+                    let others = segments.clone().step_by(step).map(|at| (pinned && !split, at..at + step));
+                    for (pinned, segments) in alone.into_iter().chain(others) {
                         let partial = Partial::new(ROWS.min(rows - first_row), shape.value_stride())?;
                         units.push(Unit { live: live(), head, first_row, pinned, segments, partial });
                         if units.len() == wave {

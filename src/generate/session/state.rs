@@ -5,7 +5,8 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `LLMSTATE` |
-//! | 4 each | version (2), the model's fingerprint, the adapters', window, sinks, whether positions are those of a long context, number type, L, K, E of keys, E of values, V |
+//! | 4 each | version (2), the model's fingerprint, the adapters', window, sinks |
+//! | 4 each | whether positions are those of a long context, number type, L, K, E of keys, E of values, V |
 //! | 4 | flags: 1 the logits follow, 2 the keys are not what the tokens lead to (after a shift) |
 //! | 8 each | tokens, positions held |
 //! | 4 each | the tokens |
