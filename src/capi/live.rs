@@ -49,10 +49,12 @@ pub(super) fn table() -> Option<MutexGuard<'static, Table>> {
 }
 
 /// Held across fork, so that the child finds the table whole and unlocked: it may still read and free errors.
+#[cfg(unix)]
 pub(super) fn lock_before_fork() {
     std::mem::forget(TABLE.lock());
 }
 
+#[cfg(unix)]
 pub(super) fn unlock_after_fork() {
     // SAFETY: `lock_before_fork` locked it on this thread (in the child: on the thread that this one is a copy of).
     unsafe { TABLE.force_unlock() };

@@ -1,7 +1,6 @@
 //! A file that appears under its name only when it is complete.
 
 use crate::error::{Error, Result};
-use crate::log::{self, Level};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 #[cfg(unix)]
@@ -104,6 +103,7 @@ impl NewFile {
             // systems cannot sync a folder.
             #[cfg(unix)]
             {
+                use crate::log::{self, Level};
                 let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
                 if let Err(e) = synced {

@@ -4,9 +4,7 @@ use super::map::{map, map_part};
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
-use std::io::ErrorKind;
-#[cfg(unix)]
-use std::os::unix::fs::FileExt;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// Random access to a GGUF that lies neither in a file nor in memory: an archive, a game's asset package, a blob store.
@@ -35,7 +33,7 @@ pub(super) enum Source {
 
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Source> {
-        let fail = |verb: &str, e: std::io::Error| {
+        let fail = |verb: &str, e: io::Error| {
             let message = format!("cannot {verb} {}: {e}", path.display());
             match e.kind() {
                 ErrorKind::NotFound => Error::not_found(message),
@@ -104,7 +102,7 @@ impl Source {
         };
         let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.size()).ok_or_else(beyond)?;
         match self {
-            Source::File { file, .. } => file.read_exact_at(out, offset).map_err(|e| {
+            Source::File { file, .. } => read_exact_at(file, offset, out).map_err(|e| {
                 Error::io(format!("cannot read {} bytes at offset {offset}: {e}", out.len())).with("offset", offset)
             }),
             Source::Memory(bytes) => {
@@ -122,4 +120,24 @@ impl Source {
         let fail = |e| Error::io(format!("cannot map {bytes} bytes at offset {offset}: {e}")).with("offset", offset);
         map_part(file, offset, bytes).map(Some).map_err(fail)
     }
+}
+
+/// Fills `out` with the file's bytes from `offset` on. Several threads may do so at the same time.
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !out.is_empty() {
+        match file.seek_read(out, offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (offset, out) = (offset + n as u64, &mut out[n..]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
