@@ -4,20 +4,22 @@
 use llm::Isa;
 
 /// The CPU's flags as Linux lists them, read here and not by the code under test.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_os = "linux")]
 fn needs(isa: Isa) -> &'static [&'static str] {
     match isa {
         Isa::Scalar => &[],
+        Isa::Neon => &["asimd"],
         Isa::Avx2 => &["avx2", "fma", "f16c"],
         Isa::Avx512 => &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx2", "fma", "f16c"],
     }
 }
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_os = "linux")]
 #[test]
 fn what_the_cpu_has_is_available() {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-    let line = cpuinfo.lines().find(|line| line.starts_with("flags")).expect("a line of flags");
+    let flags = |line: &&str| line.starts_with("flags") || line.starts_with("Features");
+    let line = cpuinfo.lines().find(flags).expect("a line of flags");
     let flags: Vec<&str> = line.split_whitespace().collect();
     for isa in Isa::ALL {
         let has = needs(isa).iter().all(|flag| flags.contains(flag));

@@ -52,12 +52,15 @@ pub const LLM_ISA_SCALAR: llm_isa_t = 1;
 pub const LLM_ISA_AVX2: llm_isa_t = 2;
 /// x86-64 with AVX-512 (F, BW, DQ, VL, VNNI).
 pub const LLM_ISA_AVX512: llm_isa_t = 3;
+/// 64-bit ARM with NEON; its dot products are used where the CPU has them.
+pub const LLM_ISA_NEON: llm_isa_t = 4;
 
-const ISAS: [(llm_isa_t, Option<Isa>); 4] = [
+const ISAS: [(llm_isa_t, Option<Isa>); 5] = [
     (LLM_ISA_AUTO, None),
     (LLM_ISA_SCALAR, Some(Isa::Scalar)),
     (LLM_ISA_AVX2, Some(Isa::Avx2)),
     (LLM_ISA_AVX512, Some(Isa::Avx512)),
+    (LLM_ISA_NEON, Some(Isa::Neon)),
 ];
 
 /// A flag of llm_generate_params_t: end-of-generation tokens do not end it; they are appended like others. With a grammar

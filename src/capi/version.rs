@@ -55,13 +55,14 @@ pub unsafe extern "C" fn llm_abi_version() -> u32 {
 /// The instruction set that kernels use if a session does not ask for another: the best of this machine, or what the
 /// environment variable LLM_ISA names.
 ///
-/// @return A constant: "scalar", "avx2", "avx512"; "" if LLM_ISA names none that this machine has.
+/// @return A constant: "scalar", "neon", "avx2", "avx512"; "" if LLM_ISA names none that this machine has.
 /// @thread any
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_isa() -> *const c_char {
     value!(c"".as_ptr(), {
         let name = match Isa::choose().ok()? {
             Isa::Scalar => c"scalar",
+            Isa::Neon => c"neon",
             Isa::Avx2 => c"avx2",
             Isa::Avx512 => c"avx512",
         };

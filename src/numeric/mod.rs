@@ -38,6 +38,10 @@ pub(crate) trait Real: Copy {
 /// odd (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008), then one rounding to f32.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    #[allow(clippy::disallowed_methods)] // there it is one instruction, which every CPU has
+    if cfg!(target_arch = "aarch64") {
+        return a.mul_add(b, c);
+    }
     let product = f64::from(a) * f64::from(b);
     let c = f64::from(c);
     let sum = product + c;

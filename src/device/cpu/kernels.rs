@@ -9,6 +9,8 @@ use super::attention::{Partial, Tile};
 use super::linear::Job;
 use super::scalar;
 use super::simd::Simd;
+#[cfg(target_arch = "aarch64")]
+use super::simd::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{avx2::Avx2, avx512::Avx512};
 use crate::device::Activation;
@@ -20,6 +22,8 @@ use crate::numeric;
 pub enum Isa {
     /// Plain code: the reference, and what runs where there is nothing else.
     Scalar,
+    /// NEON of 64-bit ARM, and its dot products where the CPU has them.
+    Neon,
     /// AVX2 with FMA and F16C, and AVX-VNNI where the CPU has it.
     Avx2,
     /// AVX-512 F, BW, DQ, VL with VNNI.
@@ -28,12 +32,13 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
 
-    /// The name: `scalar`, `avx2`, `avx512`.
+    /// The name: `scalar`, `neon`, `avx2`, `avx512`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
         }
@@ -70,7 +75,7 @@ impl FromStr for Isa {
 
     fn from_str(name: &str) -> Result<Isa> {
         Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
-            Error::unsupported(format!("there is no instruction set \"{name}\"; there are scalar, avx2, avx512"))
+            Error::unsupported(format!("there is no instruction set \"{name}\"; there are scalar, neon, avx2, avx512"))
                 .with("isa", name)
         })
     }
@@ -169,6 +174,10 @@ instance!(AVX2, Avx2<false>, "avx2,fma,f16c");
 instance!(AVX_VNNI, Avx2<true>, "avx2,fma,f16c,avxvnni");
 #[cfg(target_arch = "x86_64")]
 instance!(AVX512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
+#[cfg(target_arch = "aarch64")]
+instance!(NEON, Neon<false>, "neon");
+#[cfg(target_arch = "aarch64")]
+instance!(NEON_DOT, Neon<true>, "neon,dotprod");
 
 impl Kernels {
     /// The tables of `isa` that the CPU has what is needed for, the fastest first.
@@ -179,8 +188,10 @@ impl Kernels {
             Isa::Avx2 => [Avx2::<true>::new().map(|_| &AVX_VNNI), Avx2::<false>::new().map(|_| &AVX2)],
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => [Avx512::new().map(|_| &AVX512), None],
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => [None, None],
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => [Neon::<true>::new().map(|_| &NEON_DOT), Neon::<false>::new().map(|_| &NEON)],
+            #[allow(unreachable_patterns)] // those of other architectures
+            _ => [None, None],
         };
         variants.into_iter().flatten()
     }

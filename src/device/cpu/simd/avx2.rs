@@ -128,6 +128,7 @@ impl<const VNNI: bool> Avx2<VNNI> {
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     const WIDEST: usize = 4;
     type F = F;
     type I = I;

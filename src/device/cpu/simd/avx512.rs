@@ -109,6 +109,7 @@ impl Real for F {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     const WIDEST: usize = 12;
     type F = F;
     type I = I;

@@ -9,6 +9,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 pub(super) mod words;
 
 use crate::numeric::Real;
@@ -35,6 +37,8 @@ pub(super) fn run_tile<S: Simd>(s: S, width: usize, work: impl TileWork) {
 pub(super) trait Simd: Copy {
     /// Lanes of a vector; divides 16.
     const LANES: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
     /// The widest tile of columns that a matrix product has the registers for.
     const WIDEST: usize;
     /// A vector of f32.

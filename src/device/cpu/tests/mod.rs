@@ -35,13 +35,15 @@ fn devices() -> Vec<(String, Device)> {
 }
 
 /// As `tests/isa.rs`, for the variants: nothing that the CPU has is skipped in silence.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_os = "linux")]
 #[test]
-fn both_variants_of_avx2_are_tested() {
+fn both_variants_of_an_instruction_set_are_tested() {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
     let has = |flag: &str| cpuinfo.split_whitespace().any(|word| word == flag);
-    let expected = usize::from(Isa::Avx2.is_available()) + usize::from(has("avx_vnni"));
-    assert_eq!(Kernels::variants(Isa::Avx2).count(), expected);
+    for (isa, flag) in [(Isa::Avx2, "avx_vnni"), (Isa::Neon, "asimddp")] {
+        let expected = usize::from(isa.is_available()) + usize::from(has(flag));
+        assert_eq!(Kernels::variants(isa).count(), expected, "{isa}");
+    }
 }
 
 /// Where two results differ in a bit; all NaN are equal.

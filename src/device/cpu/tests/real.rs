@@ -231,3 +231,17 @@ fn avx512_lanes_are_f32() {
         dots(s, Isa::Avx512);
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_lanes_are_f32() {
+    use super::super::simd::neon::Neon;
+    if let Some(s) = Neon::<false>::new() {
+        check(s, Isa::Neon);
+        dots(s, Isa::Neon);
+    }
+    if let Some(s) = Neon::<true>::new() {
+        check(s, Isa::Neon);
+        dots(s, Isa::Neon);
+    }
+}

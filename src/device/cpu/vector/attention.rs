@@ -351,10 +351,10 @@ fn values<S: Simd, X: Element, const NR: usize>(
     while e < stride {
         let vectors = (stride - e) / S::LANES;
         // As many vectors as there are registers for; those of a block's elements alone where it has a scale.
-        if S::LANES == 16 && NR <= 4 && vectors >= 4 && !X::SCALED {
+        if S::REGISTERS == 32 && NR <= 4 && vectors >= 4 && !X::SCALED {
             values_at::<S, X, NR, 4>(s, tile, first, range.clone(), &p, &mut o, e);
             e += 4 * S::LANES;
-        } else if S::LANES == 16 && vectors >= 2 {
+        } else if S::REGISTERS == 32 && vectors >= 2 {
             values_at::<S, X, NR, 2>(s, tile, first, range.clone(), &p, &mut o, e);
             e += 2 * S::LANES;
         } else {

@@ -5,7 +5,7 @@ use super::super::simd::Simd;
 use crate::numeric::Real;
 
 /// The most vectors that a block fills.
-const VECTORS: usize = 4;
+const VECTORS: usize = 8;
 
 /// Makes blocks with the vectors of an instruction set.
 #[derive(Clone, Copy)]
