@@ -204,6 +204,22 @@ fn a_common_prefix_is_processed_once() {
     check_idle(&engine, 64);
 }
 
+/// A prompt's last token counts as its others do, where it comes alone.
+#[test]
+fn every_token_of_a_prompt_is_counted() {
+    let model = tiny("llama");
+    for (length, expected) in [(1, (1 + 1, 0)), (16, (16 + 16, 0)), (17, (17 + 1, 16)), (33, (33 + 1, 32))] {
+        let engine = engine(&model, CACHE, 0, 8, 16);
+        let case = case(Random(length).tokens(length as usize), 40, 5);
+        for _ in 0..2 {
+            engine.submit(request(&case)).unwrap();
+            run(&engine);
+        }
+        let stats = engine.stats();
+        assert_eq!((stats.prompt_tokens, stats.reused_tokens), expected, "{length}");
+    }
+}
+
 #[test]
 fn continuations_share_the_prompt() {
     let model = tiny("llama");

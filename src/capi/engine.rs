@@ -233,7 +233,8 @@ pub unsafe extern "C" fn llm_engine_new(
 }
 
 /// Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and
-/// may serve sessions too.
+/// may serve sessions too. Pages that a session or another engine holds cannot be taken from it: a request that waits for
+/// none but such pages ends with CACHE_FULL.
 ///
 /// @param[in] model The model, which the engine keeps alive.
 /// @param[in] cache The cache, made for a model of this shape; the engine keeps what it needs of it.

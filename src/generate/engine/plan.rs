@@ -45,12 +45,11 @@ impl Core {
             if !self.reserve(i, n)? {
                 continue;
             }
-            self.sequences[i].part = start..start + n;
+            let sequence = &mut self.sequences[i];
+            sequence.part = start..start + n;
             members += 1;
-            if pending > 1 {
-                left -= n;
-                self.counts.prompt_tokens += n as u64;
-            }
+            left -= if pending > 1 { n } else { 0 };
+            self.counts.prompt_tokens += sequence.prompt.saturating_sub(start).min(n) as u64;
         }
         self.sequences.sort_by_key(|sequence| (sequence.part.is_empty(), sequence.salt));
         Ok(self.sequences.iter().filter(|sequence| !sequence.part.is_empty()).count())

@@ -22,6 +22,8 @@ pub(super) struct Sequence {
     pub priority: i32,
     /// The prompt and what was generated. The cache holds the first of them.
     pub tokens: Vec<u32>,
+    /// The first tokens, which it did not choose since it was begun, or begun anew.
+    pub prompt: usize,
     pub cache: Cache,
     /// What keys and values depend on beside the tokens.
     pub salt: u64,
@@ -54,6 +56,7 @@ impl Sequence {
             request: 0,
             index: 0,
             priority: request.priority,
+            prompt: request.tokens.len(),
             tokens: request.tokens,
             cache,
             salt,
@@ -114,6 +117,7 @@ impl Sequence {
     /// Gives up all pages.
     pub(super) fn give_up(&mut self) {
         self.cache.truncate(0);
+        self.prompt = self.tokens.len();
         self.part = 0..0;
     }
 
