@@ -364,8 +364,8 @@ typedef struct llm_lora_t llm_lora_t;
  * "tool_call_id", "name".
  *
  * The model's chat template, a program in jinja2's language inside its file, makes text of it. Templates are not
- * trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps,
- * 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
+ * trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps
+ * and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
  * of strangers.
  *
  * @code{.c}
@@ -1951,6 +1951,11 @@ typedef struct llm_event_t {
 #define LLM_ISA_AVX512 3
 
 /**
+ * 64-bit ARM with NEON; its dot products are used where the CPU has them.
+ */
+#define LLM_ISA_NEON 4
+
+/**
  * JSON Schema, draft 2020-12, or with "$schema" an older one: the texts are the JSON values that it describes,
  * without white space but one space after each colon and comma. "$ref" reaches what is in the schema itself.
  * Properties come in the order of the schema; lengths and ranges are kept to, numbers of the schema taken as double;
@@ -1998,7 +2003,7 @@ uint32_t llm_abi_version(void);
  * The instruction set that kernels use if a session does not ask for another: the best of this machine, or what the
  * environment variable LLM_ISA names.
  *
- * @return A constant: "scalar", "avx2", "avx512"; "" if LLM_ISA names none that this machine has.
+ * @return A constant: "scalar", "neon", "avx2", "avx512"; "" if LLM_ISA names none that this machine has.
  * @thread any
  */
 LLM_API
@@ -5104,7 +5109,8 @@ llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
  * Adds the assistant's message that a text of a model is, taken apart: thoughts into "reasoning_content", calls of
  * tools into "tool_calls", the rest into "content". Calls without an id get one. Known are the styles of Hermes and Qwen
  * (<tool_call>), Qwen Coder (<function=), GLM 4.5, Phi 4 mini, Granite 3, Mistral ([TOOL_CALLS]), DeepSeek, Llama 3.1,
- * Command R and A, and gpt-oss (channels); what is none of them stays content. See also llm_session_answer.
+ * Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
+ * as text are what the tool's schema takes them for. See also llm_session_answer.
  *
  * @param[in] messages A conversation.
  * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
@@ -5243,8 +5249,9 @@ llm_status_t llm_messages_set_time(llm_messages_t *LLM_NONNULL messages,
  * The text of the conversation, as the model's chat template has it. To be encoded with LLM_ENCODE_PARSE_SPECIAL and
  * without LLM_ENCODE_ADD_SPECIAL: the template writes all special tokens.
  *
- * Where a template cannot take some form, another is given: parts as their texts, a line each, the arguments of calls as
- * JSON text. Of a file's several templates that of the name "tool_use" is taken if there are tools.
+ * Where a template cannot take some form, another is given: parts as their texts, a line each, or a text as one part; the
+ * arguments of calls as JSON text; "reasoning_content" as "thinking" or "tool_plan"; null for the empty "content" of a
+ * message that calls tools. Of a file's several templates that of the name "tool_use" is taken if there are tools.
  *
  * @param[in] messages A conversation.
  * @param[in] tokenizer The model's tokenizer, which has its template.
@@ -5864,7 +5871,8 @@ llm_status_t llm_engine_new(const llm_model_t *LLM_NONNULL model,
 
 /**
  * Makes an engine whose sequences go into the pages of a cache, which decides their number, number type and size, and
- * may serve sessions too.
+ * may serve sessions too. Pages that a session or another engine holds cannot be taken from it: a request that waits for
+ * none but such pages ends with CACHE_FULL.
  *
  * @param[in] model The model, which the engine keeps alive.
  * @param[in] cache The cache, made for a model of this shape; the engine keeps what it needs of it.

@@ -150,11 +150,104 @@ fn messages_are_put_as_the_template_can_take_them() {
     let objects = with_template("{{ messages[1].tool_calls[0].function.arguments.x + 1 }}");
     assert_eq!(messages.render(&objects, false).unwrap(), "2");
     let texts = with_template("{{ 'args: ' + messages[1].tool_calls[0].function.arguments }}");
-    assert_eq!(messages.render(&texts, false).unwrap(), "args: {\"x\":1}");
+    // The caller's own text, and what is no text as Python writes it.
+    assert_eq!(messages.render(&texts, false).unwrap(), "args: {\"x\": 1}");
+    messages.truncate(1).unwrap();
+    let own = r#"{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\":  1.0}"}}]}"#;
+    messages.add_json(own).unwrap();
+    assert_eq!(messages.render(&texts, false).unwrap(), "args: {\"x\":  1.0}");
+    messages.truncate(1).unwrap();
+    messages.add_json(&own.replace(r#""{\"x\":  1.0}""#, r#"{"x":[1,{"y":"z"}],"w":null}"#)).unwrap();
+    assert_eq!(messages.render(&texts, false).unwrap(), "args: {\"x\": [1, {\"y\": \"z\"}], \"w\": null}");
 
     messages.add_json(r#"{"role": "user", "content": [{"type": "image", "url": "x"}]}"#).unwrap();
     let error = messages.render(&text_only, false).unwrap_err();
     assert!(matches!(error, Error::Unsupported(_)) && error.fact("found") == Some("image"), "{error:?}");
+}
+
+/// What templates of real models do: an empty content beside calls is none for those that ask for none, and thoughts
+/// have other names.
+#[test]
+fn calls_are_put_as_the_template_looks_for_them() {
+    let mut messages = Messages::new();
+    messages
+        .add_json(
+            r#"[{"role": "user", "content": "a"},
+                {"role": "assistant", "reasoning_content": "r", "content": null, "tool_calls": [{"function": {"name": "f"}}]},
+                {"role": "assistant", "reasoning_content": "s", "content": "b"}]"#,
+        )
+        .unwrap();
+    let render = |messages: &Messages, body: &str| {
+        messages.render(&with_template(&format!("{{% for m in messages %}}{body};{{% endfor %}}")), false).unwrap()
+    };
+    let asks = ["m['content'] is none", "m.content is not none", "m[\"content\"] == None"];
+    for (ask, expected) in asks.into_iter().zip(["False;True;False;", "True;False;True;", "False;True;False;"]) {
+        assert_eq!(render(&messages, &format!("{{{{ {ask} }}}}")), expected, "{ask}");
+    }
+    assert_eq!(render(&messages, "{{ m.content }}"), "a;;b;");
+    assert_eq!(render(&messages, "{{ m.thinking }}"), ";r;s;");
+    assert_eq!(render(&messages, "{{ m['tool_plan'] }}"), ";r;;");
+    assert_eq!(
+        render(&messages, "{{ m.keys()|join(',') }}"),
+        "role,content;role,reasoning_content,tool_calls,content;role,reasoning_content,content;"
+    );
+    // The template of gpt-oss refuses content and thoughts in one message that calls.
+    messages.truncate(1).unwrap();
+    let both =
+        r#"{"role": "assistant", "thinking": "own", "content": "", "tool_calls": [{"function": {"name": "f"}}]}"#;
+    messages.add_json(both).unwrap();
+    messages.add_json(&both.replace("thinking", "reasoning_content").replace("\"\"", "\"c\"")).unwrap();
+    assert_eq!(render(&messages, "{{ m.thinking }}|{{ m.content }}"), "|a;own|;|c;");
+}
+
+#[test]
+fn contents_are_parts_where_the_template_takes_nothing_else() {
+    let mut messages = Messages::new();
+    messages
+        .add_json(
+            r#"[{"role": "system", "content": [{"type": "text", "text": "s"}]}, {"role": "user", "content": "a"},
+                {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]}]"#,
+        )
+        .unwrap();
+    let only = with_template(
+        "{% for m in messages %}{% for part in m['content'] %}<{{ part['text'] }}>{% endfor %};{% endfor %}",
+    );
+    assert_eq!(messages.render(&only, false).unwrap(), "<s>;<a>;<b><c>;");
+    // The system's parts are not looked at, so they are put together.
+    let users = with_template(
+        "{% for m in messages %}{% if m.role == 'user' and m.content is not string %}{% for part in m.content %}<{{ part.text }}>{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}",
+    );
+    assert_eq!(messages.render(&users, false).unwrap(), "s;a;<b><c>;");
+}
+
+/// No id is given twice, whatever a conversation has.
+#[test]
+fn calls_have_ids_of_their_own() {
+    let mut messages = Messages::new();
+    messages
+        .add_json(r#"{"role": "assistant", "tool_calls": [{"id": "call00002", "function": {"name": "f"}}]}"#)
+        .unwrap();
+    messages.add_answer("[TOOL_CALLS]a[ARGS]{}[TOOL_CALLS]b[ARGS]{}[TOOL_CALLS]c[CALL_ID]call00001[ARGS]{}");
+    let ids: Vec<_> =
+        messages.get(1).unwrap()["tool_calls"].as_array().unwrap().iter().map(|call| &call["id"]).collect();
+    assert_eq!(ids, ["call00003", "call00004", "call00001"]);
+}
+
+/// Templates that look at every message for each, or at every character.
+#[test]
+fn long_conversations_have_the_steps_that_they_need() {
+    let mut messages = Messages::new();
+    (0..1500).for_each(|i| messages.add(if i % 2 == 0 { "user" } else { "assistant" }, "Yes."));
+    let each = with_template(
+        "{% for m in messages %}{% for f in messages[loop.index:] %}{% if f.role == 'assistant' %}{% endif %}{% endfor %}{% endfor %}done",
+    );
+    assert_eq!(messages.render(&each, false).unwrap(), "done");
+    let mut messages = Messages::new();
+    messages.add("user", &"x".repeat(400_000));
+    let characters = with_template(
+        "{% for m in messages %}{% for c in m.content %}{% if c == 'y' %}{% endif %}{% endfor %}{{ m.content }}{% endfor %}",
+    );
+    assert_eq!(messages.render(&characters, false).unwrap().len(), 400_000);
 }
 
 #[test]

@@ -116,6 +116,16 @@ fn hostile() -> Vec<String> {
         "{% with s='x' * 30000000 %}{% for i in range(100000) %}{{ 'x'|trim(s) }}{% endfor %}{% endwith %}".to_owned(),
         "{% with s='x' * 30000000 %}{% for i in range(100000) %}{{ 'x'.startswith(s) }}{% endfor %}{% endwith %}"
             .to_owned(),
+        "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s is lower }}{% endfor %}{% endwith %}".to_owned(),
+        "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s is not upper }}{% endfor %}{% endwith %}".to_owned(),
+        "{% with s='a' * 8000000, t='a' * 8000000 %}{% for i in range(99999) %}{{ s == t }}{% endfor %}{% endwith %}"
+            .to_owned(),
+        "{% with s='a' * 8000000, t='a' * 8000000 %}{% for i in range(99999) %}{{ s is eq t }}{% endfor %}{% endwith %}"
+            .to_owned(),
+        "{% with s='a' * 8000000 %}{% for i in range(99999) %}{% if 1 > 2 or s < s %}{% endif %}{% endfor %}{% endwith %}"
+            .to_owned(),
+        "{% with s={'t': 'a' * 8000000} %}{% for i in range(99999) %}{{ s.t[-1] }}{% endfor %}{% endwith %}".to_owned(),
+        "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s[7999999:] }}{% endfor %}{% endwith %}".to_owned(),
         doubled("[1]", "[1]", |name| format!("{name}|chain({name})")),
         doubled("[1]", "[1]", |name| format!("{name} + {name}")),
         "{% macro f(a) %}{{ f(a + a) }}{% endmacro %}{{ f([1] + [1]) }}".to_owned(),

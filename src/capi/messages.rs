@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 /// "tool_call_id", "name".
 ///
 /// The model's chat template, a program in jinja2's language inside its file, makes text of it. Templates are not
-/// trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps,
-/// 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
+/// trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps
+/// and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
 /// of strangers.
 ///
 /// @code{.c}
@@ -137,7 +137,8 @@ pub unsafe extern "C" fn llm_messages_add_json(
 /// Adds the assistant's message that a text of a model is, taken apart: thoughts into "reasoning_content", calls of
 /// tools into "tool_calls", the rest into "content". Calls without an id get one. Known are the styles of Hermes and Qwen
 /// (<tool_call>), Qwen Coder (<function=), GLM 4.5, Phi 4 mini, Granite 3, Mistral ([TOOL_CALLS]), DeepSeek, Llama 3.1,
-/// Command R and A, and gpt-oss (channels); what is none of them stays content. See also llm_session_answer.
+/// Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
+/// as text are what the tool's schema takes them for. See also llm_session_answer.
 ///
 /// @param[in] messages A conversation.
 /// @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
@@ -324,8 +325,9 @@ pub unsafe extern "C" fn llm_messages_set_time(
 /// The text of the conversation, as the model's chat template has it. To be encoded with LLM_ENCODE_PARSE_SPECIAL and
 /// without LLM_ENCODE_ADD_SPECIAL: the template writes all special tokens.
 ///
-/// Where a template cannot take some form, another is given: parts as their texts, a line each, the arguments of calls as
-/// JSON text. Of a file's several templates that of the name "tool_use" is taken if there are tools.
+/// Where a template cannot take some form, another is given: parts as their texts, a line each, or a text as one part; the
+/// arguments of calls as JSON text; "reasoning_content" as "thinking" or "tool_plan"; null for the empty "content" of a
+/// message that calls tools. Of a file's several templates that of the name "tool_use" is taken if there are tools.
 ///
 /// @param[in] messages A conversation.
 /// @param[in] tokenizer The model's tokenizer, which has its template.

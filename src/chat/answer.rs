@@ -1,8 +1,11 @@
 //! What a model answers: its thoughts, its text and the tools that it calls.
 //!
 //! Models write calls of tools in their own ways. [`STYLES`] is THE table of them: how a block of calls begins and ends,
-//! and what reads it. A block that its reader does not understand stays part of the text, so nothing is lost.
+//! and what reads it. A reader takes what it understands from the start of a block, JSON by its own grammar, so that an
+//! end mark within a text ends nothing. What it does not understand stays part of the text: nothing is lost, and a call
+//! that was cut off is none.
 
+use super::arguments::{function_name, spelt};
 use aho_corasick::AhoCorasick;
 use serde_json::{Map, Value as Json};
 
@@ -13,7 +16,8 @@ pub struct ToolCall {
     pub id: String,
     /// The tool.
     pub name: String,
-    /// By name. What a model writes as text and not as JSON is a string, or the value that it spells.
+    /// By name. What a model writes as text and not as JSON is what the tool's schema takes it for: a string, or the value
+    /// that it spells.
     pub arguments: Map<String, Json>,
 }
 
@@ -31,35 +35,44 @@ pub struct Answer {
 /// How a block of calls is written.
 struct Style {
     begin: &'static str,
-    /// The block may also end with the text; "" if only that ends it.
+    /// The mark behind the calls; "" if there is none.
     end: &'static str,
-    read: fn(&str) -> Option<Vec<ToolCall>>,
+    /// Whether the text may end without it.
+    open: bool,
+    read: Reader,
+}
+
+/// Takes calls from the start of a text, for the tools that there are; gives them and what follows.
+type Reader = for<'a> fn(&'a str, &[Json]) -> Option<(Vec<ToolCall>, &'a str)>;
+
+const fn style(begin: &'static str, end: &'static str, open: bool, read: Reader) -> Style {
+    Style { begin, end, open, read }
 }
 
 /// Of blocks that begin at the same place the first style counts that can read it.
 const STYLES: &[Style] = &[
     // Hermes, Qwen 2.5 and 3, many fine-tuned models.
-    Style { begin: "<tool_call>", end: "</tool_call>", read: json_calls },
+    style("<tool_call>", "</tool_call>", true, json_calls),
     // Qwen 3 Coder.
-    Style { begin: "<tool_call>", end: "</tool_call>", read: function_element },
+    style("<tool_call>", "</tool_call>", true, function_elements),
     // GLM 4.5.
-    Style { begin: "<tool_call>", end: "</tool_call>", read: key_value_elements },
+    style("<tool_call>", "</tool_call>", false, key_value_elements),
     // Qwen 3 Coder where it forgets the outer element; Functionary and Llama 3.1's own tools with JSON inside.
-    Style { begin: "<function=", end: "</function>", read: function_tag },
+    style("<function=", "</function>", true, function_tag),
     // Phi 4 mini.
-    Style { begin: "<|tool_call|>", end: "<|/tool_call|>", read: json_calls },
+    style("<|tool_call|>", "<|/tool_call|>", false, json_calls),
     // Granite 3.
-    Style { begin: "<|tool_call|>", end: "", read: json_calls },
+    style("<|tool_call|>", "", true, json_calls),
     // Mistral up to version 7 of its tokenizer, and since.
-    Style { begin: "[TOOL_CALLS]", end: "", read: json_calls },
-    Style { begin: "[TOOL_CALLS]", end: "", read: named_arguments },
+    style("[TOOL_CALLS]", "", true, json_calls),
+    style("[TOOL_CALLS]", "", true, named_arguments),
     // DeepSeek V3, R1 and V3.1.
-    Style { begin: "<｜tool▁calls▁begin｜>", end: "<｜tool▁calls▁end｜>", read: deepseek_calls },
+    style("<｜tool▁calls▁begin｜>", "", true, deepseek_calls),
     // Llama 3.1 and later.
-    Style { begin: "<|python_tag|>", end: "", read: json_calls },
+    style("<|python_tag|>", "", true, json_calls),
     // Command R+ and Command A.
-    Style { begin: "Action: ```json", end: "```", read: json_calls },
-    Style { begin: "<|START_ACTION|>", end: "<|END_ACTION|>", read: json_calls },
+    style("Action: ```json", "```", true, json_calls),
+    style("<|START_ACTION|>", "<|END_ACTION|>", true, json_calls),
 ];
 
 /// Blocks that no style can read, after which the rest is text: each may be read to its end in vain.
@@ -77,26 +90,26 @@ const THOUGHTS: &[(&str, &str)] = &[
 const RESPONSES: &[(&str, &str)] = &[("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")];
 
 impl Answer {
-    /// Takes the text of an answer apart, in which special tokens are shown. `tools`: the names of the tools that the
-    /// model was given; a model that writes a call without any mark is believed only if it names one.
-    pub fn parse(text: &str, tools: &[&str]) -> Answer {
-        if text.contains("<|channel|>") {
-            return channels(text);
+    /// Takes the text of an answer apart, in which special tokens are shown. `tools`: those that the model was given, as
+    /// [`Messages::set_tools`](super::Messages::set_tools) takes them. A model that writes a call without any mark is
+    /// believed only if it names one of them.
+    pub fn parse(text: &str, tools: &[Json]) -> Answer {
+        if let Some(answer) = channels(text) {
+            return answer;
         }
-        let (reasoning, rest) = thoughts(text);
+        let (reasoning, mut rest) = thoughts(text);
         let mut answer = Answer { reasoning: reasoning.to_owned(), ..Answer::default() };
-        let unmarked = json_calls(rest).filter(|calls| calls.iter().all(|call| tools.contains(&&*call.name)));
-        if let Some(calls) = unmarked {
+        if let Some(calls) = unmarked(rest, tools) {
             answer.tool_calls = calls;
             return answer;
         }
         let begins = AhoCorasick::new(STYLES.iter().map(|style| style.begin));
-        let (mut rest, mut from, mut unread) = (rest, 0, 0);
+        let (mut from, mut unread) = (0, 0);
         while unread < MAX_UNREAD
             && let Some(at) = begins.as_ref().ok().and_then(|begins| begins.find(&rest[from..]))
         {
             let at = from + at.start();
-            match read_block(&rest[at..]) {
+            match read_block(&rest[at..], tools) {
                 Some((calls, after)) => {
                     answer.content.push_str(&rest[..at]);
                     answer.tool_calls.extend(calls);
@@ -123,13 +136,25 @@ impl Answer {
 }
 
 /// The calls of the block that the text begins with, by the first style that can read it, and the text behind it.
-fn read_block(text: &str) -> Option<(Vec<ToolCall>, &str)> {
+fn read_block<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
     STYLES.iter().find_map(|style| {
-        let block = text.strip_prefix(style.begin)?;
-        let ended = if style.end.is_empty() { None } else { block.split_once(style.end) };
-        let (body, after) = ended.unwrap_or((block, ""));
-        Some(((style.read)(body)?, after))
+        let (calls, rest) = (style.read)(text.strip_prefix(style.begin)?, tools)?;
+        let after = if style.end.is_empty() { Some(rest) } else { rest.trim_start().strip_prefix(style.end) };
+        let after = after.or_else(|| (style.open && rest.trim_start().is_empty()).then_some(""))?;
+        Some((calls, after))
     })
+}
+
+/// The calls of a text that is nothing but calls of known tools as JSON.
+fn unmarked(text: &str, tools: &[Json]) -> Option<Vec<ToolCall>> {
+    let (calls, after) = json_calls(text, tools)?;
+    let with_arguments = ["\"arguments\"", "\"parameters\""].iter().any(|key| text.contains(key));
+    let known = calls.iter().all(|call| is_tool(&call.name, tools));
+    (with_arguments && known && after.trim_start().is_empty()).then_some(calls)
+}
+
+fn is_tool(name: &str, tools: &[Json]) -> bool {
+    tools.iter().any(|tool| function_name(tool) == Some(name))
 }
 
 /// Thoughts at the start of the text, and what follows them. A prompt may have begun the thoughts already.
@@ -148,48 +173,63 @@ fn thoughts(text: &str) -> (&str, &str) {
     ("", text)
 }
 
-/// Harmony, the format of gpt-oss: messages with a channel, and perhaps a recipient.
-fn channels(text: &str) -> Answer {
+/// Harmony, the format of gpt-oss: messages with a channel, and perhaps a recipient. `None` if the text begins otherwise.
+fn channels(text: &str) -> Option<Answer> {
+    const START: &str = "<|start|>assistant";
     let mut answer = Answer::default();
-    let append = |to: &mut String, text: &str| {
-        if !to.is_empty() && !text.is_empty() {
-            to.push('\n');
-        }
-        to.push_str(text);
-    };
-    for message in text.split("<|start|>") {
-        let Some((header, body)) = message.split_once("<|message|>") else {
-            continue;
-        };
-        let end = ["<|end|>", "<|call|>", "<|return|>"].iter().filter_map(|end| body.find(end)).min();
-        let body = &body[..end.unwrap_or(body.len())];
+    let mut rest = text.trim_start();
+    let mut any = false;
+    loop {
+        let message = rest.strip_prefix(START).unwrap_or(rest);
+        let is_header = ["<|channel|>", "to="].iter().any(|begin| message.trim_start().starts_with(begin));
+        let parts = message.split_once("<|message|>").filter(|(header, _)| is_header && header.contains("<|channel|>"));
+        let Some((header, body)) = parts else { break };
+        any = true;
         let recipient = header.split_once("to=").map(|(_, to)| to.split(['<', ' ']).next().unwrap_or_default());
         let channel = header.split_once("<|channel|>").map_or("", |(_, channel)| channel.trim_start());
-        match (recipient, serde_json::from_str(body)) {
-            (Some(name), Ok(arguments)) => {
-                let name = name.strip_prefix("functions.").unwrap_or(name).to_owned();
-                answer.tool_calls.push(ToolCall { id: String::new(), name, arguments });
-            }
-            _ if channel.starts_with("analysis") => append(&mut answer.reasoning, body),
-            _ => append(&mut answer.content, body),
+        if let (Some(name), Some((Json::Object(arguments), after))) = (recipient, json(body)) {
+            let name = name.strip_prefix("functions.").unwrap_or(name).to_owned();
+            answer.tool_calls.push(ToolCall { id: String::new(), name, arguments });
+            rest = after.trim_start();
+        } else {
+            let ends = ["<|end|>", "<|call|>", "<|return|>", START];
+            let end = ends.iter().filter_map(|end| body.find(end)).min().unwrap_or(body.len());
+            let to = if channel.starts_with("analysis") { &mut answer.reasoning } else { &mut answer.content };
+            append(to, &body[..end]);
+            rest = &body[end..];
         }
+        rest = ["<|end|>", "<|call|>", "<|return|>"].iter().find_map(|end| rest.strip_prefix(end)).unwrap_or(rest);
     }
-    answer
+    append(&mut answer.content, rest);
+    any.then_some(answer)
+}
+
+/// Adds a message's text to those before it.
+fn append(to: &mut String, text: &str) {
+    if !to.is_empty() && !text.is_empty() {
+        to.push('\n');
+    }
+    to.push_str(text);
+}
+
+/// The object or list that the text begins with, and what follows it.
+fn json(text: &str) -> Option<(Json, &str)> {
+    let text = text.trim_start();
+    let mut values = serde_json::Deserializer::from_str(text.strip_prefix(['{', '[']).map(|_| text)?).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, &text[values.byte_offset()..]))
 }
 
 /// One or more calls as JSON: objects or lists of them, one after the other.
-fn json_calls(text: &str) -> Option<Vec<ToolCall>> {
-    let mut calls = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
-        match values.next()?.ok()? {
-            Json::Array(items) => calls.extend(items.into_iter().map(json_call).collect::<Option<Vec<_>>>()?),
-            value => calls.push(json_call(value)?),
-        }
-        rest = rest[values.byte_offset()..].trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ';' | ','));
+fn json_calls<'a>(text: &'a str, _: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (mut calls, mut rest) = (Vec::new(), text);
+    while let Some((value, after)) = json(rest.trim_start_matches(|c: char| c.is_whitespace() || ";,".contains(c))) {
+        let items = if let Json::Array(items) = value { items } else { vec![value] };
+        let Some(more) = items.into_iter().map(json_call).collect::<Option<Vec<_>>>() else { break };
+        calls.extend(more);
+        rest = after;
     }
-    (!calls.is_empty()).then_some(calls)
+    (!calls.is_empty()).then_some((calls, rest))
 }
 
 /// One call as JSON, by any of the names that its parts have.
@@ -218,65 +258,90 @@ fn call(name: &str, id: &str, arguments: Map<String, Json>) -> Option<ToolCall> 
     is_named.then(|| ToolCall { id: id.to_owned(), name: name.to_owned(), arguments })
 }
 
-/// What an argument's text spells: JSON, or else itself.
-fn spelt(text: &str) -> Json {
-    serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned()))
+/// The text up to an end mark behind which one of `next` begins, and what is behind the mark.
+fn enclosed<'a>(text: &'a str, end: &str, next: [&str; 2]) -> Option<(&'a str, &'a str)> {
+    let ends = text.match_indices(end).map(|(at, _)| (&text[..at], &text[at + end.len()..]));
+    let mut ends = ends.filter(|(_, after)| next.iter().any(|next| after.trim_start().starts_with(next)));
+    ends.next()
 }
 
-/// `<function=NAME>` and its `<parameter=NAME>` elements.
-fn function_element(text: &str) -> Option<Vec<ToolCall>> {
-    function_tag(text.trim().strip_prefix("<function=")?.trim_end().strip_suffix("</function>")?)
+/// `<function=NAME>` elements.
+fn function_elements<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (mut calls, mut rest) = (Vec::new(), text);
+    while let Some(element) = rest.trim_start().strip_prefix("<function=") {
+        let (more, after) = function_tag(element, tools)?;
+        calls.extend(more);
+        rest = after.trim_start().strip_prefix("</function>")?;
+    }
+    (!calls.is_empty()).then_some((calls, rest))
 }
 
-/// What follows `<function=`: the name, `>`, and the arguments as elements or as JSON.
-fn function_tag(text: &str) -> Option<Vec<ToolCall>> {
-    let (name, body) = text.split_once('>')?;
-    if let Ok(arguments) = serde_json::from_str(body.trim()) {
-        return Some(vec![call(name, "", arguments)?]);
+/// What follows `<function=`: the name, `>`, and the arguments as `<parameter=KEY>` elements or as JSON.
+fn function_tag<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (name, mut rest) = text.split_once('>')?;
+    if let Some((Json::Object(arguments), after)) = json(rest) {
+        return Some((vec![call(name, "", arguments)?], after));
     }
     let mut arguments = Map::new();
-    for element in body.split("</parameter>").map(str::trim).filter(|element| !element.is_empty()) {
-        let (key, value) = element.strip_prefix("<parameter=")?.split_once('>')?;
+    while !rest.trim_start().starts_with("</function>") {
+        let (key, value) = rest.trim_start().strip_prefix("<parameter=")?.split_once('>')?;
+        let (value, after) = enclosed(value, "</parameter>", ["<parameter=", "</function>"])?;
         let value = value.strip_prefix('\n').unwrap_or(value);
-        arguments.insert(key.to_owned(), spelt(value.strip_suffix('\n').unwrap_or(value)));
+        arguments.insert(key.to_owned(), spelt(value.strip_suffix('\n').unwrap_or(value), name, key, tools));
+        rest = after;
     }
-    Some(vec![call(name, "", arguments)?])
+    Some((vec![call(name, "", arguments)?], rest))
 }
 
-/// The name, then pairs of `<arg_key>` and `<arg_value>`.
-fn key_value_elements(text: &str) -> Option<Vec<ToolCall>> {
-    let (name, body) = text.split_once("<arg_key>").unwrap_or((text, ""));
-    let mut arguments = Map::new();
-    for pair in body.split("<arg_key>").filter(|pair| !pair.trim().is_empty()) {
-        let (key, rest) = pair.split_once("</arg_key>")?;
-        let value = rest.trim().strip_prefix("<arg_value>")?.strip_suffix("</arg_value>")?;
-        arguments.insert(key.trim().to_owned(), spelt(value));
+/// The name, then pairs of `<arg_key>` and `<arg_value>`. A name alone must be that of a tool.
+fn key_value_elements<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (name, mut rest) = text.split_at(text.find('<')?);
+    let (name, mut arguments) = (name.trim(), Map::new());
+    while let Some(pair) = rest.trim_start().strip_prefix("<arg_key>") {
+        let (key, value) = pair.split_once("</arg_key>")?;
+        let value = value.trim_start().strip_prefix("<arg_value>")?;
+        let (value, after) = enclosed(value, "</arg_value>", ["<arg_key>", "</tool_call>"])?;
+        arguments.insert(key.trim().to_owned(), spelt(value, name, key.trim(), tools));
+        rest = after;
     }
-    Some(vec![call(name.trim(), "", arguments)?])
+    let is_call = !arguments.is_empty() || is_tool(name, tools);
+    Some((vec![call(name, "", arguments).filter(|_| is_call)?], rest))
 }
 
-/// `NAME[ARGS]{…}`, with `[CALL_ID]…` between in some versions, one or more.
-fn named_arguments(text: &str) -> Option<Vec<ToolCall>> {
-    let one = |text: &str| {
-        let (name, arguments) = text.split_once("[ARGS]")?;
-        let (name, id) = name.split_once("[CALL_ID]").unwrap_or((name, ""));
-        call(name.trim(), id.trim(), serde_json::from_str(arguments.trim()).ok()?)
+/// `NAME[ARGS]{…}`, with `[CALL_ID]…` between in some versions.
+fn named_arguments<'a>(text: &'a str, _: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (name, rest) = text.split_once("[ARGS]")?;
+    let (name, id) = name.split_once("[CALL_ID]").unwrap_or((name, ""));
+    let (Json::Object(arguments), after) = json(rest)? else { return None };
+    Some((vec![call(name.trim(), id.trim(), arguments)?], after))
+}
+
+/// Calls between their own marks, and the mark that ends them all.
+fn deepseek_calls<'a>(text: &'a str, _: &[Json]) -> Option<(Vec<ToolCall>, &'a str)> {
+    let (mut calls, mut rest) = (Vec::new(), text);
+    while let Some((call, after)) = deepseek_call(rest.trim_start()) {
+        calls.push(call);
+        rest = after;
+    }
+    let after = rest.trim_start().strip_prefix("<｜tool▁calls▁end｜>").unwrap_or(rest);
+    (!calls.is_empty()).then_some((calls, after))
+}
+
+/// `function<sep>NAME`, a line, JSON in a fence; or `NAME<sep>JSON`.
+fn deepseek_call(text: &str) -> Option<(ToolCall, &str)> {
+    let (first, second) = text.strip_prefix("<｜tool▁call▁begin｜>")?.split_once("<｜tool▁sep｜>")?;
+    let bare = json(second);
+    let (name, (arguments, after)) = match bare {
+        Some(bare) => (first, bare),
+        None => {
+            let (name, fenced) = second.split_once("```json")?;
+            let (arguments, after) = json(fenced)?;
+            (name, (arguments, after.trim_start().strip_prefix("```").unwrap_or(after)))
+        }
     };
-    text.split("[TOOL_CALLS]").map(one).collect()
-}
-
-/// Calls between their own marks: `function<sep>NAME`, a line, JSON in a fence; or `NAME<sep>JSON`.
-fn deepseek_calls(text: &str) -> Option<Vec<ToolCall>> {
-    let mut calls = Vec::new();
-    for one in text.split("<｜tool▁call▁begin｜>").skip(1) {
-        let (first, second) = one.split("<｜tool▁call▁end｜>").next()?.split_once("<｜tool▁sep｜>")?;
-        let (name, arguments) = match second.split_once("```json") {
-            Some((name, fenced)) => (name, fenced.split("```").next()?),
-            None => (first, second),
-        };
-        calls.push(call(name.trim(), "", serde_json::from_str(arguments.trim()).ok()?)?);
-    }
-    (!calls.is_empty()).then_some(calls)
+    let Json::Object(arguments) = arguments else { return None };
+    let after = after.trim_start().strip_prefix("<｜tool▁call▁end｜>").unwrap_or(after);
+    Some((call(name.trim(), "", arguments)?, after))
 }
 
 #[cfg(test)]
@@ -286,6 +351,10 @@ mod tests {
 
     fn call(name: &str, arguments: Json) -> ToolCall {
         super::call(name, "", arguments.as_object().unwrap().clone()).unwrap()
+    }
+
+    fn tools(names: &[&str]) -> Vec<Json> {
+        names.iter().map(|name| json!({"type": "function", "function": {"name": name}})).collect()
     }
 
     #[test]
@@ -368,10 +437,111 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_was_cut_off_is_none() {
+        let texts = [
+            "<tool_call>\n<function=w>\n<parameter=path>\n/etc/pass",
+            "<tool_call>\n<function=w>\n<parameter=path>\n/etc\n</parameter>\n",
+            "<tool_call>\n<function=w>",
+            "<function=w>\n<parameter=path>\n/etc/pass",
+            "<tool_call>w\n<arg_key>path</arg_key>\n<arg_value>/etc</arg_value>\n",
+            "<tool_call>w\n<arg_key>path</arg_key>\n<arg_value>/etc",
+            "<tool_call>get_wea",
+            "Write <tool_call>name</tool_call> to call.",
+            "<|tool_call|>[{\"name\": \"a\"",
+            "[TOOL_CALLS]a[ARGS]{\"x\": ",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>w\n```json\n{\"x\":",
+        ];
+        for text in texts {
+            assert_eq!(Answer::parse(text, &[]), Answer { content: text.to_owned(), ..Answer::default() });
+        }
+        // A tool without arguments.
+        assert_eq!(Answer::parse("<tool_call>w</tool_call>", &tools(&["w"])).tool_calls, [call("w", json!({}))]);
+        // The calls before one that was cut off.
+        let one = "<｜tool▁call▁begin｜>w<｜tool▁sep｜>{\"n\": 1}<｜tool▁call▁end｜>";
+        let cut = "<｜tool▁call▁begin｜>w<｜tool▁sep｜>{\"n\":";
+        for (text, rest) in [
+            (format!("<｜tool▁calls▁begin｜>{one}{cut}"), cut),
+            ("[TOOL_CALLS]w[ARGS]{\"n\": 1}[TOOL_CALLS]w[ARGS]{\"n\":".to_owned(), "[TOOL_CALLS]w[ARGS]{\"n\":"),
+            ("[TOOL_CALLS] [{\"name\": \"w\", \"arguments\": {\"n\": 1}}]\nok".to_owned(), "\nok"),
+            ("<|tool_call|>[{\"name\": \"w\", \"arguments\": {\"n\": 1}}] ok".to_owned(), " ok"),
+        ] {
+            let answer = Answer::parse(&text, &[]);
+            assert_eq!((&*answer.content, answer.tool_calls), (rest, vec![call("w", json!({"n": 1}))]), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_end_mark_within_an_argument_ends_nothing() {
+        for (begin, end, mark) in [
+            ("<tool_call>\n{\"name\": \"w\", \"arguments\": ", "}\n</tool_call>", "</tool_call>"),
+            ("<tool_call><function=w>", "</function></tool_call>", "</function></tool_call>"),
+            ("<function=w>", "</function>", "</function>"),
+            ("[TOOL_CALLS]w[ARGS]", "", "[TOOL_CALLS] b"),
+            (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>w\n```json\n",
+                "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                "```sh ```json <｜tool▁call▁end｜>",
+            ),
+            (
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>w<｜tool▁sep｜>",
+                "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                "```json ```",
+            ),
+            ("Action: ```json\n[{\"tool_name\": \"w\", \"parameters\": ", "}]\n```", "```sh\n```"),
+            ("<|channel|>commentary to=functions.w<|message|>", "<|call|>", "<|start|>assistant<|end|>"),
+        ] {
+            let arguments = json!({"text": format!("a {mark} b")});
+            let answer = Answer::parse(&format!("{begin}{arguments}{end}"), &[]);
+            assert_eq!((&*answer.content, &answer.tool_calls[..]), ("", &[call("w", arguments)][..]), "{begin}");
+        }
+        let text = "<tool_call><function=w>\n<parameter=text>\na </parameter> b </tool_call>\n</parameter>\n</function>\n<function=v>\n</function>\n</tool_call>";
+        let answer = Answer::parse(text, &[]);
+        let expected = [call("w", json!({"text": "a </parameter> b </tool_call>"})), call("v", json!({}))];
+        assert_eq!((&*answer.content, &answer.tool_calls[..]), ("", &expected[..]));
+    }
+
+    #[test]
+    fn arguments_as_text_are_what_the_schema_says() {
+        let kinds = json!({
+            "text": {"type": "string"},
+            "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "one": {"enum": ["1", "2"]},
+            "both": {"type": ["string", "integer"]},
+            "number": {"type": "number"},
+        });
+        let function = json!({"name": "w", "parameters": {"type": "object", "properties": kinds}});
+        let tools = [json!({"type": "function", "function": function})];
+        for (key, text, expected) in [
+            ("text", "{\"a\": 1}", json!("{\"a\": 1}")),
+            ("text", "12345", json!("12345")),
+            ("text", "null", json!("null")),
+            ("text", "\"quoted\"", json!("\"quoted\"")),
+            ("text", "line\n", json!("line\n")),
+            ("text", " a ", json!(" a ")),
+            ("maybe", "null", json!(null)),
+            ("maybe", "true", json!("true")),
+            ("one", "1", json!("1")),
+            ("both", "1", json!(1)),
+            ("both", "1.5", json!("1.5")),
+            ("number", "1.5", json!(1.5)),
+            ("number", "much", json!("much")),
+            ("unknown", "[1]", json!([1])),
+        ] {
+            let expected = [call("w", json!({key: expected}))];
+            let coder = format!("<function=w>\n<parameter={key}>\n{text}\n</parameter>\n</function>");
+            assert_eq!(Answer::parse(&coder, &tools).tool_calls, expected, "{key} {text}");
+            let glm = format!("<tool_call>w\n<arg_key>{key}</arg_key>\n<arg_value>{text}</arg_value>\n</tool_call>");
+            assert_eq!(Answer::parse(&glm, &tools).tool_calls, expected, "{key} {text}");
+        }
+    }
+
+    #[test]
     fn a_call_without_marks_must_name_a_tool() {
         let text = " {\"name\": \"a\", \"parameters\": {\"x\": 1}}\n";
-        assert_eq!(Answer::parse(text, &["a", "b"]).tool_calls, [call("a", json!({"x": 1}))]);
-        assert_eq!(Answer::parse(text, &["b"]).content, text);
+        assert_eq!(Answer::parse(text, &tools(&["a", "b"])).tool_calls, [call("a", json!({"x": 1}))]);
+        assert_eq!(Answer::parse(text, &tools(&["b"])).content, text);
+        let data = "{\"name\": \"a\", \"age\": 3}";
+        assert_eq!(Answer::parse(data, &tools(&["a"])).content, data);
     }
 
     #[test]
@@ -399,6 +569,12 @@ mod tests {
         assert_eq!(Answer::parse(text, &[]).tool_calls, [call("a", json!({"x": 1}))]);
         let answer = Answer::parse("<|channel|>final<|message|>Yes.<|return|>", &[]);
         assert_eq!((&*answer.reasoning, &*answer.content), ("", "Yes."));
+        let answer = Answer::parse("<|start|>assistant<|channel|>final<|message|>Yes.<|end|>\nMore", &[]);
+        assert_eq!(answer.content, "Yes.\n\nMore");
+        // Text about channels is text.
+        for text in ["The token <|channel|> begins one.", "Hello <|channel|>final<|message|>x", "<|channel|>fin"] {
+            assert_eq!(Answer::parse(text, &[]).content, text);
+        }
     }
 
     #[test]

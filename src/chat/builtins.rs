@@ -45,6 +45,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_own", own);
     env.add_filter("_own_map", own_map);
     env.add_filter("_keep", keep);
+    env.add_filter("_read", read);
     env.add_filter("_times", times);
 
     lists!(env: batch list lines map reject rejectattr select selectattr slice sort split unique zip);
@@ -135,6 +136,12 @@ fn string(value: &Value) -> Result<String, Error> {
     }
     fuel::pay_bytes(text.len())?;
     Ok(text)
+}
+
+/// Pays for a text that a comparison, a test or a subscript reads, which the engine does not see.
+fn read(value: Value) -> Result<Value, Error> {
+    fuel::pay_bytes(value.as_str().map_or(0, str::len))?;
+    Ok(value)
 }
 
 /// What a namespace's attribute is set to.

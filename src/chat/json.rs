@@ -5,6 +5,7 @@ use super::value::{Dict, List, as_float, error};
 use super::{fuel, text};
 use minijinja::Error;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use serde_json::Value as Json;
 use std::fmt::Write;
 
 /// How JSON is written.
@@ -57,6 +58,18 @@ pub(super) fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result
     let mut out = String::new();
     style.write(&mut out, value, 0)?;
     Ok(out)
+}
+
+/// A value as Python's `json.dumps` writes it, outside of a render.
+pub(super) fn dumps(value: &Json) -> String {
+    match value {
+        Json::Array(items) => format!("[{}]", items.iter().map(dumps).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) => {
+            let entry = |(key, value): (&String, &Json)| format!("{}: {}", Json::from(key.as_str()), dumps(value));
+            format!("{{{}}}", map.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Writes what may be of any length.

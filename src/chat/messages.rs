@@ -1,10 +1,13 @@
 //! A conversation as data: messages, tools and the variables of a template.
 
 use super::answer::Answer;
-use super::template::{Limits, Template};
+use super::arguments::function_name;
+use super::json::dumps;
+use super::template::{Limits, Looks, Template};
 use crate::error::{Error, Result};
 use crate::token::Tokenizer;
 use serde_json::{Map, Value as Json, json};
+use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A conversation. Messages have the form that chat APIs have made common: an object with the `role` ("system", "user",
@@ -74,18 +77,19 @@ impl Messages {
     /// Adds what the model answered, taken apart by [`Answer::parse`]: the text with its special tokens shown, without
     /// the token that ended it. Calls without an `id` get one of nine letters and digits.
     pub fn add_answer(&mut self, text: &str) {
-        let names: Vec<&str> = self.tools.iter().filter_map(function_name).collect();
-        let answer = Answer::parse(text, &names);
+        let answer = Answer::parse(text, &self.tools);
         let mut message = json!({"role": "assistant", "content": answer.content});
         if !answer.reasoning.is_empty() {
             message["reasoning_content"] = answer.reasoning.into();
         }
-        let mut count: usize =
-            self.messages.iter().filter_map(|message| message.get("tool_calls")?.as_array()).map(Vec::len).sum();
+        let earlier = self.messages.iter().filter_map(|message| message.get("tool_calls")?.as_array()).flatten();
+        let own = answer.tool_calls.iter().map(|call| call.id.clone());
+        let taken: HashSet<String> =
+            earlier.filter_map(|call| Some(call.get("id")?.as_str()?.to_owned())).chain(own).collect();
+        let mut ids = (1..).map(|n| format!("call{n:05}")).filter(|id| !taken.contains(id));
         let mut calls = Vec::new();
         for call in answer.tool_calls {
-            count += 1;
-            let id = if call.id.is_empty() { format!("call{count:05}") } else { call.id };
+            let id = if call.id.is_empty() { ids.next().unwrap_or_default() } else { call.id };
             calls.push(json!({
                 "id": id,
                 "type": "function",
@@ -152,8 +156,9 @@ impl Messages {
     /// The text of the conversation, as the template has it. `answer`: with the beginning of the assistant's next
     /// message, so that the model goes on with it.
     ///
-    /// Where a template cannot take some form, another is given: a list of parts as the texts put together, the
-    /// arguments of calls as JSON text. The template that a file names `tool_use` is taken if there are tools.
+    /// Where a template cannot take some form, another is given: a list of parts as the texts put together, a text as one
+    /// part, the arguments of calls as JSON text, `reasoning_content` as `thinking` or `tool_plan`, none as the content of a
+    /// message that calls tools and says nothing. The template that a file names `tool_use` is taken if there are tools.
     ///
     /// # Errors
     /// `NotFound` if there is no template; `InvalidArgument` if the template refuses the conversation (fact
@@ -167,7 +172,9 @@ impl Messages {
         };
         let own = || tool_use().or_else(|| tokenizer.chat_template(None));
         let source = self.template.as_deref().or_else(own).ok_or_else(missing)?;
-        let template = Template::new(source, Limits::default())?;
+        let bytes = |values: &[Json]| serde_json::to_vec(values).map_or(0, |text| text.len());
+        let limits = Limits::of_conversation(self.len(), bytes(&self.messages) + bytes(&self.tools));
+        let template = Template::new(source, limits)?;
         let now = self.time.unwrap_or_else(|| {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs().min(i64::MAX as u64) as i64)
         });
@@ -181,48 +188,101 @@ impl Messages {
         variables.insert("tools".into(), tools);
         variables.insert("add_generation_prompt".into(), answer.into());
 
-        variables.insert("messages".into(), self.normal(template.takes_parts(), false)?.into());
-        let rendered = template.render(&variables, now);
+        let looks = template.looks();
+        let mut render = |form: Form| {
+            variables.insert("messages".into(), self.normal(looks, form)?.into());
+            template.render(&variables, now)
+        };
+        let parts = if looks.parts { Parts::Own } else { Parts::Joined };
+        let mut form = Form { parts, arguments_as_text: false };
+        let mut rendered = render(form);
         let called = || self.messages.iter().any(|message| message.get("tool_calls").is_some());
-        match rendered {
-            Err(error) if error.fact("exception").is_none() && called() => {
-                variables.insert("messages".into(), self.normal(template.takes_parts(), true)?.into());
-                template.render(&variables, now).map_err(|_| error)
-            }
-            rendered => rendered,
+        if rendered.as_ref().is_err_and(|error| error.fact("exception").is_none()) && called() {
+            form.arguments_as_text = true;
+            rendered = render(form).or(rendered);
         }
+        let text = rendered?;
+        if looks.parts {
+            // The text of a template that looks at parts may have them as Python writes lists, or nothing of a text.
+            let is_own = |message: &Json| message["content"].is_array() && message["role"] != "user";
+            let written = ["{'type': '", "{'text': '"].iter().any(|part| text.contains(part));
+            if written && self.messages.iter().any(is_own) {
+                form.parts = Parts::OfUsers;
+                return Ok(render(form).unwrap_or(text));
+            }
+            let is_lost = |text: &str| {
+                let contents = self.messages.iter().filter(|message| message["role"] == "user");
+                contents.filter_map(|message| message["content"].as_str()).any(|content| !text.contains(content.trim()))
+            };
+            if is_lost(&text) {
+                form.parts = Parts::Always;
+                return Ok(render(form).ok().filter(|text| !is_lost(text)).unwrap_or(text));
+            }
+        }
+        Ok(text)
     }
 
-    /// The messages in a form that templates can take.
-    fn normal(&self, parts: bool, arguments_as_text: bool) -> Result<Vec<Json>> {
+    /// The messages in a form for a template.
+    fn normal(&self, looks: Looks, form: Form) -> Result<Vec<Json>> {
         let mut messages = self.messages.clone();
         for message in messages.iter_mut().filter_map(Json::as_object_mut) {
-            let content = match message.get("content") {
-                None | Some(Json::Null) => Some(String::new()),
-                Some(Json::Array(items)) if !parts => Some(joined(items)?),
-                _ => None,
+            let calls =
+                message.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|all| !all.is_empty()));
+            let keeps_parts = match form.parts {
+                Parts::Joined => false,
+                Parts::OfUsers => message.get("role").is_some_and(|role| role == "user"),
+                Parts::Own | Parts::Always => true,
             };
-            if let Some(content) = content {
-                message.insert("content".into(), content.into());
+            let content = match message.remove("content").unwrap_or_default() {
+                Json::Array(items) if !keeps_parts => joined(&items)?.into(),
+                Json::String(text) if form.parts == Parts::Always => json!([{"type": "text", "text": text}]),
+                content if calls && looks.none && (content.is_null() || content == "") => Json::Null,
+                Json::Null => "".into(),
+                content => content,
+            };
+            // gpt-oss refuses both thoughts and content before a call.
+            let names =
+                [("thinking", looks.thinking && !(calls && content != "")), ("tool_plan", looks.tool_plan && calls)];
+            message.insert("content".into(), content);
+            if let Some(reasoning) = message.get("reasoning_content").cloned() {
+                for (name, _) in names.into_iter().filter(|(_, looked_at)| *looked_at) {
+                    message.entry(name).or_insert_with(|| reasoning.clone());
+                }
             }
             let calls = message.get_mut("tool_calls").and_then(Json::as_array_mut);
             for function in calls.into_iter().flatten().filter_map(|call| call.get_mut("function")) {
-                let value = match function["arguments"].take() {
-                    Json::String(text) => serde_json::from_str(&text).unwrap_or(Json::String(text)),
+                function["arguments"] = match function["arguments"].take() {
                     Json::Null => json!({}),
+                    Json::String(text) if !form.arguments_as_text => {
+                        serde_json::from_str(&text).unwrap_or(Json::String(text))
+                    }
+                    value if form.arguments_as_text && !value.is_string() => dumps(&value).into(),
                     value => value,
                 };
-                function["arguments"] =
-                    if arguments_as_text && !value.is_string() { value.to_string().into() } else { value };
             }
         }
         Ok(messages)
     }
 }
 
-/// The name of the function of a tool or of a call.
-fn function_name(tool: &Json) -> Option<&str> {
-    tool.get("function")?.get("name")?.as_str()
+/// How messages are given to a template.
+#[derive(Clone, Copy)]
+struct Form {
+    parts: Parts,
+    arguments_as_text: bool,
+}
+
+/// Which contents are lists of parts.
+#[derive(Clone, Copy, PartialEq)]
+enum Parts {
+    /// None: their texts are put together.
+    Joined,
+    /// Those that are given so.
+    Own,
+    /// Of those, the ones of users.
+    OfUsers,
+    /// All: a text is one part.
+    Always,
 }
 
 fn check(message: &Json) -> Result<()> {

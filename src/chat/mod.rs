@@ -6,6 +6,7 @@
 //! and `fuel` see to it that they end. [`Answer::parse`] goes the other way, by THE table of styles in `answer`.
 
 mod answer;
+mod arguments;
 mod builtins;
 mod fuel;
 mod json;

@@ -4,6 +4,8 @@
 //! - Lists, dicts, what is assigned, sums and products go through filters of ours (see `value`): `[a]` becomes
 //!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a + b` becomes `(a + b)|_own`, `a * b` becomes
 //!   `(a)|_times(b)`.
+//! - What is compared, tested for more than its type, or subscripted, goes through a filter that pays for reading it:
+//!   `(a)|_read == b`, `(a|_read) is lower`, `(a|_read)[0]`.
 //! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
 //!   `a + a + a` or `not not a`.
 
@@ -19,11 +21,31 @@ const OPERATORS: [&str; 6] = ["==", "!=", "<=", ">=", "//", "**"];
 /// Words that are no operand, so that a bracket after one begins a list.
 const KEYWORDS: [&str; 8] = ["and", "else", "if", "in", "is", "not", "or", "recursive"];
 
+/// Tests that do not read a text.
+const TYPE_TESTS: [&str; 14] = [
+    "boolean",
+    "callable",
+    "defined",
+    "false",
+    "filter",
+    "float",
+    "integer",
+    "iterable",
+    "mapping",
+    "none",
+    "number",
+    "sequence",
+    "string",
+    "undefined",
+];
+
 /// An open bracket.
 struct Level {
     close: u8,
     /// What is written after it closes.
     after: &'static str,
+    /// Where the last operand at this level begins.
+    operand: usize,
     /// Where a sum at this level would begin.
     sum: usize,
     /// Whether there is a sum since then.
@@ -38,7 +60,7 @@ struct Level {
 
 impl Level {
     fn new(close: u8, after: &'static str, start: usize) -> Level {
-        Level { close, after, sum: start, in_sum: false, product: start, in_times: false, chain: 0 }
+        Level { close, after, operand: start, sum: start, in_sum: false, product: start, in_times: false, chain: 0 }
     }
 }
 
@@ -57,6 +79,10 @@ struct Rewriter<'a> {
     blocks: Vec<usize>,
     /// Whether the name of a test comes next.
     in_test: bool,
+    /// Where the test's operand begins and ends.
+    tested: (usize, usize),
+    /// Whether the last token was one that goes on with an operand: `.` or `|`.
+    joined: bool,
 }
 
 /// Rewrites a template.
@@ -70,6 +96,8 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
         chain: 0,
         blocks: Vec::new(),
         in_test: false,
+        tested: (0, 0),
+        joined: false,
     };
     rewriter.template()?;
     Ok(rewriter.finish())
@@ -191,6 +219,7 @@ impl<'a> Rewriter<'a> {
         self.chain = 0;
         // Whether what stands before is an operand: an operator or a subscript may follow.
         let mut operand = false;
+        self.joined = false;
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start();
@@ -206,6 +235,12 @@ impl<'a> Rewriter<'a> {
                 }
             }
             self.count()?;
+            if !operand
+                && !std::mem::take(&mut self.joined)
+                && let Some(level) = self.levels.last_mut()
+            {
+                level.operand = self.at;
+            }
             operand = match c {
                 '\'' | '"' => {
                     self.at += string_length(trimmed);
@@ -243,7 +278,11 @@ impl<'a> Rewriter<'a> {
     fn open(&mut self, c: char, operand: bool) {
         let (close, after) = match (c, operand) {
             ('(', _) => (b')', ""),
-            ('[', true) => (b']', ""),
+            ('[', true) => {
+                let start = self.levels.last().map_or(self.at, |level| level.operand);
+                self.read(start, self.at, "|_read)");
+                (b']', "")
+            }
             ('[', false) => (b']', "|_own)"),
             _ => (b'}', "|_own_map)"),
         };
@@ -272,9 +311,14 @@ impl<'a> Rewriter<'a> {
         let word = &text[..word_length(text)];
         let is_attribute = self.source[..self.at].ends_with('.');
         if is_attribute || !KEYWORDS.contains(&word) {
-            self.in_test = false;
+            if std::mem::take(&mut self.in_test) && !TYPE_TESTS.contains(&word) {
+                self.read(self.tested.0, self.tested.1, "|_read) ");
+            }
             self.at += word.len();
             return true;
+        }
+        if word == "is" {
+            self.tested = (self.levels.last().map_or(self.at, |level| level.operand), self.at);
         }
         // A test binds more closely than a product: `is`, `is not` and `is in` go on with it.
         let goes_on = word == "is" || self.in_test;
@@ -308,7 +352,11 @@ impl<'a> Rewriter<'a> {
                 self.end_times();
                 self.at += token.len();
             }
-            "." | "|" | "**" => self.at += token.len(),
+            "." | "|" => {
+                self.joined = true;
+                self.at += 1;
+            }
+            "**" => self.at += token.len(),
             // A sign is part of its operand.
             "+" | "-" if !operand => self.at += 1,
             "+" | "-" | "~" => {
@@ -330,10 +378,20 @@ impl<'a> Rewriter<'a> {
             }
             _ => {
                 self.end_sum();
+                if matches!(token, "==" | "!=" | "<=" | ">=" | "<" | ">") {
+                    let start = self.levels.last().map_or(self.at, |level| level.sum);
+                    self.read(start, self.at, ")|_read ");
+                }
                 self.at += token.len();
                 self.begin_sum();
             }
         }
+    }
+
+    /// Passes what stands between two places through a filter.
+    fn read(&mut self, start: usize, end: usize, after: &'static str) {
+        self.insertions.push((start, "("));
+        self.insertions.push((end, after));
     }
 
     fn begin_sum(&mut self) {

@@ -20,16 +20,28 @@ use std::thread;
 pub struct Limits {
     /// Bytes of a template.
     pub template_bytes: usize,
-    /// Steps of a render: instructions, visited items, and a share of each byte.
+    /// Steps of a render: instructions of the engine.
     pub steps: u64,
+    /// Items that are visited, and 16 bytes each that are read or made.
+    pub work: u64,
     /// Bytes of a rendered text.
     pub output_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Some hundred times what long conversations with tools need.
+    /// What short conversations need, many times over.
     fn default() -> Limits {
-        Limits { template_bytes: 256 << 10, steps: 2_000_000, output_bytes: 32 << 20 }
+        Limits { template_bytes: 256 << 10, steps: 2_000_000, work: 16_000_000, output_bytes: 32 << 20 }
+    }
+}
+
+impl Limits {
+    /// For so many messages, of so many bytes with the tools: some templates look at every message for each, or at every
+    /// character. There is no more for those beyond 3 MB, or 1,700 messages.
+    pub fn of_conversation(messages: usize, bytes: usize) -> Limits {
+        let size = messages.saturating_mul(messages).saturating_add(bytes).min(3_000_000) as u64;
+        let default = Limits::default();
+        Limits { steps: default.steps + 64 * size, work: default.work + 8 * size, ..default }
     }
 }
 
@@ -43,7 +55,20 @@ const RECURSION: usize = 400;
 pub struct Template {
     environment: Environment<'static>,
     limits: Limits,
-    takes_parts: bool,
+    looks: Looks,
+}
+
+/// What a template looks at, by its text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looks {
+    /// The parts of a message's content.
+    pub parts: bool,
+    /// Whether content is none.
+    pub none: bool,
+    /// A message's `thinking`: another name for `reasoning_content`.
+    pub thinking: bool,
+    /// And another, of messages that call tools.
+    pub tool_plan: bool,
 }
 
 impl Template {
@@ -69,12 +94,11 @@ impl Template {
             compiled.map_err(|e| failure(&e, "the chat template is not valid"))?;
             Ok(environment)
         })?;
-        Ok(Template { environment, limits, takes_parts: takes_parts(source) })
+        Ok(Template { environment, limits, looks: Looks::of(source) })
     }
 
-    /// Whether the template looks at the parts of a message's content, if it has parts.
-    pub fn takes_parts(&self) -> bool {
-        self.takes_parts
+    pub(super) fn looks(&self) -> Looks {
+        self.looks
     }
 
     /// The text that the template makes of the variables at a time, in seconds since 1970 (UTC).
@@ -83,7 +107,7 @@ impl Template {
     /// `InvalidArgument`: the template raised an exception (fact `exception`), failed, or reached a limit.
     pub fn render(&self, variables: &Map<String, Json>, now: i64) -> Result<String> {
         on_own_stack(|| {
-            fuel::fill(self.limits.steps.saturating_mul(8));
+            fuel::fill(self.limits.work);
             self.run(variables, now)
         })
     }
@@ -109,8 +133,31 @@ impl Template {
     }
 }
 
+impl Looks {
+    fn of(source: &str) -> Looks {
+        let names = |name: &str| ["'", "\"", "."].iter().any(|before| source.contains(&format!("{before}{name}")));
+        Looks {
+            parts: loops_over_content(source),
+            none: asks_for_none(source),
+            thinking: names("thinking"),
+            tool_plan: names("tool_plan"),
+        }
+    }
+}
+
+/// Whether some content is compared with none.
+fn asks_for_none(source: &str) -> bool {
+    source.split("content").skip(1).any(|after| {
+        let mut words = after.trim_start_matches(['\'', '"', ']']).split_whitespace();
+        let operator = words.next();
+        let operand = words.next().filter(|word| *word != "not").or_else(|| words.next());
+        let is_none = operand.is_some_and(|word| ["none", "None"].iter().any(|none| word.starts_with(none)));
+        is_none && matches!(operator, Some("is" | "==" | "!="))
+    })
+}
+
 /// Whether some `for` goes over a message's content.
-fn takes_parts(source: &str) -> bool {
+fn loops_over_content(source: &str) -> bool {
     let loops = source.split("{%").filter_map(|tag| tag.split("%}").next());
     let mut loops = loops.filter(|tag| tag.trim_start_matches(['-', '+']).trim_start().starts_with("for "));
     loops.any(|tag| tag.split_once(" in ").is_some_and(|(_, over)| over.contains("content")))

@@ -287,7 +287,9 @@ pub(super) fn as_float(value: &Value) -> Option<f64> {
 pub(super) fn collect(items: &mut Vec<Value>, value: &Value) -> Result<(), Error> {
     for item in value.try_iter()?.checked() {
         room(items.len() + 1)?;
-        items.push(own(item?)?);
+        let item = own(item?)?;
+        // A namespace could hold the list again: its values as they are now take its place.
+        items.push(if item.kind() == ValueKind::Map { own_map(item)? } else { item });
     }
     Ok(())
 }
