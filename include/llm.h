@@ -154,6 +154,11 @@
 #define LLM_MESSAGES_ANSWER 1
 
 /**
+ * A flag of llm_request_params_t: llm_events_logprobs tells the log probabilities of the tokens that are chosen.
+ */
+#define LLM_REQUEST_LOGPROBS 2
+
+/**
  * The continuations that llm_session_beam_search found, best first. They do not change.
  *
  * @code{.c}
@@ -1435,7 +1440,7 @@ typedef struct llm_request_params_t {
      */
     uint32_t max_tokens;
     /**
-     * LLM_GENERATE_IGNORE_EOG or 0.
+     * LLM_GENERATE_IGNORE_EOG, LLM_REQUEST_LOGPROBS, or 0.
      */
     uint32_t flags;
     /**
@@ -1446,6 +1451,14 @@ typedef struct llm_request_params_t {
      * Continuations of the prompt, at most 256; 0 means 1. Number i draws with the sampler's seed + i. Default 1.
      */
     uint32_t count;
+    /**
+     * With LLM_REQUEST_LOGPROBS: of how many of the most probable tokens beside the chosen one. Default 0.
+     */
+    uint32_t top_logprobs;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } llm_request_params_t;
 
 /**
@@ -6065,6 +6078,29 @@ llm_status_t llm_events_get(llm_events_t *LLM_NONNULL events,
                             size_t index,
                             llm_event_t *LLM_NONNULL event,
                             llm_error_t **LLM_NULLABLE error);
+
+/**
+ * The log probabilities of an event's token and of the most probable tokens, as of llm_session_logprobs, for a request
+ * with LLM_REQUEST_LOGPROBS.
+ *
+ * @param[in] events A list.
+ * @param[in] index Below llm_events_count.
+ * @param[out] chosen The event's token.
+ * @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
+ * @param[in] capacity Their number, at most the top_logprobs of the request.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, or its request no
+ *     LLM_REQUEST_LOGPROBS; INVALID_ARGUMENT if capacity is more than was asked for
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_events_logprobs(llm_events_t *LLM_NONNULL events,
+                                 size_t index,
+                                 llm_logprob_t *LLM_NONNULL chosen,
+                                 llm_logprob_t *LLM_NULLABLE top,
+                                 size_t capacity,
+                                 llm_error_t **LLM_NULLABLE error);
 
 #ifdef __cplusplus
 }  // extern "C"

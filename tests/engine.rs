@@ -204,6 +204,43 @@ fn a_common_prefix_is_processed_once() {
     check_idle(&engine, 64);
 }
 
+/// Those that a session tells, whatever else is in the batch.
+#[test]
+fn events_tell_log_probabilities() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 8, 16);
+    let case = Case { count: 2, ..case(Random(5).tokens(20), 40, 8) };
+    let asking = engine.submit(Request { logprobs: Some(3), ..request(&case) }).unwrap();
+    let only = engine.submit(Request { logprobs: Some(0), ..request(&case) }).unwrap();
+    let silent = engine.submit(request(&case)).unwrap();
+    let (mut events, mut more) = (Vec::new(), true);
+    while more {
+        more = engine.wait(Duration::from_secs(10), &mut events).unwrap();
+    }
+    for index in 0..2 {
+        let of = |id: RequestId| {
+            let own = events.iter().filter(move |event| (event.request, event.index) == (id, index));
+            own.filter(|event| event.token.is_some())
+        };
+        let options = SessionOptions { cache: CACHE, ..SessionOptions::default() };
+        let mut session = Session::new(Arc::clone(&model), &options).unwrap();
+        let params = Params { seed: case.params.seed + index as u64, ..case.params.clone() };
+        let mut sampler = Sampler::usual(&params).unwrap();
+        session.append(&case.tokens).unwrap();
+        session.start(case.options);
+        for (event, own) in of(asking).zip(of(only)) {
+            assert_eq!(session.next(&mut sampler).unwrap().token, event.token);
+            let expected = session.logprobs(3).unwrap();
+            assert_eq!(own.logprobs, Some((expected.0, Vec::new())));
+            assert_eq!(event.logprobs, Some(expected));
+        }
+        assert_eq!((of(asking).count(), of(only).count()), (8, 8));
+        assert!(of(silent).count() == 8 && of(silent).all(|event| event.logprobs.is_none()));
+    }
+    let error = engine.submit(Request { logprobs: Some(1 << 20), ..request(&case) }).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)) && error.fact("parameter") == Some("logprobs"), "{error:?}");
+}
+
 /// A prompt's last token counts as its others do, where it comes alone.
 #[test]
 fn every_token_of_a_prompt_is_counted() {

@@ -5,9 +5,10 @@ use super::bytes::llm_view_t;
 use super::engine::llm_request_id_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
-use super::session_generate::{finish_number, llm_finish_reason_t};
+use super::session_generate::{finish_number, llm_finish_reason_t, llm_logprob_t};
 use super::status::{self, LLM_STATUS_OK, llm_status_t};
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t};
+use crate::error::Error;
 use crate::generate::Event;
 
 /// What an engine reports: a list that each llm_engine_poll or llm_engine_wait fills anew. Exclusive.
@@ -155,6 +156,47 @@ pub unsafe extern "C" fn llm_events_get(
             text: llm_view_t::of(&event.text),
             message: llm_view_t::of(message.as_bytes()),
         });
+        Ok(())
+    })
+}
+
+/// The log probabilities of an event's token and of the most probable tokens, as of llm_session_logprobs, for a request
+/// with LLM_REQUEST_LOGPROBS.
+///
+/// @param[in] events A list.
+/// @param[in] index Below llm_events_count.
+/// @param[out] chosen The event's token.
+/// @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
+/// @param[in] capacity Their number, at most the top_logprobs of the request.
+/// @param[out] error @nullable Why it failed.
+/// @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, or its request no
+///     LLM_REQUEST_LOGPROBS; INVALID_ARGUMENT if capacity is more than was asked for
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_events_logprobs(
+    events: *mut llm_events_t,
+    index: usize,
+    chosen: *mut llm_logprob_t,
+    top: *mut llm_logprob_t,
+    capacity: usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let events = handle::exclusive(events, "events")?;
+        let out = args::out(chosen, "chosen")?;
+        let top = args::buffer(top, capacity, "top")?;
+        let count = events.len();
+        let (event, _) = events.get(index).ok_or_else(|| args::beyond("event", index, count))?;
+        let none =
+            || Error::failed_precondition("the event has no log probabilities: no token, or none were asked for");
+        let (own, best) = event.logprobs.as_ref().ok_or_else(none)?;
+        if capacity > best.len() {
+            let message = format!("{capacity} tokens are wanted, the request asked for {}", best.len());
+            return Err(Error::invalid_argument(message).with("argument", "capacity").with("expected", best.len()));
+        }
+        top.iter_mut().zip(best).for_each(|(top, best)| *top = llm_logprob_t::of(best));
+        out.write(llm_logprob_t::of(own));
         Ok(())
     })
 }

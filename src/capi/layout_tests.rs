@@ -71,7 +71,7 @@ fn structs_are_as_the_json_says() {
             struct_size pages_total pages_used pages_shared pages_idle pages_peak utilisation positions sequences bytes
             forks copies prefix_hits evictions
         }
-        llm_request_params_t { struct_size max_tokens flags priority count }
+        llm_request_params_t { struct_size max_tokens flags priority count top_logprobs reserved }
         llm_engine_params_t {
             struct_size context_length max_pages page_size kv_type max_batch chunk threads isa window sinks
         }

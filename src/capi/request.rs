@@ -42,6 +42,9 @@ impl Handle for llm_request_t {
     const KIND: Kind = Kind::Request;
 }
 
+/// A flag of llm_request_params_t: llm_events_logprobs tells the log probabilities of the tokens that are chosen.
+pub const LLM_REQUEST_LOGPROBS: u32 = 2;
+
 /// How a request goes on. Begin with llm_request_params_init.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -50,18 +53,29 @@ pub struct llm_request_params_t {
     pub struct_size: usize,
     /// End a continuation after this many tokens; 0 is no limit but the context.
     pub max_tokens: u32,
-    /// LLM_GENERATE_IGNORE_EOG or 0.
+    /// LLM_GENERATE_IGNORE_EOG, LLM_REQUEST_LOGPROBS, or 0.
     pub flags: u32,
     /// Requests with a higher one go first; among equals the one that was submitted first. Default 0.
     pub priority: i32,
     /// Continuations of the prompt, at most 256; 0 means 1. Number i draws with the sampler's seed + i. Default 1.
     pub count: u32,
+    /// With LLM_REQUEST_LOGPROBS: of how many of the most probable tokens beside the chosen one. Default 0.
+    pub top_logprobs: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
 unsafe impl Growing for llm_request_params_t {
-    const DEFAULT: Self =
-        llm_request_params_t { struct_size: size_of::<Self>(), max_tokens: 0, flags: 0, priority: 0, count: 1 };
+    const DEFAULT: Self = llm_request_params_t {
+        struct_size: size_of::<Self>(),
+        max_tokens: 0,
+        flags: 0,
+        priority: 0,
+        count: 1,
+        top_logprobs: 0,
+        reserved: 0,
+    };
 }
 
 /// Writes the defaults.
@@ -173,12 +187,14 @@ pub unsafe extern "C" fn llm_request_set_params(
     fallible!(error, {
         let mut request = handle::exclusive(request, "request")?;
         let params = args::params(params, "params")?;
-        let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG, "params.flags")?;
+        let flags = args::flags(params.flags, LLM_GENERATE_IGNORE_EOG | LLM_REQUEST_LOGPROBS, "params.flags")?;
+        args::flags(params.reserved, 0, "params.reserved")?;
         request.options = GenerateOptions {
             max_tokens: params.max_tokens as usize,
             ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
         };
         (request.priority, request.count) = (params.priority, params.count as usize);
+        request.logprobs = (flags & LLM_REQUEST_LOGPROBS != 0).then_some(params.top_logprobs as usize);
         Ok(())
     })
 }

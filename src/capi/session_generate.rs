@@ -177,6 +177,12 @@ pub struct llm_logprob_t {
     pub logprob: f32,
 }
 
+impl llm_logprob_t {
+    pub(super) fn of(logprob: &Logprob) -> llm_logprob_t {
+        llm_logprob_t { token: logprob.id, logprob: logprob.logprob as f32 }
+    }
+}
+
 /// The log probabilities of the token that the last llm_session_next chose, and of the most probable tokens, after a
 /// softmax over the model's logits as they are: no sampler has a part in them. To be called before anything else is
 /// computed on the session.
@@ -207,10 +213,9 @@ pub unsafe extern "C" fn llm_session_logprobs(
             let message = format!("{capacity} tokens were asked for, the vocabulary has {vocab_size}");
             return Err(Error::invalid_argument(message).with("argument", "capacity").with("vocab_size", vocab_size));
         }
-        let of = |l: &Logprob| llm_logprob_t { token: l.id, logprob: l.logprob as f32 };
         let (own, best) = conversation.session.logprobs(capacity)?;
-        top.iter_mut().zip(&best).for_each(|(top, best)| *top = of(best));
-        out.write(of(&own));
+        top.iter_mut().zip(&best).for_each(|(top, best)| *top = llm_logprob_t::of(best));
+        out.write(llm_logprob_t::of(&own));
         Ok(())
     })
 }

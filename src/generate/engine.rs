@@ -25,7 +25,7 @@ use crate::device::{Device, Isa, Threads};
 use crate::error::{Error, Result};
 use crate::model::{CacheOptions, Lora, Model};
 use crate::numeric::FloatEnvironment;
-use crate::sample::Sampler;
+use crate::sample::{Logprob, Sampler};
 use crate::token::Grammar;
 use sequence::Sequence;
 use step::Core;
@@ -71,8 +71,10 @@ pub struct Request {
     pub priority: i32,
     /// Continuations of the prompt, at most 256; 0 is 1.
     pub count: usize,
+    /// Have events tell the log probabilities of tokens, and of so many of the most likely ones beside each.
+    pub logprobs: Option<usize>,
     /// Search the most likely continuations instead, as of [`Session::beam_search`](super::Session::beam_search):
-    /// `options`, `sampler`, `stops` and `count` have no part in it. Number i is the i-th best; its events come
+    /// `options`, `sampler`, `stops`, `count` and `logprobs` have no part in it. Number i is the i-th best; its events come
     /// together when the search is over, one for each token, and then one with its text and its end. `NotFound` ends
     /// those that were not found.
     pub beams: Option<BeamOptions>,
@@ -90,6 +92,9 @@ pub struct Event {
     pub index: usize,
     /// The token that was chosen.
     pub token: Option<u32>,
+    /// The token's log probability and those of the most likely ones, as of
+    /// [`Session::logprobs`](super::Session::logprobs), if the request asked for them.
+    pub logprobs: Option<(Logprob, Vec<Logprob>)>,
     /// Text that became certain, as of [`Next::text`](super::Next::text).
     pub text: Vec<u8>,
     /// Why the continuation ended, if it did: an error is `Cancelled`, or what made it impossible to go on.
@@ -99,7 +104,7 @@ pub struct Event {
 impl Event {
     /// The last event of a continuation that cannot go on.
     fn failed(request: RequestId, index: usize, error: Error) -> Event {
-        Event { request, index, token: None, text: Vec::new(), outcome: Some(Err(error)) }
+        Event { request, index, token: None, logprobs: None, text: Vec::new(), outcome: Some(Err(error)) }
     }
 }
 
@@ -185,7 +190,8 @@ impl Request {
     /// One continuation of a prompt, of a usual priority, without an end.
     pub fn new(tokens: Vec<u32>, sampler: Sampler) -> Request {
         let (options, stops, loras) = (GenerateOptions::default(), Vec::new(), Vec::new());
-        Request { tokens, options, sampler, grammar: None, stops, loras, priority: 0, count: 1, beams: None }
+        let (grammar, logprobs, beams) = (None, None, None);
+        Request { tokens, options, sampler, grammar, stops, loras, priority: 0, count: 1, logprobs, beams }
     }
 }
 
@@ -237,7 +243,7 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
-    /// UTF-8, more than 256 continuations, a grammar or an adapter of another model, a search that
+    /// UTF-8, more than 256 continuations, more log probabilities than there are tokens, a grammar or an adapter of another model, a search that
     /// [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does not fit into the
     /// context or the pages; `OutOfMemory`.
     pub fn submit(&self, request: Request) -> Result<RequestId> {
@@ -247,6 +253,11 @@ impl Engine {
         if request.beams.is_none() && request.count > MOST_CONTINUATIONS {
             let message = format!("{} continuations were asked for, there can be {MOST_CONTINUATIONS}", request.count);
             return Err(Error::invalid_argument(message).with("parameter", "count").with("found", request.count));
+        }
+        let vocab_size = self.model.config().vocab_size;
+        if let Some(count) = request.logprobs.filter(|&count| count > vocab_size) {
+            let message = format!("{count} log probabilities were asked for, the vocabulary has {vocab_size} tokens");
+            return Err(Error::invalid_argument(message).with("parameter", "logprobs").with("vocab_size", vocab_size));
         }
         if let Some(beams) = &request.beams {
             beams.check()?;

@@ -202,9 +202,14 @@ static void events_and_failures(void)
     llm_error_free(error);
     llm_request_params_t params;
     llm_request_params_init(&params, sizeof params);
-    params.flags = 2;
+    params.flags = 4;
     FAILS(UNSUPPORTED, llm_request_set_params(request, &params, &error));
     llm_error_free(error);
+    params.flags = 0;
+    params.reserved = 1;
+    FAILS(UNSUPPORTED, llm_request_set_params(request, &params, &error));
+    llm_error_free(error);
+    params.reserved = 0;
     CHECK(id == 0);
 
     /* Nothing to do. */
@@ -321,6 +326,79 @@ static void threads(void)
     llm_model_free(model);
 }
 
+/* Events tell the log probabilities that a session tells, if the request asked for them. */
+static void log_probabilities(void)
+{
+    llm_model_t *model = load();
+    llm_engine_t *engine = engine_of(model, 0);
+    llm_session_t *session = NULL;
+    OK(llm_session_new(model, NULL, &session, &error));
+    static const llm_token_t tokens[] = {3, 4, 5};
+    OK(llm_session_append_tokens(session, tokens, 3, &error));
+    llm_request_t *request = NULL;
+    OK(llm_request_new(&request, &error));
+    OK(llm_request_set_tokens(request, tokens, 3, &error));
+    llm_request_params_t params;
+    llm_request_params_init(&params, sizeof params);
+    CHECK(params.top_logprobs == 0 && params.reserved == 0);
+    params.max_tokens = 4;
+    params.flags = LLM_REQUEST_LOGPROBS | LLM_GENERATE_IGNORE_EOG;
+    params.top_logprobs = 2;
+    llm_request_id_t asking = 0, silent = 0;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_engine_submit(engine, request, &asking, &error));
+    params.flags = LLM_GENERATE_IGNORE_EOG;
+    OK(llm_request_set_params(request, &params, &error));
+    OK(llm_engine_submit(engine, request, &silent, &error));
+    params.flags = LLM_REQUEST_LOGPROBS;
+    params.top_logprobs = 1 << 20;
+    OK(llm_request_set_params(request, &params, &error));
+    FAILS(INVALID_ARGUMENT, llm_engine_submit(engine, request, &asking, &error));
+    llm_error_free(error);
+    llm_generate_params_t limits;
+    llm_generate_params_init(&limits, sizeof limits);
+    limits.flags = LLM_GENERATE_IGNORE_EOG;
+    OK(llm_session_start(session, NULL, &limits, &error));
+    llm_events_t *events = NULL;
+    OK(llm_events_new(&events, &error));
+    llm_logprob_t chosen, top[3], own, best[2];
+    bool more = true;
+    int told = 0, asked = 0;
+    while (more) {
+        OK(llm_engine_wait(engine, UINT64_MAX, events, &more, &error));
+        for (size_t i = 0; i < llm_events_count(events); i++) {
+            llm_event_t event = {.struct_size = sizeof event};
+            OK(llm_events_get(events, i, &event, &error));
+            if (event.request == silent) {
+                FAILS(FAILED_PRECONDITION, llm_events_logprobs(events, i, &chosen, top, 0, &error));
+                llm_error_free(error);
+                asked++;
+                continue;
+            }
+            llm_view_t text;
+            llm_token_t token;
+            llm_finish_reason_t finish;
+            OK(llm_session_next(session, &token, &text, &finish, &error));
+            OK(llm_session_logprobs(session, &own, best, 2, &error));
+            OK(llm_events_logprobs(events, i, &chosen, top, 2, &error));
+            CHECK(token == event.token && chosen.token == token && chosen.logprob == own.logprob);
+            for (int j = 0; j < 2; j++) CHECK(top[j].token == best[j].token && top[j].logprob == best[j].logprob);
+            OK(llm_events_logprobs(events, i, &chosen, NULL, 0, &error));
+            FAILS(INVALID_ARGUMENT, llm_events_logprobs(events, i, &chosen, top, 3, &error));
+            llm_error_free(error);
+            FAILS(NOT_FOUND, llm_events_logprobs(events, llm_events_count(events), &chosen, top, 1, &error));
+            llm_error_free(error);
+            told++;
+        }
+    }
+    CHECK(told == 4 && asked == 4);
+    llm_events_free(events);
+    llm_request_free(request);
+    llm_session_free(session);
+    llm_engine_free(engine);
+    llm_model_free(model);
+}
+
 /* A search among the requests finds what a session finds, with a grammar and without. */
 static void searching(void)
 {
@@ -406,6 +484,7 @@ int main(int argc, char **argv)
         {"requests", requests},
         {"events_and_failures", events_and_failures},
         {"threads", threads},
+        {"log_probabilities", log_probabilities},
         {"searching", searching},
     };
     return run_test(tests, sizeof tests / sizeof *tests, argc, argv);

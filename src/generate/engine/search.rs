@@ -44,7 +44,7 @@ impl Core {
             self.counts.generated_tokens += beams.iter().map(|beam| beam.tokens.len() as u64).sum::<u64>();
             let mut beams = beams.into_iter();
             for index in 0..width {
-                let event = |token, text, outcome| Event { request, index, token, text, outcome };
+                let event = |token, text, outcome| Event { request, index, token, logprobs: None, text, outcome };
                 let Some(beam) = beams.next() else {
                     let error = Error::not_found("the search found fewer continuations").with("found", index);
                     self.events.push(Event::failed(request, index, error));

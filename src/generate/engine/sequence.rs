@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::generate::beam::Search;
 use crate::generate::generation::Generation;
 use crate::model::{AdapterList, Part};
-use crate::sample::Sampler;
+use crate::sample::{Sampler, logprobs};
 use crate::token::Tokenizer;
 
 pub(super) struct Sequence {
@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     pub adapters: AdapterList,
     sampler: Sampler,
     generation: Generation,
+    /// How many of the most likely tokens its events tell the log probabilities of.
+    logprobs: Option<usize>,
     /// Continuations of the same prompt that are made of this one when the prompt is processed.
     pub siblings: usize,
     /// The tokens that the step under way processes.
@@ -63,6 +65,7 @@ impl Sequence {
             adapters: request.loras,
             sampler: request.sampler.fresh(),
             generation,
+            logprobs: request.logprobs,
             siblings: if search.is_some() { 0 } else { request.count.saturating_sub(1) },
             part: 0..0,
             search,
@@ -132,15 +135,19 @@ impl Sequence {
     /// Chooses the next token by its logits.
     pub(super) fn choose(&mut self, logits: &[f32]) -> Event {
         let capacity = self.cache.capacity();
-        let (token, outcome) = match self.generation.next(&mut self.sampler, &mut self.tokens, logits, capacity) {
-            Ok((token, finish)) => (token, finish.map(Ok)),
-            Err(error) => (None, Some(Err(error))),
+        let next = self.generation.next(&mut self.sampler, &mut self.tokens, logits, capacity).and_then(|next| {
+            let asked = next.0.zip(self.logprobs);
+            Ok((next, asked.map(|(token, n)| logprobs(logits, token, n)).transpose()?))
+        });
+        let (token, logprobs, outcome) = match next {
+            Ok(((token, finish), logprobs)) => (token, logprobs, finish.map(Ok)),
+            Err(error) => (None, None, Some(Err(error))),
         };
         if outcome.is_some() {
             self.end();
         }
         let text = self.generation.text().to_vec();
-        Event { request: self.request, index: self.index, token, text, outcome }
+        Event { request: self.request, index: self.index, token, logprobs, text, outcome }
     }
 
     /// Ends the sequence, and those that were to be made of it, with an error.
