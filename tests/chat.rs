@@ -181,9 +181,14 @@ fn calls_are_put_as_the_template_looks_for_them() {
         messages.render(&with_template(&format!("{{% for m in messages %}}{body};{{% endfor %}}")), false).unwrap()
     };
     let asks = ["m['content'] is none", "m.content is not none", "m[\"content\"] == None"];
-    for (ask, expected) in asks.into_iter().zip(["False;True;False;", "True;False;True;", "False;True;False;"]) {
+    for (ask, expected) in asks.into_iter().zip(["False;True;False;", "True;True;True;", "False;True;False;"]) {
         assert_eq!(render(&messages, &format!("{{{{ {ask} }}}}")), expected, "{ask}");
     }
+    assert_eq!(render(&messages, "{{ m.reasoning_content is none or m.content is none }}"), "False;True;False;");
+    assert_eq!(render(&messages, "{{ m.reasoning_content is none or m.content is string }}"), "True;True;True;");
+    // One that asks for none, and takes none all the same.
+    let both = "{% if m.content is none and m.role == 'x' %}{% endif %}{{ m.content|length }}";
+    assert_eq!(render(&messages, both), "1;0;1;");
     assert_eq!(render(&messages, "{{ m.content }}"), "a;;b;");
     assert_eq!(render(&messages, "{{ m.thinking }}"), ";r;s;");
     assert_eq!(render(&messages, "{{ m['tool_plan'] }}"), ";r;;");
@@ -218,6 +223,26 @@ fn contents_are_parts_where_the_template_takes_nothing_else() {
         "{% for m in messages %}{% if m.role == 'user' and m.content is not string %}{% for part in m.content %}<{{ part.text }}>{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}",
     );
     assert_eq!(messages.render(&users, false).unwrap(), "s;a;<b><c>;");
+}
+
+/// A loop knows how long a text is.
+#[test]
+fn loops_over_texts_have_ends() {
+    let render = |source: &str| {
+        let template = Template::new(source, Limits::default()).unwrap();
+        template.render(&Map::from_iter([("s".to_owned(), "sün".into())]), 0).unwrap()
+    };
+    for (source, expected) in [
+        ("{% for c in s %}{{ c }}{{ '' if loop.last else ',' }}{% endfor %}", "s,ü,n"),
+        ("{% for c in s if c != 'n' %}{{ c }}{{ loop.length }}{% endfor %}", "s2ü2"),
+        ("{% for c in s recursive %}{{ c }}{% endfor %}", "sün"),
+        ("{% for c in s or 'x' %}{{ loop.revindex }}{% endfor %}", "321"),
+        ("{% for c in s ~ 'x' + 'y' -%} {{ c }} {%- endfor %}", "sünxy"),
+        ("{% for a, b in [[1, 2]] %}{{ a in [1] }}{{ b }}{% endfor %}", "True2"),
+        ("{% for c in [1] if c in [1] %}{{ c }}{% endfor %}", "1"),
+    ] {
+        assert_eq!(render(source), expected, "{source}");
+    }
 }
 
 /// No id is given twice, whatever a conversation has.

@@ -46,6 +46,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_own_map", own_map);
     env.add_filter("_keep", keep);
     env.add_filter("_read", read);
+    env.add_filter("_each", each);
     env.add_filter("_times", times);
 
     lists!(env: batch list lines map reject rejectattr select selectattr slice sort split unique zip);
@@ -142,6 +143,14 @@ fn string(value: &Value) -> Result<String, Error> {
 fn read(value: Value) -> Result<Value, Error> {
     fuel::pay_bytes(value.as_str().map_or(0, str::len))?;
     Ok(value)
+}
+
+/// What a loop goes over: a text is its characters, whose number the loop should know.
+fn each(value: Value) -> Result<Value, Error> {
+    match value.as_str().filter(|text| text.len() <= MOST_CHARACTERS) {
+        Some(text) => List::of(text.chars().map(Value::from).collect()),
+        None => Ok(value),
+    }
 }
 
 /// What a namespace's attribute is set to.
@@ -338,6 +347,9 @@ fn dict(value: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     }
     Dict::make(pairs.into_iter())
 }
+
+/// Bytes of a text whose characters a loop counts before it begins.
+const MOST_CHARACTERS: usize = 1 << 20;
 
 /// As many items as the sandbox allows.
 const MAX_RANGE: usize = 100_000;

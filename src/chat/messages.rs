@@ -188,18 +188,22 @@ impl Messages {
         variables.insert("tools".into(), tools);
         variables.insert("add_generation_prompt".into(), answer.into());
 
-        let looks = template.looks();
-        let mut render = |form: Form| {
+        let mut looks = template.looks();
+        let mut render = |looks: Looks, form: Form| {
             variables.insert("messages".into(), self.normal(looks, form)?.into());
             template.render(&variables, now)
         };
         let parts = if looks.parts { Parts::Own } else { Parts::Joined };
         let mut form = Form { parts, arguments_as_text: false };
-        let mut rendered = render(form);
+        let mut rendered = render(looks, form);
         let called = || self.messages.iter().any(|message| message.get("tool_calls").is_some());
         if rendered.as_ref().is_err_and(|error| error.fact("exception").is_none()) && called() {
             form.arguments_as_text = true;
-            rendered = render(form).or(rendered);
+            rendered = render(looks, form).or(rendered);
+            if rendered.is_err() && looks.none {
+                (looks.none, form.arguments_as_text) = (false, false);
+                rendered = render(looks, form).or(rendered);
+            }
         }
         let text = rendered?;
         if looks.parts {
@@ -208,7 +212,7 @@ impl Messages {
             let written = ["{'type': '", "{'text': '"].iter().any(|part| text.contains(part));
             if written && self.messages.iter().any(is_own) {
                 form.parts = Parts::OfUsers;
-                return Ok(render(form).unwrap_or(text));
+                return Ok(render(looks, form).unwrap_or(text));
             }
             let is_lost = |text: &str| {
                 let contents = self.messages.iter().filter(|message| message["role"] == "user");
@@ -216,7 +220,7 @@ impl Messages {
             };
             if is_lost(&text) {
                 form.parts = Parts::Always;
-                return Ok(render(form).ok().filter(|text| !is_lost(text)).unwrap_or(text));
+                return Ok(render(looks, form).ok().filter(|text| !is_lost(text)).unwrap_or(text));
             }
         }
         Ok(text)

@@ -4,6 +4,7 @@
 //! - Lists, dicts, what is assigned, sums and products go through filters of ours (see `value`): `[a]` becomes
 //!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a + b` becomes `(a + b)|_own`, `a * b` becomes
 //!   `(a)|_times(b)`.
+//! - What a loop goes over does too, so that a text is a list of characters: `{% for c in (e)|_each %}`.
 //! - What is compared, tested for more than its type, or subscripted, goes through a filter that pays for reading it:
 //!   `(a)|_read == b`, `(a|_read) is lower`, `(a|_read)[0]`.
 //! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
@@ -81,6 +82,8 @@ struct Rewriter<'a> {
     in_test: bool,
     /// Where the test's operand begins and ends.
     tested: (usize, usize),
+    /// Whether what comes next is a loop's target, or what it goes over.
+    in_for: Option<bool>,
     /// Whether the last token was one that goes on with an operand: `.` or `|`.
     joined: bool,
 }
@@ -97,6 +100,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
         blocks: Vec::new(),
         in_test: false,
         tested: (0, 0),
+        in_for: None,
         joined: false,
     };
     rewriter.template()?;
@@ -174,6 +178,7 @@ impl<'a> Rewriter<'a> {
         if self.blocks.iter().sum::<usize>() > MAX_BLOCKS {
             return Err(self.invalid(&format!("more than {MAX_BLOCKS} blocks in each other")));
         }
+        self.in_for = (word == "for").then_some(false);
         if word == "set" { self.set(end) } else { self.tag(end - self.at, "%}") }
     }
 
@@ -229,6 +234,7 @@ impl<'a> Rewriter<'a> {
                 let body = trimmed.strip_prefix(['-', '+']).unwrap_or(trimmed);
                 if body.starts_with(close) {
                     self.end_sum();
+                    self.end_for();
                     self.insertions.push((self.at, after));
                     self.at = self.source.len() - body.len() + close.len();
                     return Ok(());
@@ -327,10 +333,24 @@ impl<'a> Rewriter<'a> {
             self.at += word.len();
         } else {
             self.end_sum();
+            if self.levels.len() == 1 && matches!(word, "if" | "recursive") {
+                self.end_for();
+            }
             self.at += word.len();
+            if self.in_for == Some(false) && self.levels.len() == 1 {
+                self.in_for = Some(true);
+                self.insertions.push((self.at, "("));
+            }
             self.begin_sum();
         }
         false
+    }
+
+    /// Ends what a loop goes over, if that is being read.
+    fn end_for(&mut self) {
+        if self.in_for.take_if(|over| *over).is_some() {
+            self.insertions.push((self.at, ")|_each "));
+        }
     }
 
     fn operator(&mut self, text: &str, c: char, operand: bool) {

@@ -63,7 +63,7 @@ pub struct Template {
 pub(super) struct Looks {
     /// The parts of a message's content.
     pub parts: bool,
-    /// Whether content is none.
+    /// Content that is none.
     pub none: bool,
     /// A message's `thinking`: another name for `reasoning_content`.
     pub thinking: bool,
@@ -145,14 +145,14 @@ impl Looks {
     }
 }
 
-/// Whether some content is compared with none.
+/// Whether something is done for a content that is none.
 fn asks_for_none(source: &str) -> bool {
-    source.split("content").skip(1).any(|after| {
-        let mut words = after.trim_start_matches(['\'', '"', ']']).split_whitespace();
-        let operator = words.next();
-        let operand = words.next().filter(|word| *word != "not").or_else(|| words.next());
-        let is_none = operand.is_some_and(|word| ["none", "None"].iter().any(|none| word.starts_with(none)));
-        is_none && matches!(operator, Some("is" | "==" | "!="))
+    ["'content']", "\"content\"]", ".content"].iter().any(|content| {
+        source.split(content).skip(1).any(|after| {
+            let mut words = after.split_whitespace();
+            let (operator, operand) = (words.next(), words.next().unwrap_or_default());
+            matches!(operator, Some("is" | "==")) && (operand.starts_with("none") || operand.starts_with("None"))
+        })
     })
 }
 
