@@ -35,44 +35,42 @@ pub struct Answer {
 /// How a block of calls is written.
 struct Style {
     begin: &'static str,
-    /// The mark behind the calls; "" if there is none.
+    /// The mark behind the calls, unless the text ends there; "" if there is none.
     end: &'static str,
-    /// Whether the text may end without it.
-    open: bool,
     read: Reader,
 }
 
 /// Takes calls from the start of a text, for the tools that there are; gives them and what follows.
 type Reader = for<'a> fn(&'a str, &[Json]) -> Option<(Vec<ToolCall>, &'a str)>;
 
-const fn style(begin: &'static str, end: &'static str, open: bool, read: Reader) -> Style {
-    Style { begin, end, open, read }
+const fn style(begin: &'static str, end: &'static str, read: Reader) -> Style {
+    Style { begin, end, read }
 }
 
 /// Of blocks that begin at the same place the first style counts that can read it.
 const STYLES: &[Style] = &[
     // Hermes, Qwen 2.5 and 3, many fine-tuned models.
-    style("<tool_call>", "</tool_call>", true, json_calls),
+    style("<tool_call>", "</tool_call>", json_calls),
     // Qwen 3 Coder.
-    style("<tool_call>", "</tool_call>", true, function_elements),
+    style("<tool_call>", "</tool_call>", function_elements),
     // GLM 4.5.
-    style("<tool_call>", "</tool_call>", false, key_value_elements),
+    style("<tool_call>", "</tool_call>", key_value_elements),
     // Qwen 3 Coder where it forgets the outer element; Functionary and Llama 3.1's own tools with JSON inside.
-    style("<function=", "</function>", true, function_tag),
+    style("<function=", "</function>", function_tag),
     // Phi 4 mini.
-    style("<|tool_call|>", "<|/tool_call|>", false, json_calls),
+    style("<|tool_call|>", "<|/tool_call|>", json_calls),
     // Granite 3.
-    style("<|tool_call|>", "", true, json_calls),
+    style("<|tool_call|>", "", json_calls),
     // Mistral up to version 7 of its tokenizer, and since.
-    style("[TOOL_CALLS]", "", true, json_calls),
-    style("[TOOL_CALLS]", "", true, named_arguments),
+    style("[TOOL_CALLS]", "", json_calls),
+    style("[TOOL_CALLS]", "", named_arguments),
     // DeepSeek V3, R1 and V3.1.
-    style("<｜tool▁calls▁begin｜>", "", true, deepseek_calls),
+    style("<｜tool▁calls▁begin｜>", "", deepseek_calls),
     // Llama 3.1 and later.
-    style("<|python_tag|>", "", true, json_calls),
+    style("<|python_tag|>", "", json_calls),
     // Command R+ and Command A.
-    style("Action: ```json", "```", true, json_calls),
-    style("<|START_ACTION|>", "<|END_ACTION|>", true, json_calls),
+    style("Action: ```json", "```", json_calls),
+    style("<|START_ACTION|>", "<|END_ACTION|>", json_calls),
 ];
 
 /// Blocks that no style can read, after which the rest is text: each may be read to its end in vain.
@@ -140,7 +138,7 @@ fn read_block<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a s
     STYLES.iter().find_map(|style| {
         let (calls, rest) = (style.read)(text.strip_prefix(style.begin)?, tools)?;
         let after = if style.end.is_empty() { Some(rest) } else { rest.trim_start().strip_prefix(style.end) };
-        let after = after.or_else(|| (style.open && rest.trim_start().is_empty()).then_some(""))?;
+        let after = after.or_else(|| rest.trim_start().is_empty().then_some(""))?;
         Some((calls, after))
     })
 }
