@@ -194,7 +194,7 @@ fn calls_are_put_as_the_template_looks_for_them() {
     assert_eq!(render(&messages, "{{ m['tool_plan'] }}"), ";r;;");
     assert_eq!(
         render(&messages, "{{ m.keys()|join(',') }}"),
-        "role,content;role,reasoning_content,tool_calls,content;role,reasoning_content,content;"
+        "role,content;role,reasoning_content,content,tool_calls;role,reasoning_content,content;"
     );
     // The template of gpt-oss refuses content and thoughts in one message that calls.
     messages.truncate(1).unwrap();

@@ -187,7 +187,11 @@ impl Messages {
         let tools = if self.tools.is_empty() { Json::Null } else { self.tools.clone().into() };
         variables.insert("tools".into(), tools);
         variables.insert("add_generation_prompt".into(), answer.into());
+        self.render_in_some_form(&template, variables, now)
+    }
 
+    /// Renders the messages in the first form that the template can take.
+    fn render_in_some_form(&self, template: &Template, mut variables: Map<String, Json>, now: i64) -> Result<String> {
         let mut looks = template.looks();
         let mut render = |looks: Looks, form: Form| {
             variables.insert("messages".into(), self.normal(looks, form)?.into());
@@ -206,22 +210,24 @@ impl Messages {
             }
         }
         let text = rendered?;
-        if looks.parts {
-            // The text of a template that looks at parts may have them as Python writes lists, or nothing of a text.
-            let is_own = |message: &Json| message["content"].is_array() && message["role"] != "user";
-            let written = ["{'type': '", "{'text': '"].iter().any(|part| text.contains(part));
-            if written && self.messages.iter().any(is_own) {
-                form.parts = Parts::OfUsers;
-                return Ok(render(looks, form).unwrap_or(text));
-            }
-            let is_lost = |text: &str| {
-                let contents = self.messages.iter().filter(|message| message["role"] == "user");
-                contents.filter_map(|message| message["content"].as_str()).any(|content| !text.contains(content.trim()))
-            };
-            if is_lost(&text) {
-                form.parts = Parts::Always;
-                return Ok(render(looks, form).ok().filter(|text| !is_lost(text)).unwrap_or(text));
-            }
+        if !looks.parts {
+            return Ok(text);
+        }
+        // A template that looks at parts may do so for users alone, and print others as Python writes lists.
+        let is_list = |message: &Json| message["content"].is_array() && message["role"] != "user";
+        let written = ["{'type': '", "{'text': '"].iter().any(|part| text.contains(part));
+        if written && self.messages.iter().any(is_list) {
+            form.parts = Parts::OfUsers;
+            return Ok(render(looks, form).unwrap_or(text));
+        }
+        // Or it may look at nothing else, and drop what is no list.
+        let is_lost = |text: &str| {
+            let contents = self.messages.iter().filter(|message| message["role"] == "user");
+            contents.filter_map(|message| message["content"].as_str()).any(|content| !text.contains(content.trim()))
+        };
+        if is_lost(&text) {
+            form.parts = Parts::Always;
+            return Ok(render(looks, form).ok().filter(|text| !is_lost(text)).unwrap_or(text));
         }
         Ok(text)
     }
@@ -237,7 +243,8 @@ impl Messages {
                 Parts::OfUsers => message.get("role").is_some_and(|role| role == "user"),
                 Parts::Own | Parts::Always => true,
             };
-            let content = match message.remove("content").unwrap_or_default() {
+            // Where it is known, it keeps its place.
+            let content = match message.get_mut("content").map(Json::take).unwrap_or_default() {
                 Json::Array(items) if !keeps_parts => joined(&items)?.into(),
                 Json::String(text) if form.parts == Parts::Always => json!([{"type": "text", "text": text}]),
                 content if calls && looks.none && (content.is_null() || content == "") => Json::Null,
