@@ -134,13 +134,123 @@ fn weights_move_the_error_to_where_it_matters_less() {
         assert_eq!(weighted, by_row, "{}", format.name());
         let (found, before) = (error(format, &x, &all, &weighted), error(format, &x, &all, &plain));
         assert!(found < 0.85 * before, "{}: {found:e}, without weights {before:e}", format.name());
-        // Equal weights are none, and groups without any weight still become something near.
-        format.encode_weighted(&x, &[1.0; 256], &mut weighted).unwrap();
-        assert_eq!(weighted, plain, "{}", format.name());
+        // Equal weights are none, whatever they are, and groups without any weight still become something near.
+        let mut equal = weighted.clone();
+        format.encode_weighted(&x, &[1.0; 256], &mut equal).unwrap();
+        assert!(equal == plain, "{}", format.name());
+        format.encode_weighted(&x, &[1e-20; 256], &mut weighted).unwrap();
+        assert_eq!(weighted, equal, "{}", format.name());
         for all in [0.0, f32::MIN_POSITIVE, f32::MAX] {
             format.encode_weighted(&x, &[all; 256], &mut weighted).unwrap();
             let (found, before) = [&weighted, &plain].map(|q| error(format, &x, &vec![1.0; x.len()], q)).into();
             assert!(found < 2.0 * before, "{}: {found:e} with weights {all:e}, {before:e}", format.name());
+        }
+    }
+}
+
+/// Numbers without a pattern, roughly normal, the same every time.
+fn noise(n: usize, mut seed: u32) -> Vec<f32> {
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| (0..6).map(|_| next()).sum()).collect()
+}
+
+/// The bytes of rows of 256, and their error by these weights.
+fn encoded(format: Format, x: &[f32], weights: Option<&[f32]>) -> (Vec<u8>, f64) {
+    let mut q = vec![0; format.row_bytes(x.len()).unwrap()];
+    match weights {
+        Some(weights) => format.encode_weighted(x, weights, &mut q).unwrap(),
+        None => format.encode(x, &mut q).unwrap(),
+    }
+    let all: Vec<f32> = weights.unwrap_or(&[1.0; 256]).iter().copied().cycle().take(x.len()).collect();
+    let error = error(format, x, &all, &q);
+    (q, error)
+}
+
+/// Weights from 1e-4 to 1e4, and squares of noise.
+fn uneven_weights() -> [Vec<f32>; 3] {
+    let exponents = noise(256, 7).into_iter().enumerate();
+    let heavy = exponents.map(|(i, x)| 10f32.powi((i * 7 % 9) as i32 - 4) * (4.0 + x)).collect();
+    [vec![1.0; 256], noise(256, 8).iter().map(|x| x * x).collect(), heavy]
+}
+
+/// Mins cannot be negative; the highest number of a group can.
+#[test]
+fn groups_below_zero_err_no_more_than_groups_around_zero() {
+    let around = noise(256 * 8, 2);
+    for (format, limit) in [(Format::Q2K, 1.15), (Format::Q4K, 1.15), (Format::Q5K, 1.25)] {
+        let below: Vec<f32> = around.iter().map(|x| x - 4.0).collect();
+        let (found, expected) = (encoded(format, &below, None).1, encoded(format, &around, None).1);
+        assert!(found < limit * expected, "{}: {found:e}, {expected:e}", format.name());
+    }
+}
+
+/// One number far out that matters little is cut: it must not cost the others their accuracy.
+#[test]
+fn a_number_far_out_that_weighs_little_is_cut() {
+    let mut weights = vec![1.0; 256];
+    weights[100] = 1e-7;
+    for format in SEARCHED {
+        for far in [5.0, -5.0] {
+            let near: Vec<f32> = noise(256, 3).iter().map(|x| 0.01 * x).collect();
+            let (_, expected) = encoded(format, &near, Some(&weights));
+            let cut = 1e-7 * 25.0 / 256.0;
+            let mut x = near;
+            x[100] = far;
+            let (_, found) = encoded(format, &x, Some(&weights));
+            let expected = (expected * expected + cut).sqrt();
+            assert!(found < 1.3 * expected, "{} {far}: {found:e}, {expected:e}", format.name());
+        }
+    }
+}
+
+/// Likewise whole groups, whose scale the others share.
+#[test]
+fn a_group_far_out_that_weighs_little_is_cut() {
+    let (group, weight, times) = (64..96, 1e-10, 1000.0);
+    let mut weights = vec![1.0; 256];
+    weights[group.clone()].fill(weight);
+    for format in SEARCHED {
+        let near: Vec<f32> = noise(256, 3).iter().map(|x| 0.01 * x).collect();
+        let (_, expected) = encoded(format, &near, Some(&weights));
+        let mut x = near;
+        x[group.clone()].iter_mut().for_each(|x| *x *= times);
+        let (_, found) = encoded(format, &x, Some(&weights));
+        let lost: f32 = x[group.clone()].iter().map(|x| weight * x * x / 256.0).sum();
+        let expected = (expected * expected + f64::from(lost)).sqrt();
+        assert!(found < 1.2 * expected, "{}: {found:e}, {expected:e}", format.name());
+    }
+}
+
+/// Numbers with three values are exact but for the rounding of the block's f16.
+#[test]
+fn three_values_are_nearly_exact() {
+    let x: Vec<f32> = noise(256 * 16, 5).iter().map(|x| 0.05 * (2.0 * x).round().clamp(-1.0, 1.0)).collect();
+    for (format, limit) in [(Format::Q4K, 0.0009), (Format::Q5K, 0.0025)] {
+        for weights in uneven_weights() {
+            let (_, found) = encoded(format, &x, Some(&weights));
+            let all = error(format, &x, &weights, &encoded(format, &[0.0; 256], None).0.repeat(16));
+            assert!(found < limit * all, "{}: {found:e} of {all:e}", format.name());
+        }
+    }
+}
+
+/// Where scales are too small for an f16.
+#[test]
+fn tiny_numbers_are_never_worse_than_zeros() {
+    for format in SEARCHED {
+        for weights in uneven_weights() {
+            for (seed, scale) in (0..).zip([1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 1e-7, 1e-10]) {
+                for x in noise(256 * 8, seed).chunks(256) {
+                    let x: Vec<f32> = x.iter().map(|x| x * scale).collect();
+                    let (_, found) = encoded(format, &x, Some(&weights));
+                    let zeros = error(format, &x, &weights, &encoded(format, &[0.0; 256], None).0);
+                    let limit = if scale >= 3e-6 { 0.7 } else { 1.00001 };
+                    assert!(found <= limit * zeros, "{} {scale:e}: {found:e}, {zeros:e}", format.name());
+                }
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ impl Block for BlockF32 {
 }
 
 impl Encode for BlockF32 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         BlockF32(x[0].to_le_bytes())
     }
 }
@@ -46,7 +46,7 @@ impl Block for BlockF16 {
 }
 
 impl Encode for BlockF16 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         BlockF16(f32_to_f16(x[0]))
     }
 }
@@ -65,7 +65,7 @@ impl Block for BlockBF16 {
 }
 
 impl Encode for BlockBF16 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let bits = x[0].to_bits();
         let upper = if x[0].is_nan() {
             // Rounding could carry a NaN into infinity: cut it, and make it quiet so that it stays a NaN.

@@ -2,7 +2,8 @@
 
 use super::bits::{gather, spread};
 use super::float::f16_to_f32;
-use super::search::{Integers, groups};
+use super::groups::groups;
+use super::levels::Integers;
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
 
@@ -232,7 +233,7 @@ const fn around(zero: u8) -> Integers {
 }
 
 impl Encode for BlockQ2K {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, up_to(3), up_to(15), Some(up_to(15)));
         let scales = std::array::from_fn(|g| found.scales[g] as u8 | found.mins[g] << 4);
         let mut block = BlockQ2K { scales, d: found.d, dmin: found.dmin, ..Zeroable::zeroed() };
@@ -242,7 +243,7 @@ impl Encode for BlockQ2K {
 }
 
 impl Encode for BlockQ3K {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, around(4), around(32), None);
         let scales = found.scales.map(|scale| (scale + 32) as u8);
         let mut block = BlockQ3K { d: found.d, ..Zeroable::zeroed() };
@@ -254,7 +255,7 @@ impl Encode for BlockQ3K {
 }
 
 impl Encode for BlockQ4K {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, up_to(15), up_to(63), Some(up_to(63)));
         let scales = pack_scales_and_mins(std::array::from_fn(|g| (found.scales[g] as u8, found.mins[g])));
         let mut block = BlockQ4K { d: found.d, dmin: found.dmin, scales, ..Zeroable::zeroed() };
@@ -264,7 +265,7 @@ impl Encode for BlockQ4K {
 }
 
 impl Encode for BlockQ5K {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, up_to(31), up_to(63), Some(up_to(63)));
         let scales = pack_scales_and_mins(std::array::from_fn(|g| (found.scales[g] as u8, found.mins[g])));
         let mut block = BlockQ5K { d: found.d, dmin: found.dmin, scales, ..Zeroable::zeroed() };
@@ -274,7 +275,7 @@ impl Encode for BlockQ5K {
 }
 
 impl Encode for BlockQ6K {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, around(32), around(128), None);
         let mut block = BlockQ6K { scales: found.scales, d: found.d, ..Zeroable::zeroed() };
         block.set_codes(&found.codes);

@@ -143,7 +143,7 @@ impl Block for BlockQ4_0 {
 }
 
 impl Encode for BlockQ4_0 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = symmetric(x, 8);
         with_codes(BlockQ4_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
@@ -166,7 +166,7 @@ impl Block for BlockQ4_1 {
 }
 
 impl Encode for BlockQ4_1 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, m, codes) = affine(x, 15);
         with_codes(BlockQ4_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
@@ -191,7 +191,7 @@ impl Block for BlockQ5_0 {
 }
 
 impl Encode for BlockQ5_0 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = symmetric(x, 16);
         with_codes(BlockQ5_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
@@ -216,7 +216,7 @@ impl Block for BlockQ5_1 {
 }
 
 impl Encode for BlockQ5_1 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, m, codes) = affine(x, 31);
         with_codes(BlockQ5_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
@@ -239,7 +239,7 @@ impl Block for BlockQ8_0 {
 }
 
 impl Encode for BlockQ8_0 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let d = largest_magnitude(x) / 127.0;
         let inverse = inverse(d);
         let mut qs = [0; LEN];

@@ -10,8 +10,10 @@ mod bits;
 mod float;
 mod grid;
 mod grids;
+mod groups;
 mod k;
 mod legacy;
+mod levels;
 mod search;
 mod table;
 mod ternary;
@@ -44,14 +46,11 @@ pub(crate) trait Block: bytemuck::Pod {
 pub(crate) trait Encode: Block {
     /// The block of the `LEN` elements of `x`; an error in an element costs its square times the element's weight, in
     /// formats whose encoder has a choice. NaN and infinity give some block, never a panic.
-    fn encode(x: &[f32], weights: &[f32]) -> Self;
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self;
 }
 
-/// Elements of the longest block of a format with an encoder.
-const LONGEST: usize = 256;
-
 type DecodeBlocks = fn(&[u8], &mut [f32]);
-type EncodeBlocks = fn(&[f32], &[f32], &mut [u8]);
+type EncodeBlocks = fn(&[f32], Option<&[f32]>, &mut [u8]);
 
 /// A row's right side: the sizes of a block and the functions of its format, which whole slices of blocks go through.
 struct Layout {
@@ -117,10 +116,11 @@ fn scales_of_blocks<B: Block>(bytes: &[u8], scales: &mut [Scales]) {
 }
 
 /// `weights` are those of a row, again from the start for each next row.
-fn encode_blocks<B: Encode>(x: &[f32], weights: &[f32], out: &mut [u8]) {
+fn encode_blocks<B: Encode>(x: &[f32], weights: Option<&[f32]>, out: &mut [u8]) {
     let blocks = bytemuck::cast_slice_mut::<u8, B>(out);
-    for ((x, weights), block) in x.chunks_exact(B::LEN).zip(weights.chunks_exact(B::LEN).cycle()).zip(blocks) {
-        *block = B::encode(x, weights);
+    let mut weights = weights.map(|weights| weights.chunks_exact(B::LEN).cycle());
+    for (x, block) in x.chunks_exact(B::LEN).zip(blocks) {
+        *block = B::encode(x, weights.as_mut().and_then(Iterator::next));
     }
 }
 
@@ -287,7 +287,7 @@ impl Format {
     ///
     /// Errors: `InvalidArgument` if the sizes do not fit each other, `Unsupported` if the format has no encoder.
     pub fn encode(self, x: &[f32], out: &mut [u8]) -> Result<()> {
-        self.encode_blocks(x, &[1.0; LONGEST][..self.block_len()], out)
+        self.encode_blocks(x, None, out)
     }
 
     /// As [`Format::encode`] for rows of `weights.len()` elements, where an error in element i of a row costs its square
@@ -305,10 +305,10 @@ impl Format {
             let message = format!("weight {i} is {}, but must be finite and not negative", weights[i]);
             return Err(Error::invalid_argument(message).with("index", i).with("weight", weights[i]));
         }
-        self.encode_blocks(x, weights, out)
+        self.encode_blocks(x, Some(weights), out)
     }
 
-    fn encode_blocks(self, x: &[f32], weights: &[f32], out: &mut [u8]) -> Result<()> {
+    fn encode_blocks(self, x: &[f32], weights: Option<&[f32]>, out: &mut [u8]) -> Result<()> {
         self.check_sizes(x.len(), out.len())?;
         let encode = self.info().layout.encode.ok_or_else(|| self.missing("encoder"))?;
         let _environment = FloatEnvironment::enter();

@@ -3,103 +3,15 @@
 //! A group of numbers x with importances w is approximated by y = scale * level - min, each level out of a fixed set,
 //! so that sum w (x - y)^2 is small. For given scale and min the best levels are the nearest; for given levels the best
 //! scale and min are a weighted least-squares fit. Alternating both descends to a local minimum (Lloyd, "Least squares
-//! quantization in PCM", 1982); to find a good one it is started from several scales around the one that just
-//! covers the range, as ggml's quantizers for these formats also do.
-//!
-//! The groups' scales (and mins) are stored as small integers times one f16 for all groups. That is the same problem
-//! again, with the scales for numbers and integers for levels, and is solved by the same search.
+//! quantization in PCM", 1982). To find a good one, several scales are measured, as ggml's quantizers for these formats
+//! also do; one measurement gives the error at that scale and the one that a fit will reach, and the search descends
+//! from the two where that is least.
 
 use super::float::{f16_to_f32, f32_to_f16};
-
-/// The set of numbers that codes 0, 1, ... stand for, ascending.
-pub(super) trait Levels: Copy {
-    /// The lowest and the highest.
-    fn ends(self) -> [f32; 2];
-    /// The usual distance between two.
-    fn gap(self) -> f32;
-    /// The level nearest to t; any one if t is NaN.
-    fn nearest(self, t: f32) -> f32;
-    /// The code of a level.
-    fn code(self, level: f32) -> u8;
-}
-
-/// All integers from `low` to `high`; |low| and |high| are below 2^22.
-#[derive(Clone, Copy)]
-pub(super) struct Integers {
-    pub low: f32,
-    pub high: f32,
-}
-
-impl Levels for Integers {
-    fn ends(self) -> [f32; 2] {
-        [self.low, self.high]
-    }
-    fn gap(self) -> f32 {
-        1.0
-    }
-    #[inline(always)]
-    fn nearest(self, t: f32) -> f32 {
-        // Adding 1.5 * 2^23 rounds to an integer, ties to even.
-        const ROUND: f32 = 12_582_912.0;
-        (t.max(self.low).min(self.high) + ROUND) - ROUND
-    }
-    fn code(self, level: f32) -> u8 {
-        (level - self.low) as u8
-    }
-}
-
-/// Places in `Table::nearest`: one for each half from -127 to 127.
-const HALVES: usize = 4 * 127 + 1;
-
-/// Ascending numbers in [-127, 127], with the nearest of them to everything.
-#[derive(Clone, Copy)]
-pub(super) struct Table {
-    numbers: &'static [i8; 16],
-    /// Place i holds the number nearest to t for t in [i / 2 - 127, i / 2 - 126.5): halfway between two integers lies
-    /// at a boundary.
-    nearest: &'static [i8; HALVES],
-}
-
-impl Table {
-    /// What `nearest` holds.
-    pub(super) const fn nearest(numbers: &[i8; 16]) -> [i8; HALVES] {
-        let (mut nearest, mut i, mut n) = ([0; HALVES], 0, 0);
-        while i < HALVES {
-            // The sum of two numbers is twice what lies halfway.
-            while n < 15 && i as i32 - 254 >= numbers[n] as i32 + numbers[n + 1] as i32 {
-                n += 1;
-            }
-            nearest[i] = numbers[n];
-            i += 1;
-        }
-        nearest
-    }
-
-    pub(super) const fn new(numbers: &'static [i8; 16], nearest: &'static [i8; HALVES]) -> Table {
-        Table { numbers, nearest }
-    }
-}
-
-impl Levels for Table {
-    fn ends(self) -> [f32; 2] {
-        [f32::from(self.numbers[0]), f32::from(self.numbers[15])]
-    }
-    fn gap(self) -> f32 {
-        16.0
-    }
-    #[inline(always)]
-    fn nearest(self, t: f32) -> f32 {
-        // The conversion cuts off; below 0 and NaN become 0.
-        let i = ((t + 127.0) * 2.0) as usize;
-        f32::from(self.nearest[i.min(HALVES - 1)])
-    }
-    fn code(self, level: f32) -> u8 {
-        self.numbers.iter().take_while(|&&number| f32::from(number) < level).count() as u8
-    }
-}
+use super::levels::Levels;
 
 /// y = scale * level - min.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(super) struct Line {
     pub scale: f32,
     pub min: f32,
@@ -108,21 +20,32 @@ pub(super) struct Line {
 impl Line {
     /// What [`Levels::nearest`] is asked for.
     #[inline(always)]
-    fn inverse(self) -> f32 {
+    pub(super) fn inverse(self) -> f32 {
         if self.scale == 0.0 { 0.0 } else { 1.0 / self.scale }
     }
 }
 
-/// The weighted sums over a group, each element at its nearest level.
+/// Which mins lines may have.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Mins {
+    /// 0 alone.
+    Zero,
+    /// Those that are not negative. Levels start at 0, scales are not negative.
+    Positive,
+    /// All. Levels start at 0, scales are not negative.
+    Any,
+}
+
+/// The weighted sums over a group, each element at its nearest level l; r = x - y.
 #[derive(Clone, Copy, Default)]
-struct Sums {
-    /// w (x - y)^2.
-    error: f32,
-    w: f32,
-    wl: f32,
-    wll: f32,
-    wx: f32,
-    wxl: f32,
+pub(super) struct Sums {
+    /// w r^2.
+    pub error: f32,
+    pub w: f32,
+    pub wl: f32,
+    pub wll: f32,
+    pub wr: f32,
+    pub wrl: f32,
 }
 
 /// Lanes that sums are split into, so that the compiler can use vectors without changing any result.
@@ -130,106 +53,160 @@ const LANES: usize = 8;
 
 /// The sums of a group whose length is a multiple of LANES.
 #[inline(always)]
-fn measure<L: Levels>(x: &[f32], w: &[f32], levels: L, line: Line) -> Sums {
+pub(super) fn measure<L: Levels>(x: &[f32], w: &[f32], levels: L, line: Line) -> Sums {
     let inverse = line.inverse();
     let mut sums = [[0.0f32; LANES]; 6];
     for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
         for i in 0..LANES {
-            let level = levels.nearest((x[i] + line.min) * inverse);
-            let error = x[i] - (line.scale * level - line.min);
-            let (wl, wx) = (w[i] * level, w[i] * x[i]);
-            sums[0][i] += w[i] * error * error;
+            let shifted = x[i] + line.min;
+            let level = levels.nearest(shifted * inverse);
+            let r = shifted - line.scale * level;
+            let (wl, wr) = (w[i] * level, w[i] * r);
+            sums[0][i] += wr * r;
             sums[1][i] += w[i];
             sums[2][i] += wl;
             sums[3][i] += wl * level;
-            sums[4][i] += wx;
-            sums[5][i] += wx * level;
+            sums[4][i] += wr;
+            sums[5][i] += wr * level;
         }
     }
-    let [error, w, wl, wll, wx, wxl] = sums.map(|lanes| lanes.iter().sum());
-    Sums { error, w, wl, wll, wx, wxl }
+    let [error, w, wl, wll, wr, wrl] = sums.map(|lanes| lanes.iter().sum());
+    Sums { error, w, wl, wll, wr, wrl }
 }
 
 impl Sums {
-    /// The least-squares line for the levels that were measured; `None` if they do not determine one.
-    fn fit(&self, mins: bool) -> Option<Line> {
-        let through_zero = || {
-            let scale = self.wxl / self.wll;
-            (self.wll > 0.0 && scale.is_finite()).then_some(Line { scale, min: 0.0 })
-        };
-        if !mins {
-            return through_zero();
+    /// The least-squares line for the levels that were measured at `line`, and the error with it and them; `None` if
+    /// they do not determine one.
+    pub(super) fn fit(&self, line: Line, mins: Mins) -> Option<(Line, f32)> {
+        if mins == Mins::Zero {
+            return self.fit_through_zero(line);
         }
         let determinant = self.w * self.wll - self.wl * self.wl;
-        let scale = (self.w * self.wxl - self.wl * self.wx) / determinant;
-        let min = (self.wl * self.wxl - self.wll * self.wx) / determinant;
-        if !(determinant > 0.0 && scale > 0.0 && min.is_finite()) {
-            return None;
+        let scale = (self.w * self.wrl - self.wl * self.wr) / determinant;
+        let min = (self.wl * self.wrl - self.wll * self.wr) / determinant;
+        let next = Line { scale: line.scale + scale, min: line.min + min };
+        if determinant > 0.0 && next.min.is_finite() && (mins == Mins::Any || next.min >= 0.0) {
+            let error = self.error - scale * self.wrl + min * self.wr;
+            return (next.scale > 0.0).then_some((next, error));
         }
-        // Stored mins cannot be negative.
-        if min < 0.0 { through_zero() } else { Some(Line { scale, min }) }
+        self.fit_through_zero(line).filter(|(next, _)| next.scale > 0.0)
+    }
+
+    /// As `fit`, of the lines whose min is 0.
+    fn fit_through_zero(&self, line: Line) -> Option<(Line, f32)> {
+        let wrl = self.wrl - line.min * self.wl;
+        let scale = wrl / self.wll;
+        let error = self.error - line.min * (2.0 * self.wr - line.min * self.w) - scale * wrl;
+        let next = Line { scale: line.scale + scale, min: 0.0 };
+        (self.wll > 0.0 && next.scale.is_finite()).then_some((next, error))
     }
 }
 
-// More starts or rounds than these gain less than one per cent of the error, for twice the time.
+/// Where a search starts.
+pub(super) struct Starts {
+    /// The end of the range is taken to lie this many gaps beyond the last level.
+    pub gaps: &'static [f32],
+    /// It is taken to lie at the last level times this, which cuts it if this is above 1.
+    pub times: &'static [f32],
+}
 
-/// Starts on each side of the scale that just covers the range.
-const STEPS: i32 = 2;
-/// The distance between starts: the end of the range moves by this part of the gap between levels.
-const STEP: f32 = 0.4;
-/// Descents from each start.
+/// For numbers: around the line that just covers the range, and two that cut it, which pays where what is far out
+/// weighs little. More starts, descents or rounds gain less than one per cent of the error.
+pub(super) const AROUND: Starts = Starts { gaps: &[-0.8, -0.4, 0.0, 0.4, 0.8], times: &[1.3, 2.0] };
+
+/// Standard deviations that count as near.
+const NEAR: f32 = 2.5;
+
+/// The most promising lines, which are descended from.
+const DESCENTS: usize = 3;
+/// The lines of a descent.
 const ROUNDS: usize = 2;
 
-/// The weights of at most 32 elements; where all are 0, equal ones that do not count beside those of other groups, so
-/// that the elements become something near and not 0.
-pub(super) fn or_indifferent(w: &[f32]) -> &[f32] {
-    if w.iter().any(|w| *w > 0.0) { w } else { &[1e-12; 32][..w.len()] }
+/// The range and the min of lines that cover the numbers from `low` to `high`: from the lowest number to the highest, or
+/// from 0 to the one of largest magnitude.
+fn covered(low: f32, high: f32, mins: Mins) -> (f32, f32) {
+    match mins {
+        Mins::Zero => (if high > -low { high } else { low }, 0.0),
+        Mins::Positive => (high - low.min(0.0), -low.min(0.0)),
+        Mins::Any => (high - low, -low),
+    }
 }
 
-/// A line for a group whose length is a multiple of 8. With `mins`, levels start at 0 and scale and min are not
-/// negative; without, min is 0. `storable` rounds a scale to one that can be stored.
-pub(super) fn search<L: Levels>(x: &[f32], w: &[f32], levels: L, mins: bool, storable: impl Fn(f32) -> f32) -> Line {
-    let (mut low, mut high) = (0.0f32, 0.0f32);
-    for (&x, &w) in x.iter().zip(w) {
-        if w > 0.0 {
-            (low, high) = (low.min(x), high.max(x));
-        }
+/// The line that covers what lies near the mean, as weights see it: they may hardly see what is far out. `zeros` are the
+/// sums with zeros for levels, `low` and `high` the ends of all numbers, `end` the last level.
+fn near_mean(zeros: &Sums, [low, high]: [f32; 2], end: f32, mins: Mins) -> Line {
+    let mean = if mins == Mins::Zero { 0.0 } else { zeros.wr / zeros.w };
+    let spread = NEAR * (zeros.error / zeros.w - mean * mean).max(0.0).sqrt();
+    let (range, min) = covered(low.max(mean - spread), high.min(mean + spread), mins);
+    Line { scale: range / end, min }
+}
+
+/// A line for a group whose length is a multiple of 8. `storable` rounds to a line that can be stored.
+pub(super) fn search<L: Levels>(
+    x: &[f32],
+    w: &[f32],
+    levels: L,
+    mins: Mins,
+    starts: Starts,
+    storable: impl Fn(Line) -> Line,
+) -> Line {
+    let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+    for (&x, _) in x.iter().zip(w).filter(|(_, w)| **w > 0.0) {
+        (low, high) = (low.min(x), high.max(x));
     }
-    // With a min: from the lowest element, or 0, to the highest. Without: from 0 to the one of largest magnitude.
-    let (range, min) = if mins { (high - low, -low) } else { (if high > -low { high } else { low }, 0.0) };
+    if low > high {
+        // Nothing has a weight.
+        (low, high) = (0.0, 0.0);
+    }
+    let (range, min) = covered(low, high, mins);
     // The line that just covers the range stands where errors overflow or are no numbers.
     let covering = if range == 0.0 { 0.0 } else { range / levels.ends()[1] };
-    let mut best = (f32::INFINITY, Line { scale: storable(covering), min });
+    let mut best = (f32::INFINITY, storable(Line { scale: covering, min }));
     if range == 0.0 {
         return best.1;
     }
+    let mut look = |line: Line| {
+        let line = storable(line);
+        let sums = measure(x, w, levels, line);
+        if sums.error < best.0 {
+            best = (sums.error, line);
+        }
+        sums.fit(line, mins).filter(|(next, _)| *next != line)
+    };
+    // Sorted by error, the least first.
+    let mut promising = [None; DESCENTS];
+    let mut start = |line: Line| {
+        let mut next = look(line);
+        for place in &mut promising {
+            if let Some((_, error)) = next
+                && place.is_none_or(|(_, least)| error < least)
+            {
+                std::mem::swap(place, &mut next);
+            }
+        }
+    };
     for end in levels.ends().into_iter().filter(|end| *end != 0.0) {
-        for step in -STEPS..=STEPS {
-            let mut line = Line { scale: range / (end + step as f32 * STEP * levels.gap()), min };
-            for _ in 0..=ROUNDS {
-                line.scale = storable(line.scale);
-                let sums = measure(x, w, levels, line);
-                if sums.error < best.0 {
-                    best = (sums.error, line);
-                }
-                match sums.fit(mins) {
-                    Some(next) if next != line => line = next,
-                    _ => break,
-                }
+        for gaps in starts.gaps {
+            start(Line { scale: range / (end + gaps * levels.gap()), min });
+        }
+        for times in starts.times {
+            let scale = range / (end * times);
+            start(Line { scale, min });
+            // With a min, either end can be cut.
+            let other = scale * end - high;
+            if mins == Mins::Any || mins == Mins::Positive && other >= 0.0 {
+                start(Line { scale, min: other });
             }
         }
     }
+    start(near_mean(&measure(x, w, levels, Line::default()), [low, high], levels.ends()[1], mins));
+    for mut next in promising {
+        for _ in 0..ROUNDS {
+            let Some((line, _)) = next else { break };
+            next = look(line);
+        }
+    }
     best.1
-}
-
-/// A block of groups that share f16 scales.
-pub(super) struct Groups<const G: usize> {
-    /// Little-endian halves: what the groups' scales and mins are multiplied with.
-    pub d: [u8; 2],
-    pub dmin: [u8; 2],
-    pub scales: [i8; G],
-    pub mins: [u8; G],
-    pub codes: [u8; 256],
 }
 
 /// The finite half nearest to x.
@@ -237,53 +214,22 @@ pub(super) fn half(x: f32) -> f32 {
     f16_to_f32(f32_to_f16(x.clamp(-65504.0, 65504.0)))
 }
 
-/// The block of 256 elements in G groups: y = d scale level - dmin min. `scales` are the integers that a scale may be;
-/// `mins` those of a min, if the format has any.
-pub(super) fn groups<const G: usize, L: Levels>(
-    x: &[f32],
-    w: &[f32],
-    levels: L,
-    scales: Integers,
-    mins: Option<Integers>,
-) -> Groups<G> {
-    let size = x.len() / G;
-    let group = |g: usize| (&x[g * size..(g + 1) * size], or_indifferent(&w[g * size..(g + 1) * size]));
-    // The numbers of each group, and how much an error in them costs.
-    let (mut own_scales, mut scale_costs, mut own_mins, mut min_costs) = ([0.0; G], [0.0; G], [0.0; G], [0.0; G]);
-    for g in 0..G {
-        let (x, w) = group(g);
-        let line = search(x, w, levels, mins.is_some(), |scale| scale);
-        let sums = measure(x, w, levels, line);
-        (own_scales[g], scale_costs[g]) = (line.scale, sums.wll);
-        (own_mins[g], min_costs[g]) = (line.min, sums.w);
+/// The weights of a block of groups of `size`, the largest of them 1. A group whose weights are all 0 gets equal ones
+/// that do not count beside those of other groups, so that its elements become something near and not 0.
+pub(super) fn relative<const N: usize>(weights: Option<&[f32]>, size: usize) -> [f32; N] {
+    let mut relative = [1.0; N];
+    let Some(weights) = weights else { return relative };
+    let largest = weights.iter().copied().fold(0.0, f32::max);
+    if largest == 0.0 {
+        return relative;
     }
-    let d = search(&own_scales, &scale_costs, scales, false, half).scale;
-    // Without mins, 0 is the only one.
-    let mins = mins.unwrap_or(Integers { low: 0.0, high: 0.0 });
-    let dmin = search(&own_mins, &min_costs, mins, false, half).scale;
-    let mut out = Groups { d: f32_to_f16(d), dmin: f32_to_f16(dmin), scales: [0; G], mins: [0; G], codes: [0; 256] };
-    // The two scales were rounded apart: the best pair of integers may lie one beside the nearest.
-    let around = |number: f32, step: f32, integers: Integers| {
-        let nearest = integers.nearest(number * Line { scale: step, min: 0.0 }.inverse());
-        [nearest, nearest - 1.0, nearest + 1.0].map(|near| near.max(integers.low).min(integers.high))
-    };
-    for g in 0..G {
-        let (x, w) = group(g);
-        let mut best: Option<(f32, Line, i8, u8)> = None;
-        for scale in around(own_scales[g], d, scales) {
-            for min in around(own_mins[g], dmin, mins) {
-                let line = Line { scale: d * scale, min: dmin * min };
-                let error = measure(x, w, levels, line).error;
-                if best.is_none_or(|(least, ..)| error < least) {
-                    best = Some((error, line, scale as i8, min as u8));
-                }
-            }
+    for (group, weights) in relative.chunks_mut(size).zip(weights.chunks(size)) {
+        group.iter_mut().zip(weights).for_each(|(own, weight)| *own = weight / largest);
+        if group.iter().all(|weight| *weight == 0.0) {
+            group.fill(1e-12);
         }
-        let Some((_, line, scale, min)) = best else { continue };
-        (out.scales[g], out.mins[g]) = (scale, min);
-        encode(x, levels, line, &mut out.codes[g * size..(g + 1) * size]);
     }
-    out
+    relative
 }
 
 /// The codes of the levels nearest to x.

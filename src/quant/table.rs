@@ -4,8 +4,10 @@
 
 use super::bits::{gather, spread};
 use super::float::{f16_to_f32, f32_to_f16};
+use super::groups::groups;
 use super::legacy::largest_magnitude;
-use super::search::{Integers, Table, encode, groups, half, or_indifferent, search};
+use super::levels::{Integers, Table};
+use super::search::{AROUND, Line, Mins, encode, half, relative, search};
 use super::{Block, Encode};
 use crate::numeric::wide;
 use bytemuck::{Pod, Zeroable};
@@ -168,8 +170,10 @@ static LEVELS: Table = {
 };
 
 impl Encode for BlockIQ4NL {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
-        let line = search(x, or_indifferent(weights), LEVELS, false, half);
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
+        let w = relative::<{ Self::LEN }>(weights, Self::LEN);
+        let storable = |line: Line| Line { scale: half(line.scale), ..line };
+        let line = search(x, &w, LEVELS, Mins::Zero, AROUND, storable);
         let mut codes = [0; Self::LEN];
         encode(x, LEVELS, line, &mut codes);
         let mut block = BlockIQ4NL { d: f32_to_f16(line.scale), qs: [0; 16] };
@@ -179,7 +183,7 @@ impl Encode for BlockIQ4NL {
 }
 
 impl Encode for BlockIQ4XS {
-    fn encode(x: &[f32], weights: &[f32]) -> Self {
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, LEVELS, Integers { low: -32.0, high: 31.0 }, None);
         let mut block = BlockIQ4XS { d: found.d, ..Zeroable::zeroed() };
         let mut high = 0;
@@ -197,7 +201,7 @@ impl Encode for BlockIQ4XS {
 impl Encode for BlockMXFP4 {
     /// The exponent leaves the largest magnitude in the upper octave of the table, the codes are the nearest, the first
     /// of equals.
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let largest = largest_magnitude(x);
         // ggml's logarithm is one in f32: from 4 on, it takes the number just below a power of two for the power.
         // Magnitudes below 2^-125 get the lowest exponent.

@@ -108,7 +108,7 @@ impl Block for BlockTQ2_0 {
 }
 
 impl Encode for BlockTQ1_0 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = encode(x);
         let mut block = BlockTQ1_0 { d, ..Zeroable::zeroed() };
         block.set_codes(&codes);
@@ -117,7 +117,7 @@ impl Encode for BlockTQ1_0 {
 }
 
 impl Encode for BlockTQ2_0 {
-    fn encode(x: &[f32], _weights: &[f32]) -> Self {
+    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = encode(x);
         let mut block = BlockTQ2_0 { d, ..Zeroable::zeroed() };
         block.set_codes(&codes);
