@@ -387,7 +387,7 @@ fn importances_lower_the_error_that_counts() {
         let errors = x.iter().zip(&y).zip(weights.iter().cycle());
         errors.map(|((x, y), w)| w * (x - y) * (x - y)).sum()
     };
-    for recipe in ["Q2_K", "Q3_K_S", "Q4_K_S", "Q5_K_S", "IQ4_NL", "IQ4_XS"] {
+    for recipe in ["Q2_K", "Q3_K_S", "Q4_K_S", "Q5_K_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q5_0", "Q5_1"] {
         let (plain, weighted) = (error(recipe, None), error(recipe, Some(&importance)));
         assert!(weighted < 0.97 * plain, "{recipe}: {weighted} with, {plain} without");
     }

@@ -5,6 +5,8 @@
 
 use super::bits::{gather, gather_in_order, spread, spread_in_order};
 use super::float::{f16_to_f32, f32_to_f16};
+use super::levels::Integers;
+use super::search::{AROUND, Line, Mins, encode, half, relative, search};
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
 
@@ -88,9 +90,23 @@ pub(super) fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// Codes around zero: the element of largest magnitude, with its sign, becomes code 0, that is -`half` steps.
-/// Returns the scale and the codes in 0 .. 2 `half`. A block of zeros has the scale -0.
-fn symmetric(x: &[f32], half: i8) -> (f32, [u8; LEN]) {
+/// The line and the codes that a search finds. Without importances there is none: then bytes are those of ggml.
+fn searched(x: &[f32], weights: &[f32], levels: Integers, mins: Mins) -> (Line, [u8; LEN]) {
+    let w = relative::<LEN>(Some(weights), LEN);
+    let line = search(x, &w, levels, mins, AROUND, |line| Line { scale: half(line.scale), min: half(line.min) });
+    let mut codes = [0; LEN];
+    encode(x, levels, line, &mut codes);
+    (line, codes)
+}
+
+/// Codes around zero: the element of largest magnitude, with its sign, becomes code 0, that is -`half` steps, unless
+/// importances are given. Returns the scale and the codes in 0 .. 2 `half`. A block of zeros has the scale -0.
+fn symmetric(x: &[f32], weights: Option<&[f32]>, half: i8) -> (f32, [u8; LEN]) {
+    if let Some(weights) = weights {
+        let levels = Integers { low: -f32::from(half), high: f32::from(half) - 1.0 };
+        let (line, codes) = searched(x, weights, levels, Mins::Zero);
+        return (line.scale, codes);
+    }
     let mut largest = 0.0f32;
     for &v in x {
         if v.abs() > largest.abs() {
@@ -106,8 +122,12 @@ fn symmetric(x: &[f32], half: i8) -> (f32, [u8; LEN]) {
     (d, codes)
 }
 
-/// Codes from the minimum (0) to the maximum (`top`). Returns scale, minimum, codes.
-fn affine(x: &[f32], top: i8) -> (f32, f32, [u8; LEN]) {
+/// Codes from the minimum (0) to the maximum (`top`), unless importances are given. Returns scale, minimum, codes.
+fn affine(x: &[f32], weights: Option<&[f32]>, top: i8) -> (f32, f32, [u8; LEN]) {
+    if let Some(weights) = weights {
+        let (line, codes) = searched(x, weights, Integers { low: 0.0, high: f32::from(top) }, Mins::Any);
+        return (line.scale, -line.min, codes);
+    }
     let (mut min, mut max) = (f32::MAX, f32::MIN);
     for &v in x {
         if v < min {
@@ -143,8 +163,8 @@ impl Block for BlockQ4_0 {
 }
 
 impl Encode for BlockQ4_0 {
-    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
-        let (d, codes) = symmetric(x, 8);
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
+        let (d, codes) = symmetric(x, weights, 8);
         with_codes(BlockQ4_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
 }
@@ -166,8 +186,8 @@ impl Block for BlockQ4_1 {
 }
 
 impl Encode for BlockQ4_1 {
-    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
-        let (d, m, codes) = affine(x, 15);
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
+        let (d, m, codes) = affine(x, weights, 15);
         with_codes(BlockQ4_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
 }
@@ -191,8 +211,8 @@ impl Block for BlockQ5_0 {
 }
 
 impl Encode for BlockQ5_0 {
-    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
-        let (d, codes) = symmetric(x, 16);
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
+        let (d, codes) = symmetric(x, weights, 16);
         with_codes(BlockQ5_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
     }
 }
@@ -216,8 +236,8 @@ impl Block for BlockQ5_1 {
 }
 
 impl Encode for BlockQ5_1 {
-    fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
-        let (d, m, codes) = affine(x, 31);
+    fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
+        let (d, m, codes) = affine(x, weights, 31);
         with_codes(BlockQ5_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
     }
 }

@@ -291,8 +291,8 @@ impl Format {
     }
 
     /// As [`Format::encode`] for rows of `weights.len()` elements, where an error in element i of a row costs its square
-    /// times `weights[i]`. The K formats, IQ4_NL and IQ4_XS make use of that. The encoders of the others have no choice
-    /// (their bytes are fixed, see `encode`) and ignore the weights.
+    /// times `weights[i]`. The K formats, IQ4_NL, IQ4_XS, Q4_0, Q4_1, Q5_0 and Q5_1 make use of that. The encoders of the
+    /// others have no choice (their bytes are fixed, see `encode`) and ignore the weights.
     ///
     /// Errors: as `encode`; `InvalidArgument` also if a weight is negative, infinite or not a number.
     pub fn encode_weighted(self, x: &[f32], weights: &[f32], out: &mut [u8]) -> Result<()> {

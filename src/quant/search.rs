@@ -1,4 +1,5 @@
-//! The search for scales: how the formats whose encoder is free to choose (K formats, IQ4) choose.
+//! The search for scales: how the formats whose encoder is free to choose (K formats, IQ4, and with importances Q4_0 to
+//! Q5_1) choose.
 //!
 //! A group of numbers x with importances w is approximated by y = scale * level - min, each level out of a fixed set,
 //! so that sum w (x - y)^2 is small. For given scale and min the best levels are the nearest; for given levels the best
