@@ -320,6 +320,30 @@ fn tiny_numbers_are_never_worse_than_zeros() {
 }
 
 #[test]
+fn ranges_say_what_can_be_encoded() {
+    for format in Format::ALL.iter().copied().filter(|format| format.can_encode()) {
+        let [low, high] = format.range();
+        assert!(low < -60000.0 && high > 60000.0, "{}", format.name());
+        let decoded = |ends: [f32; 2]| {
+            let mut x = [0.0; 256];
+            (x[40], x[200], x[201]) = (ends[0], ends[1], ends[0]);
+            let mut y = [0.0; 256];
+            format.decode(&encoded(format, &x, None).0, &mut y).unwrap();
+            // How far off the ends are.
+            [y[40] / ends[0], y[200] / ends[1], y[201] / ends[0]].map(|part| (part - 1.0).abs())
+        };
+        for ends in [[low, high], [high, low], [low, low], [high, high]] {
+            let off = decoded(ends);
+            assert!(off.iter().all(|off| *off < 0.35), "{} {ends:?}: {off:?}", format.name());
+        }
+        for end in [low, high].map(|end| 2.5 * end).into_iter().filter(|end| end.is_finite()) {
+            let off = decoded([end, end]);
+            assert!(!off.iter().all(|off| *off < 0.35), "{} {end:e}: {off:?}", format.name());
+        }
+    }
+}
+
+#[test]
 fn encoding_to_what_has_no_encoder_is_unsupported() {
     let without = ["IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ3_S", "IQ2_S", "IQ1_M", "NVFP4"];
     assert!(Format::ALL.iter().filter(|format| !format.can_encode()).map(|format| format.name()).eq(without));

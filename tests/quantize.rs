@@ -199,6 +199,59 @@ fn output_and_embedding_types_override() {
     assert_eq!(kind(&Options { embedding: Some(Format::Q5K), ..Options::default() }), "Q5_K");
 }
 
+/// A file of one matrix of 256 columns with some numbers replaced.
+fn file_with(name: &str, rows: u64, replaced: &[(usize, f32)]) -> Gguf {
+    let mut values = noise(256 * rows as usize, 4);
+    replaced.iter().for_each(|(i, value)| values[*i] = *value);
+    let mut builder = Builder::new();
+    builder.set("general.architecture", "llama").unwrap();
+    builder.add_tensor("blk.0.ffn_up.weight", Format::F32.id(), &[256, rows]).unwrap();
+    let path = path(name);
+    let mut writer = builder.create(&path).unwrap();
+    writer.write("blk.0.ffn_up.weight", bytemuck::cast_slice(&values)).unwrap();
+    writer.finish().unwrap();
+    Gguf::open(&path).unwrap()
+}
+
+#[test]
+fn numbers_without_room_are_refused() {
+    // The later ones are in other stripes, which other threads may come to first.
+    let at = [700_000, 700_001, 1_200_000];
+    for (recipe, value) in [
+        ("Q4_K_S", f32::NAN),
+        ("Q8_0", f32::NAN),
+        ("F16", f32::NAN),
+        ("IQ4_NL", f32::INFINITY),
+        ("BF16", f32::NEG_INFINITY),
+        ("F16", 65600.0),
+        ("TQ2_0", -65600.0),
+        ("Q4_0", 8.1 * 65504.0),
+        ("Q4_1", 16.0 * 65504.0),
+        ("Q5_1", -65600.0),
+        ("Q2_K_S", -1e6),
+        ("Q6_K", 1e9),
+    ] {
+        let gguf = file_with("no-room", 6000, &at.map(|i| (i, value)));
+        for threads in [1, 3] {
+            let options = Options { threads: Some(Threads::new(threads)), ..Options::default() };
+            let out = format!("no-room-{recipe}");
+            let Err(error @ Error::InvalidArgument(_)) = go(&gguf, &out, recipe, None, &options) else {
+                panic!("{recipe} {value:e}")
+            };
+            let facts = ["tensor", "index", "found"].map(|fact| error.fact(fact).unwrap().to_owned());
+            assert_eq!(facts, ["blk.0.ffn_up.weight".to_owned(), at[0].to_string(), value.to_string()], "{recipe}");
+            assert!(!path(&out).exists());
+        }
+    }
+    // What has room, and what is only copied.
+    for (recipe, value) in [("Q8_0", 65600.0), ("Q4_1", 65600.0), ("Q4_K_S", -1e6), ("BF16", 1e38), ("F32", f32::NAN)] {
+        let gguf = file_with("room", 2, &[(300, value)]);
+        let out = go(&gguf, "room-out", recipe, None, &Options::default()).unwrap();
+        let found = common::floats(&out, "blk.0.ffn_up.weight")[300];
+        assert!((found / value - 1.0).abs() < 0.1 || value.is_nan() && found.is_nan(), "{recipe} {value:e}: {found:e}");
+    }
+}
+
 /// The same bytes for any number of threads; what is copied is copied to the byte.
 #[test]
 fn threads_change_nothing_and_copies_are_exact() {

@@ -3,6 +3,12 @@
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
 
+/// The largest finite half.
+pub(super) const HALF_MAX: f32 = 65504.0;
+
+/// The largest f32 that BF16 does not round to infinity.
+const BF16_MAX: f32 = f32::from_bits(0x7F7F_7FFF);
+
 /// Little-endian IEEE half -> f32, subnormals included.
 pub(crate) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     half::f16::from_le_bytes(bytes).to_f32_const()
@@ -27,6 +33,7 @@ impl Block for BlockF32 {
 }
 
 impl Encode for BlockF32 {
+    const RANGE: [f32; 2] = [f32::MIN, f32::MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         BlockF32(x[0].to_le_bytes())
     }
@@ -46,6 +53,7 @@ impl Block for BlockF16 {
 }
 
 impl Encode for BlockF16 {
+    const RANGE: [f32; 2] = [-HALF_MAX, HALF_MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         BlockF16(f32_to_f16(x[0]))
     }
@@ -65,6 +73,7 @@ impl Block for BlockBF16 {
 }
 
 impl Encode for BlockBF16 {
+    const RANGE: [f32; 2] = [-BF16_MAX, BF16_MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let bits = x[0].to_bits();
         let upper = if x[0].is_nan() {

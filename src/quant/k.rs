@@ -1,7 +1,7 @@
 //! The "K" formats: 256 elements in groups whose small integer scales share f16 scales.
 
 use super::bits::{gather, spread};
-use super::float::f16_to_f32;
+use super::float::{HALF_MAX, f16_to_f32};
 use super::groups::groups;
 use super::levels::Integers;
 use super::{Block, Encode};
@@ -232,7 +232,14 @@ const fn around(zero: u8) -> Integers {
     Integers { low: -(zero as f32), high: zero as f32 - 1.0 }
 }
 
+/// The range of a format whose largest min, scale and code these are: where the lowest number takes the largest min,
+/// the highest still has a code.
+const fn with_mins(min: f32, scale: f32, code: f32) -> [f32; 2] {
+    [-min * HALF_MAX, (scale * code - min) * HALF_MAX]
+}
+
 impl Encode for BlockQ2K {
+    const RANGE: [f32; 2] = with_mins(15.0, 15.0, 3.0);
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, up_to(3), up_to(15), Some(up_to(15)));
         let scales = std::array::from_fn(|g| found.scales[g] as u8 | found.mins[g] << 4);
@@ -243,6 +250,7 @@ impl Encode for BlockQ2K {
 }
 
 impl Encode for BlockQ3K {
+    const RANGE: [f32; 2] = [-31.0 * 3.0 * HALF_MAX, 31.0 * 3.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, around(4), around(32), None);
         let scales = found.scales.map(|scale| (scale + 32) as u8);
@@ -255,6 +263,7 @@ impl Encode for BlockQ3K {
 }
 
 impl Encode for BlockQ4K {
+    const RANGE: [f32; 2] = with_mins(63.0, 63.0, 15.0);
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, up_to(15), up_to(63), Some(up_to(63)));
         let scales = pack_scales_and_mins(std::array::from_fn(|g| (found.scales[g] as u8, found.mins[g])));
@@ -265,6 +274,7 @@ impl Encode for BlockQ4K {
 }
 
 impl Encode for BlockQ5K {
+    const RANGE: [f32; 2] = with_mins(63.0, 63.0, 31.0);
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, up_to(31), up_to(63), Some(up_to(63)));
         let scales = pack_scales_and_mins(std::array::from_fn(|g| (found.scales[g] as u8, found.mins[g])));
@@ -275,6 +285,7 @@ impl Encode for BlockQ5K {
 }
 
 impl Encode for BlockQ6K {
+    const RANGE: [f32; 2] = [-127.0 * 31.0 * HALF_MAX, 127.0 * 31.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<16, _>(x, weights, around(32), around(128), None);
         let mut block = BlockQ6K { scales: found.scales, d: found.d, ..Zeroable::zeroed() };

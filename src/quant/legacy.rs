@@ -4,7 +4,7 @@
 //! in Q5 bit i of `qh` is the fifth bit of element i.
 
 use super::bits::{gather, gather_in_order, spread, spread_in_order};
-use super::float::{f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
 use super::levels::Integers;
 use super::search::{AROUND, Line, Mins, encode, half, relative, search};
 use super::{Block, Encode};
@@ -163,6 +163,7 @@ impl Block for BlockQ4_0 {
 }
 
 impl Encode for BlockQ4_0 {
+    const RANGE: [f32; 2] = [-8.0 * HALF_MAX, 8.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let (d, codes) = symmetric(x, weights, 8);
         with_codes(BlockQ4_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
@@ -186,6 +187,7 @@ impl Block for BlockQ4_1 {
 }
 
 impl Encode for BlockQ4_1 {
+    const RANGE: [f32; 2] = [-HALF_MAX, 14.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let (d, m, codes) = affine(x, weights, 15);
         with_codes(BlockQ4_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
@@ -211,6 +213,7 @@ impl Block for BlockQ5_0 {
 }
 
 impl Encode for BlockQ5_0 {
+    const RANGE: [f32; 2] = [-16.0 * HALF_MAX, 16.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let (d, codes) = symmetric(x, weights, 16);
         with_codes(BlockQ5_0 { d: f32_to_f16(d), ..Zeroable::zeroed() }, codes)
@@ -236,6 +239,7 @@ impl Block for BlockQ5_1 {
 }
 
 impl Encode for BlockQ5_1 {
+    const RANGE: [f32; 2] = [-HALF_MAX, 30.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let (d, m, codes) = affine(x, weights, 31);
         with_codes(BlockQ5_1 { d: f32_to_f16(d), m: f32_to_f16(m), ..Zeroable::zeroed() }, codes)
@@ -259,6 +263,7 @@ impl Block for BlockQ8_0 {
 }
 
 impl Encode for BlockQ8_0 {
+    const RANGE: [f32; 2] = [-127.0 * HALF_MAX, 127.0 * HALF_MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let d = largest_magnitude(x) / 127.0;
         let inverse = inverse(d);

@@ -44,6 +44,8 @@ pub(crate) trait Block: bytemuck::Pod {
 
 /// A block that can be made from numbers.
 pub(crate) trait Encode: Block {
+    /// The lowest and the highest number that any block can hold, whatever its others are. Beyond, scales overflow.
+    const RANGE: [f32; 2];
     /// The block of the `LEN` elements of `x`; an error in an element costs its square times the element's weight, in
     /// formats whose encoder has a choice. NaN and infinity give some block, never a panic.
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self;
@@ -58,6 +60,7 @@ struct Layout {
     block_bytes: usize,
     decode: Option<DecodeBlocks>,
     encode: Option<EncodeBlocks>,
+    range: [f32; 2],
     codes: fn(&[u8], &mut [u8]),
     set_codes: fn(&mut [u8], &[u8]),
     scales: fn(&[u8], &mut [Scales]),
@@ -71,6 +74,7 @@ const fn listed(block_len: usize, block_bytes: usize) -> Layout {
         block_bytes,
         decode: None,
         encode: None,
+        range: [0.0; 2],
         codes: |_, _| {},
         set_codes: |_, _| {},
         scales: |_, _| {},
@@ -85,6 +89,7 @@ const fn decoded<B: Block>() -> Layout {
         block_bytes: size_of::<B>(),
         decode: Some(decode_blocks::<B>),
         encode: None,
+        range: [0.0; 2],
         codes: codes_of_blocks::<B>,
         set_codes: |block, codes| bytemuck::from_bytes_mut::<B>(block).set_codes(codes),
         scales: scales_of_blocks::<B>,
@@ -94,7 +99,7 @@ const fn decoded<B: Block>() -> Layout {
 
 /// A format that can be decoded and encoded.
 const fn both<B: Encode>() -> Layout {
-    Layout { encode: Some(encode_blocks::<B>), ..decoded::<B>() }
+    Layout { encode: Some(encode_blocks::<B>), range: B::RANGE, ..decoded::<B>() }
 }
 
 fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
@@ -269,6 +274,12 @@ impl Format {
     /// Whether [`Format::encode`] exists.
     pub fn can_encode(self) -> bool {
         self.info().layout.encode.is_some()
+    }
+
+    /// The lowest and the highest number that [`Format::encode`] has room for: beyond, it gives infinities, numbers
+    /// that are none, or the largest there are.
+    pub fn range(self) -> [f32; 2] {
+        self.info().layout.range
     }
 
     /// Turns whole blocks into `out.len()` numbers, to the bit those of ggml.

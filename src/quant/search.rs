@@ -8,7 +8,7 @@
 //! also do; one measurement gives the error at that scale and the one that a fit will reach, and the search descends
 //! from the two where that is least.
 
-use super::float::{f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
 use super::levels::Levels;
 
 /// y = scale * level - min.
@@ -212,7 +212,7 @@ pub(super) fn search<L: Levels>(
 
 /// The finite half nearest to x.
 pub(super) fn half(x: f32) -> f32 {
-    f16_to_f32(f32_to_f16(x.clamp(-65504.0, 65504.0)))
+    f16_to_f32(f32_to_f16(x.clamp(-HALF_MAX, HALF_MAX)))
 }
 
 /// The weights of a block of groups of `size`, the largest of them 1. A group whose weights are all 0 gets equal ones

@@ -3,7 +3,7 @@
 //! In each 32 elements (NVFP4: 16) byte j holds element j (low nibble) and element j + 16 (8; high nibble).
 
 use super::bits::{gather, spread};
-use super::float::{f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
 use super::groups::groups;
 use super::legacy::largest_magnitude;
 use super::levels::{Integers, Table};
@@ -170,6 +170,7 @@ static LEVELS: Table = {
 };
 
 impl Encode for BlockIQ4NL {
+    const RANGE: [f32; 2] = [-113.0 * HALF_MAX, 113.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let w = relative::<{ Self::LEN }>(weights, Self::LEN);
         let storable = |line: Line| Line { scale: half(line.scale), ..line };
@@ -183,6 +184,7 @@ impl Encode for BlockIQ4NL {
 }
 
 impl Encode for BlockIQ4XS {
+    const RANGE: [f32; 2] = [-31.0 * 113.0 * HALF_MAX, 31.0 * 113.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
         let found = groups::<8, _>(x, weights, LEVELS, Integers { low: -32.0, high: 31.0 }, None);
         let mut block = BlockIQ4XS { d: found.d, ..Zeroable::zeroed() };
@@ -199,6 +201,7 @@ impl Encode for BlockIQ4XS {
 }
 
 impl Encode for BlockMXFP4 {
+    const RANGE: [f32; 2] = [f32::MIN, f32::MAX];
     /// The exponent leaves the largest magnitude in the upper octave of the table, the codes are the nearest, the first
     /// of equals.
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {

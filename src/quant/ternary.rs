@@ -1,7 +1,7 @@
 //! The formats of three values, for models that were trained with such weights: y = d (q - 1), q = 0, 1 or 2.
 
 use super::bits::{gather, spread};
-use super::float::{f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
 use super::legacy::{inverse, largest_magnitude, to_byte};
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
@@ -108,6 +108,7 @@ impl Block for BlockTQ2_0 {
 }
 
 impl Encode for BlockTQ1_0 {
+    const RANGE: [f32; 2] = [-HALF_MAX, HALF_MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = encode(x);
         let mut block = BlockTQ1_0 { d, ..Zeroable::zeroed() };
@@ -117,6 +118,7 @@ impl Encode for BlockTQ1_0 {
 }
 
 impl Encode for BlockTQ2_0 {
+    const RANGE: [f32; 2] = [-HALF_MAX, HALF_MAX];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         let (d, codes) = encode(x);
         let mut block = BlockTQ2_0 { d, ..Zeroable::zeroed() };

@@ -46,8 +46,10 @@ const STRIPE: usize = 1 << 18;
 /// `progress` is called on this thread with the bytes read and the bytes in all; if it breaks, the call ends with
 /// `Aborted`. The file appears when it is complete.
 ///
-/// Errors: `Unsupported` naming a tensor whose format is not decoded; `InvalidArgument` if a format cannot be encoded or
-/// an importance has not the shape of its tensor, or the file is packed; `Io`, `OutOfMemory`, `Cancelled`, `Aborted`.
+/// Errors: `Unsupported` naming a tensor whose format is not decoded; `InvalidArgument` if a format cannot be encoded, if
+/// an importance has not the shape of its tensor, naming a
+/// tensor with a number that is none, infinite or beyond the range of its new format, or if the file is packed; `Io`,
+/// `OutOfMemory`, `Cancelled`, `Aborted`.
 pub fn quantize(
     gguf: &Gguf,
     path: &Path,
@@ -132,6 +134,8 @@ struct Stripe {
     first_row: usize,
     rows: usize,
     out: Vec<u8>,
+    /// The first number that the wanted format has no room for, and its place in the stripe.
+    beyond: Option<(usize, f32)>,
 }
 
 impl Work<'_> {
@@ -157,11 +161,24 @@ impl Work<'_> {
             }
             threads.try_each(&mut batch, |stripe| self.convert(stripe))?;
             for stripe in &batch {
+                self.check_range(stripe)?;
                 writer.write(name, &stripe.out)?;
             }
             let rows: usize = batch.iter().map(|stripe| stripe.rows).sum();
             step((rows * self.row_bytes(from)) as u64)?;
         }
+    }
+
+    /// Fails if a stripe has numbers that its format has no room for.
+    fn check_range(&self, stripe: &Stripe) -> Result<()> {
+        let (Some((i, value)), Some((_, to))) = (stripe.beyond, self.target) else { return Ok(()) };
+        let (name, i, [low, high]) = (&self.tensor.name, stripe.first_row * self.tensor.row_len() + i, to.range());
+        let message = format!(
+            "tensor {name}: number {i} is {value:e}, but {} has room for numbers from {low:e} to {high:e}",
+            to.name()
+        );
+        let error = Error::invalid_argument(message).with("tensor", name).with("format", to.name());
+        Err(error.with("index", i).with("found", value))
     }
 
     fn row_bytes(&self, format: Format) -> usize {
@@ -180,6 +197,7 @@ impl Work<'_> {
                 first_row: matrix * matrix_rows + row,
                 rows: most.min(matrix_rows - row),
                 out: Vec::new(),
+                beyond: None,
             })
         })
     }
@@ -192,6 +210,9 @@ impl Work<'_> {
         stripe.out = try_vec(rows * self.row_bytes(to), 0u8, "a part of a tensor")?;
         self.gguf.read(self.tensor, (stripe.first_row * self.row_bytes(from)) as u64, &mut bytes)?;
         from.decode(&bytes, &mut values)?;
+        let [low, high] = to.range();
+        let beyond = values.iter().position(|value| !(low..=high).contains(value));
+        stripe.beyond = beyond.map(|i| (i, values[i]));
         let weights = self.weights.map(|weights| {
             let own = weights.get(stripe.matrix * row_len..(stripe.matrix + 1) * row_len);
             own.or_else(|| weights.get(..row_len)).unwrap_or_default()
