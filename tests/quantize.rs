@@ -4,12 +4,13 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use llm::generate::{ImatrixOptions, imatrix};
 use llm::gguf::{Builder, Gguf};
 use llm::quant::Format;
 use llm::quantize::{Importance, Options, Recipe, quantize};
-use llm::{Cancel, Error, Threads};
+use llm::{Cancel, Error, Threads, log};
 
 fn path(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quantize");
@@ -52,6 +53,24 @@ fn go(gguf: &Gguf, out: &str, recipe: &str, importance: Option<&Importance>, opt
     let progress = |_, _| ControlFlow::Continue(());
     quantize(gguf, &path, Recipe::named(recipe)?, importance, options, progress)?;
     Gguf::open(&path)
+}
+
+/// Importances of these columns for tensors with a single matrix.
+fn importance_file(name: &str, entries: &[(&str, &[f32])]) -> Importance {
+    let mut builder = Builder::new();
+    builder.set("general.type", "imatrix").unwrap();
+    for (tensor, sums) in entries {
+        builder.add_tensor(&format!("{tensor}.in_sum2"), 0, &[sums.len() as u64, 1]).unwrap();
+        builder.add_tensor(&format!("{tensor}.counts"), 0, &[1, 1]).unwrap();
+    }
+    let path = path(name);
+    let mut writer = builder.create(&path).unwrap();
+    for (tensor, sums) in entries {
+        writer.write(&format!("{tensor}.in_sum2"), bytemuck::cast_slice(sums)).unwrap();
+        writer.write(&format!("{tensor}.counts"), &1f32.to_le_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    Importance::read(&path).unwrap()
 }
 
 /// The types of all tensors.
@@ -119,7 +138,7 @@ fn recipes_are_those_that_users_know() {
     let all = chosen("Q3_K_S", 2, 4, 0, None);
     assert_eq!((of(&all, "attn_v"), of(&all, "ffn_down")), (vec!["Q3_K"; 2], vec!["Q3_K"; 2]));
     // Alone where importances do not protect the first layers.
-    let known = Importance::default();
+    let known = importance_file("known.imatrix", &[("blk.0.attn_q.weight", &[1.0; 256])]);
     assert_eq!(of(&chosen("IQ4_XS", 8, 2, 0, None), "ffn_down")[..2], ["Q5_K", "IQ4_XS"]);
     assert_eq!(of(&chosen("IQ4_XS", 8, 2, 0, Some(&known)), "ffn_down")[..2], ["IQ4_XS", "IQ4_XS"]);
     assert_eq!(of(&chosen("Q4_0", 8, 4, 0, Some(&known)), "ffn_down")[..2], ["Q4_1", "Q4_0"]);
@@ -250,6 +269,33 @@ fn numbers_without_room_are_refused() {
         let found = common::floats(&out, "blk.0.ffn_up.weight")[300];
         assert!((found / value - 1.0).abs() < 0.1 || value.is_nan() && found.is_nan(), "{recipe} {value:e}: {found:e}");
     }
+}
+
+#[test]
+fn importances_that_are_missing_are_told() {
+    let names = ["blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.ffn_up.weight", "blk.0.ffn_down.weight"];
+    let gguf = file_of("missing", &[], &names.map(|name| (name, &[256, 2][..])));
+    let other = importance_file("missing-other.imatrix", &[("blk.7.attn_q.weight", &[1.0; 256])]);
+    for (importance, found) in [(other, "1"), (Importance::default(), "0")] {
+        let Err(error @ Error::InvalidArgument(_)) =
+            go(&gguf, "missing-none", "Q4_0", Some(&importance), &Options::default())
+        else {
+            panic!("{found}")
+        };
+        assert_eq!((error.fact("expected"), error.fact("found")), (Some("4"), Some(found)));
+        assert!(!path("missing-none").exists());
+        // Where nothing is quantised, nothing is missing.
+        go(&gguf, "missing-out", "F16", Some(&importance), &Options::default()).unwrap();
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    log::set(Some(Box::new(move |level, message| sink.lock().unwrap().push((level, message.to_owned())))));
+    let some = importance_file("missing-some.imatrix", &[(names[2], &[1.0; 256])]);
+    go(&gguf, "missing-out", "Q4_0", Some(&some), &Options::default()).unwrap();
+    log::set(None);
+    let expected = (log::Level::Warn, "3 of 4 tensors to be quantised have no importances".to_owned());
+    let told = told.lock().unwrap();
+    assert!(told.contains(&expected), "{told:?}");
 }
 
 /// The same bytes for any number of threads; what is copied is copied to the byte.

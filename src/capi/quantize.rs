@@ -78,7 +78,8 @@ fn format(number: u32, argument: &'static str) -> Result<Option<Format>> {
 /// are, as do all keys but general.file_type and general.quantization_version.
 ///
 /// The memory needed is that of a few MiB a thread. Tensors of the wanted type are copied; those that are quantised in
-/// another are quantised again, which costs accuracy: the log gets a warning. Rows that are no whole blocks of a type get one of shorter blocks (Q4_0 for Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for
+/// another are quantised again, which costs accuracy: the log gets a warning, as it does if importances are missing for
+/// some. Rows that are no whole blocks of a type get one of shorter blocks (Q4_0 for Q2_K and Q3_K, Q5_0 for Q4_K, Q5_1 for
 /// Q5_K, Q8_0 for Q6_K, IQ4_NL for IQ4_XS), or F16. The file appears under its name when it is complete.
 ///
 /// @param[in] gguf The model's file.
@@ -93,7 +94,8 @@ fn format(number: u32, argument: &'static str) -> Result<Option<Format>> {
 /// @param[in] cancel @nullable A switch that stops the call from another thread.
 /// @param[out] error @nullable Why it failed; then there is no file.
 /// @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
-///   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", if the number "index" of a "tensor" is NaN, infinite or so large that the
+///   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", if there are importances but
+///   of none of the tensors to be quantised, if the number "index" of a "tensor" is NaN, infinite or so large that the
 ///   "format" has no room for it ("found"), or if the file is packed
 /// @thread any
 #[must_use]

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, try_collect, try_vec};
 use crate::gguf::{Builder, Gguf, TensorInfo};
+use crate::log::{self, Level};
 use crate::quant::Format;
 
 /// Importances by the name of the matrix.
@@ -73,6 +74,27 @@ impl Importance {
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Says how many of the tensors to be quantised have no importances.
+    ///
+    /// Errors: `InvalidArgument` if none has: they are those of another model.
+    pub(super) fn check_names<'a>(&self, tensors: impl Iterator<Item = &'a str>) -> Result<()> {
+        let (mut all, mut without) = (0, 0);
+        for name in tensors {
+            all += 1;
+            without += usize::from(!self.entries.contains_key(name));
+        }
+        if without == 0 {
+            return Ok(());
+        }
+        if without == all {
+            let found = self.len();
+            let message = format!("none of the {found} importances is of one of the {all} tensors to be quantised");
+            return Err(Error::invalid_argument(message).with("expected", all).with("found", found));
+        }
+        log::event(Level::Warn, format_args!("{without} of {all} tensors to be quantised have no importances"));
+        Ok(())
     }
 
     /// The importance of the columns of a tensor, a row for each of its matrices or one for all; `None` if it is not

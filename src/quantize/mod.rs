@@ -46,8 +46,10 @@ const STRIPE: usize = 1 << 18;
 /// `progress` is called on this thread with the bytes read and the bytes in all; if it breaks, the call ends with
 /// `Aborted`. The file appears when it is complete.
 ///
+/// Importances that tensors lack are logged as a warning.
+///
 /// Errors: `Unsupported` naming a tensor whose format is not decoded; `InvalidArgument` if a format cannot be encoded, if
-/// an importance has not the shape of its tensor, naming a
+/// there are importances but of none of the tensors to be quantised, if one has not the shape of its tensor, naming a
 /// tensor with a number that is none, infinite or beyond the range of its new format, or if the file is packed; `Io`,
 /// `OutOfMemory`, `Cancelled`, `Aborted`.
 pub fn quantize(
@@ -88,6 +90,10 @@ pub fn quantize(
     if again > 0 {
         let message = format_args!("{again} tensors are quantised already: quantising them again costs accuracy");
         log::event(Level::Warn, message);
+    }
+    if let Some(importance) = importance {
+        let quantised = tensors.iter().filter(|(_, target)| target.is_some_and(|(_, to)| to.block_len() > 1));
+        importance.check_names(quantised.map(|(tensor, _)| &*tensor.name))?;
     }
     let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
     let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
