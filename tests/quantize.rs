@@ -216,6 +216,16 @@ fn output_and_embedding_types_override() {
     assert_eq!(kind(&Options::default()), "Q6_K");
     assert_eq!(kind(&Options { output: Some(Format::Q8_0), ..Options::default() }), "Q8_0");
     assert_eq!(kind(&Options { embedding: Some(Format::Q5K), ..Options::default() }), "Q5_K");
+    let both = Options { output: Some(Format::Q8_0), embedding: Some(Format::Q5K), ..Options::default() };
+    assert_eq!(kind(&both), "Q5_K");
+    // Also where the recipe is one of single floats.
+    for recipe in ["F32", "F16", "BF16"] {
+        let options = Options { output: Some(Format::Q8_0), ..Options::default() };
+        assert_eq!(types(&go(&tied, "tied-out", recipe, None, &options).unwrap())[0].1, "Q8_0", "{recipe}");
+        // The embedding alone does not make these logits.
+        let out = go(&gguf, "override-out", recipe, None, &options).unwrap();
+        assert_eq!(types(&out), [("token_embd.weight", recipe), ("output.weight", "Q8_0")]);
+    }
 }
 
 /// A file of one matrix of 256 columns with some numbers replaced.

@@ -207,24 +207,22 @@ impl<'a> Plan<'a> {
             return None;
         }
         let name = &*tensor.name;
-        match name {
-            "token_embd.weight" | "per_layer_token_embd.weight" if self.embedding.is_some() => {
-                return self.embedding.map(|format| fitting(tensor, format));
-            }
-            "output.weight" if self.output.is_some() => return self.output.map(|format| fitting(tensor, format)),
-            _ => {}
+        let is_embedding = matches!(name, "token_embd.weight" | "per_layer_token_embd.weight");
+        let makes_logits = name == "output.weight" || is_embedding && self.tied;
+        let asked = self.embedding.filter(|_| is_embedding).or(self.output.filter(|_| makes_logits));
+        if let Some(format) = asked {
+            return Some(fitting(tensor, format));
         }
         let recipe = self.recipe;
         if recipe.format.block_len() == 1 {
             return Some(recipe.format);
         }
-        let is_embedding = matches!(name, "token_embd.weight" | "per_layer_token_embd.weight");
         let layer = layer_of(name).unwrap_or(0);
         let Plan { layers, sharing, experts, weighted, .. } = *self;
         let place = Place { layer, layers, sharing, experts, weighted };
-        let choice = if name == "output.weight" || is_embedding && self.tied {
+        let choice = if makes_logits {
             let whole = tensor.row_len().is_multiple_of(recipe.format.block_len());
-            self.output.or(Some(if recipe.format == Q8_0 || !whole { Q8_0 } else { Q6K }))
+            Some(if recipe.format == Q8_0 || !whole { Q8_0 } else { Q6K })
         } else if is_embedding {
             (recipe.embedding)(&place)
         } else if let Some(format) = is_expert(tensor).then(|| (recipe.expert)(&place)).flatten() {
