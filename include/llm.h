@@ -370,8 +370,8 @@ typedef struct llm_lora_t llm_lora_t;
  *
  * The model's chat template, a program in jinja2's language inside its file, makes text of it. Templates are not
  * trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps
- * and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
- * of strangers.
+ * and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become
+ * these tokens: remove them from texts of strangers.
  *
  * @code{.c}
  * llm_messages_t *messages;
@@ -1440,7 +1440,7 @@ typedef struct llm_request_params_t {
      */
     uint32_t max_tokens;
     /**
-     * LLM_GENERATE_IGNORE_EOG, LLM_REQUEST_LOGPROBS, or 0.
+     * LLM_GENERATE_IGNORE_EOG and LLM_REQUEST_LOGPROBS, or'ed, or 0.
      */
     uint32_t flags;
     /**
@@ -1452,7 +1452,8 @@ typedef struct llm_request_params_t {
      */
     uint32_t count;
     /**
-     * With LLM_REQUEST_LOGPROBS: of how many of the most probable tokens beside the chosen one. Default 0.
+     * Of how many of the most probable tokens beside the chosen one, at most V; without LLM_REQUEST_LOGPROBS of none.
+     * Default 0.
      */
     uint32_t top_logprobs;
     /**
@@ -3421,8 +3422,8 @@ void llm_quantize_params_init(llm_quantize_params_t *LLM_NULLABLE params,
  * @param[out] error @nullable Why it failed; then there is no file.
  * @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
  *   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", if there are importances but
- *   of none of the tensors to be quantised, if the number "index" of a "tensor" is NaN, infinite or so large that the
- *   "format" has no room for it ("found"), or if the file is packed
+ *   of no tensor of the file, if the number "index" of a "tensor" is NaN, infinite (F16, BF16 and F32 have these) or so
+ *   large that the "format" has no room for it ("found"), or if the file is packed
  * @thread any
  */
 LLM_API
@@ -4888,7 +4889,7 @@ llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
 /**
  * Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
  * the other requests of the engine. Each continuation is a text of its grammar, if it has one; its sampler, stop strings,
- * max_tokens and count have no part in that. Continuation i is the i-th best. The events of all come together when the
+ * max_tokens, count and log probabilities have no part in that. Continuation i is the i-th best. The events of all come together when the
  * search is over: for each continuation one for each token, without text, and then one with the whole text and its end.
  * NOT_FOUND ends those of `width` that were not found.
  *
@@ -5931,9 +5932,9 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @param[out] id Its number, which events name.
  * @param[out] error @nullable Why it failed.
  * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
- *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256 continuations, a grammar of another model, an adapter of another model or
- *     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
- *     finite
+ *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256
+ *     continuations, a top_logprobs above V, a grammar of another model, an adapter of another model or with a scale that
+ *     is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not finite
  * @thread any; the request, one at a time
  */
 LLM_API
@@ -6090,8 +6091,8 @@ llm_status_t llm_events_get(llm_events_t *LLM_NONNULL events,
  * @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
  * @param[in] capacity Their number, at most the top_logprobs of the request.
  * @param[out] error @nullable Why it failed.
- * @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, or its request no
- *     LLM_REQUEST_LOGPROBS; INVALID_ARGUMENT if capacity is more than was asked for
+ * @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, its request no
+ *     LLM_REQUEST_LOGPROBS, or if it is of a beam search; INVALID_ARGUMENT if capacity is more than was asked for
  * @thread one at a time
  */
 LLM_API

@@ -196,6 +196,13 @@ fn calls_are_put_as_the_template_looks_for_them() {
         render(&messages, "{{ m.keys()|join(',') }}"),
         "role,content;role,reasoning_content,content,tool_calls;role,reasoning_content,content;"
     );
+    let both = "{% if m.content is none %}-{% endif %}{{ m.thinking }}";
+    assert_eq!(render(&messages, both), ";-r;s;");
+    assert_eq!(
+        render(&messages, "{{ m.content==none }}{{ m.thinking_budget is defined }}"),
+        "FalseFalse;TrueFalse;FalseFalse;"
+    );
+    assert_eq!(render(&messages, "{{ m.get('content') is none }}"), "False;True;False;");
     // The template of gpt-oss refuses content and thoughts in one message that calls.
     messages.truncate(1).unwrap();
     let both =
@@ -225,6 +232,28 @@ fn contents_are_parts_where_the_template_takes_nothing_else() {
     assert_eq!(messages.render(&users, false).unwrap(), "s;a;<b><c>;");
 }
 
+/// As in jinja2: the argument of a test is a value with its subscripts and attributes, with brackets or without.
+#[test]
+fn tests_take_arguments_without_brackets() {
+    let render = |source: &str| {
+        let template = Template::new(source, Limits::default()).unwrap();
+        let value = serde_json::json!({"role": "user", "n": [4, 2]});
+        template.render(&Map::from_iter([("m".to_owned(), value)]), 0).unwrap()
+    };
+    for (source, expected) in [
+        ("{{ m.role is eq ['user'][0] }}", "True"),
+        ("{{ m.role is eq m['role'] }}", "True"),
+        ("{{ m.n is eq [4, 2] }}", "True"),
+        ("{{ m.n[0] is divisibleby m.n[1] }}", "True"),
+        ("{{ m.n[0] is not divisibleby 3 and m.role[0] == 'u' }}", "True"),
+        ("{{ m is eq {'role': 'user', 'n': [4, 2]} }}", "True"),
+        ("{{ m.role is startingwith 'us' if m.role is defined else 0 }}", "True"),
+        ("{{ (m.role is lower) == true }}", "True"),
+    ] {
+        assert_eq!(render(source), expected, "{source}");
+    }
+}
+
 /// A loop knows how long a text is.
 #[test]
 fn loops_over_texts_have_ends() {
@@ -243,6 +272,15 @@ fn loops_over_texts_have_ends() {
     ] {
         assert_eq!(render(source), expected, "{source}");
     }
+    for length in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1] {
+        let template = Template::new(
+            "{% for c in s %}{% if loop.first %}{{ c }}{% endif %}{% endfor %}",
+            Limits::of_conversation(1, 3 << 20),
+        )
+        .unwrap();
+        let text = "x".repeat(length);
+        assert_eq!(template.render(&Map::from_iter([("s".to_owned(), text.into())]), 0).unwrap(), "x", "{length}");
+    }
 }
 
 /// No id is given twice, whatever a conversation has.
@@ -256,6 +294,21 @@ fn calls_have_ids_of_their_own() {
     let ids: Vec<_> =
         messages.get(1).unwrap()["tool_calls"].as_array().unwrap().iter().map(|call| &call["id"]).collect();
     assert_eq!(ids, ["call00003", "call00004", "call00001"]);
+}
+
+/// No form is tried after a limit was reached: each would reach it again.
+#[test]
+fn a_limit_is_reached_once() {
+    let mut messages = Messages::new();
+    messages.add_json(r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}"#).unwrap();
+    let endless = "{% for m in messages %}{% if m.content is none %}{% endif %}{% endfor %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}";
+    let error = messages.render(&with_template(endless), false).unwrap_err();
+    assert!(error.fact("steps").is_some() || error.fact("work").is_some(), "{error:?}");
+    messages.add("user", &"x".repeat(2_000_000));
+    let endless =
+        "{% for i in range(99999) %}{% if messages[1].content == messages[1].content %}{% endif %}{% endfor %}";
+    let error = messages.render(&with_template(endless), false).unwrap_err();
+    assert!(error.fact("work").is_some() && error.to_string().contains("units of work"), "{error:?}");
 }
 
 /// Templates that look at every message for each, or at every character.

@@ -169,6 +169,21 @@ fn hostile_templates_are_refused() {
     });
 }
 
+/// Those that a long conversation has are not out of reach either.
+#[test]
+fn hostile_templates_are_refused_in_long_conversations() {
+    let limits = Limits::of_conversation(2000, 3 << 20);
+    for source in [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='ab', l=[]) %}{% for i in range(99999) %}{% set ns.l = ns.l + [ns.x * 100000] %}{% endfor %}",
+        "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s is lower }}{% endfor %}{% endwith %}",
+    ] {
+        let error = Template::new(source, limits).unwrap().render(&Map::new(), 0).expect_err(source);
+        assert!(matches!(error, Error::InvalidArgument(_)), "{source}: {error}");
+        assert!(peak() < 900, "{source}: {} MiB", peak());
+    }
+}
+
 /// What the limits allow needs no more stack than there is.
 #[test]
 fn what_is_just_allowed_works() {

@@ -37,6 +37,23 @@ fn formats() -> impl Iterator<Item = Format> {
     Format::ALL.iter().copied().filter(|format| *format != Format::F32)
 }
 
+/// Elements whose weight is 0 beside one that counts become something near all the same.
+#[test]
+fn what_does_not_count_is_still_near() {
+    let x: Vec<f32> = (0..256).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+    let mut weights = [0.0; 256];
+    weights[3] = 1.0;
+    for format in formats().filter(|format| format.can_encode() && format.block_len() > 1) {
+        let mut q = vec![0; x.len() / format.block_len() * format.block_bytes()];
+        format.encode_weighted(&x, &weights, &mut q).unwrap();
+        let mut y = vec![0.0; x.len()];
+        format.decode(&q, &mut y).unwrap();
+        let error: f32 = x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum();
+        let zeros: f32 = x.iter().map(|x| x * x).sum();
+        assert!(error < 0.4 * zeros, "{}: {error} of {zeros}", format.name());
+    }
+}
+
 #[test]
 fn decoding_is_equal_to_the_bit() {
     for format in formats() {

@@ -249,10 +249,9 @@ fn numbers_without_room_are_refused() {
     for (recipe, value) in [
         ("Q4_K_S", f32::NAN),
         ("Q8_0", f32::NAN),
-        ("F16", f32::NAN),
         ("IQ4_NL", f32::INFINITY),
-        ("BF16", f32::NEG_INFINITY),
-        ("F16", 65600.0),
+        ("F16", 65520.0),
+        ("BF16", f32::MAX),
         ("TQ2_0", -65600.0),
         ("Q4_0", 8.1 * 65504.0),
         ("Q4_1", 16.0 * 65504.0),
@@ -273,11 +272,23 @@ fn numbers_without_room_are_refused() {
         }
     }
     // What has room, and what is only copied.
-    for (recipe, value) in [("Q8_0", 65600.0), ("Q4_1", 65600.0), ("Q4_K_S", -1e6), ("BF16", 1e38), ("F32", f32::NAN)] {
+    for (recipe, value) in [
+        ("Q8_0", 65600.0),
+        ("Q4_1", 65600.0),
+        ("Q4_K_S", -1e6),
+        ("BF16", 1e38),
+        ("F16", 65519.0),
+        ("F16", f32::NAN),
+        ("BF16", f32::NEG_INFINITY),
+        ("F32", f32::NAN),
+    ] {
         let gguf = file_with("room", 2, &[(300, value)]);
         let out = go(&gguf, "room-out", recipe, None, &Options::default()).unwrap();
         let found = common::floats(&out, "blk.0.ffn_up.weight")[300];
-        assert!((found / value - 1.0).abs() < 0.1 || value.is_nan() && found.is_nan(), "{recipe} {value:e}: {found:e}");
+        assert!(
+            (found / value - 1.0).abs() < 0.1 || found == value || value.is_nan() && found.is_nan(),
+            "{recipe} {value:e}: {found:e}"
+        );
     }
 }
 
@@ -306,6 +317,21 @@ fn importances_that_are_missing_are_told() {
     let expected = (log::Level::Warn, "3 of 4 tensors to be quantised have no importances".to_owned());
     let told = told.lock().unwrap();
     assert!(told.contains(&expected), "{told:?}");
+    drop(told);
+    // Of what is copied they are not missing, nor of embeddings and logits, which have none as a rule.
+    let tensors: [(&str, &[u64]); 3] =
+        [("token_embd.weight", &[256, 2]), (names[0], &[256, 2]), ("output.weight", &[256, 2])];
+    let gguf = file_of("copied", &[], &tensors);
+    let own = importance_file("copied.imatrix", &[(names[0], &[1.0; 256])]);
+    let once = go(&gguf, "copied-once", "Q4_0", Some(&own), &Options::default()).unwrap();
+    let embedding = Options { embedding: Some(Format::Q5_0), ..Options::default() };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    log::set(Some(Box::new(move |_, message| sink.lock().unwrap().push(message.to_owned()))));
+    go(&once, "copied-again", "Q4_0", Some(&own), &embedding).unwrap();
+    go(&gguf, "copied-none", "Q4_0", Some(&own), &embedding).unwrap();
+    log::set(None);
+    assert!(told.lock().unwrap().iter().all(|message| !message.contains("importances")), "{told:?}");
 }
 
 /// The same bytes for any number of threads; what is copied is copied to the byte.

@@ -292,9 +292,9 @@ pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
 /// @param[out] id Its number, which events name.
 /// @param[out] error @nullable Why it failed.
 /// @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
-///     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256 continuations, a grammar of another model, an adapter of another model or
-///     with a scale that is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not
-///     finite
+///     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256
+///     continuations, a top_logprobs above V, a grammar of another model, an adapter of another model or with a scale that
+///     is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not finite
 /// @thread any; the request, one at a time
 #[must_use]
 #[unsafe(no_mangle)]

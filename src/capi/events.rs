@@ -169,8 +169,8 @@ pub unsafe extern "C" fn llm_events_get(
 /// @param[out] top The `capacity` most probable tokens, most probable first, ties by the smaller token.
 /// @param[in] capacity Their number, at most the top_logprobs of the request.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, or its request no
-///     LLM_REQUEST_LOGPROBS; INVALID_ARGUMENT if capacity is more than was asked for
+/// @status BUSY; NOT_FOUND if there are not so many events; FAILED_PRECONDITION if the event has no token, its request no
+///     LLM_REQUEST_LOGPROBS, or if it is of a beam search; INVALID_ARGUMENT if capacity is more than was asked for
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

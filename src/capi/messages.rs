@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 ///
 /// The model's chat template, a program in jinja2's language inside its file, makes text of it. Templates are not
 /// trusted: they reach nothing outside, and time, depth and output are limited (a template of 256 KiB, 2,000,000 steps
-/// and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become these tokens: remove them from texts
-/// of strangers.
+/// and more for long conversations, 32 MiB of output). Special tokens that are written in a message's content become
+/// these tokens: remove them from texts of strangers.
 ///
 /// @code{.c}
 /// llm_messages_t *messages;

@@ -95,8 +95,8 @@ fn format(number: u32, argument: &'static str) -> Result<Option<Format>> {
 /// @param[out] error @nullable Why it failed; then there is no file.
 /// @status NOT_FOUND, IO, CORRUPT_FILE, OUT_OF_MEMORY, CANCELLED, ABORTED; UNSUPPORTED naming the "tensor" whose type is
 ///   not decoded; INVALID_ARGUMENT also if an importance has not the shape of its "tensor", if there are importances but
-///   of none of the tensors to be quantised, if the number "index" of a "tensor" is NaN, infinite or so large that the
-///   "format" has no room for it ("found"), or if the file is packed
+///   of no tensor of the file, if the number "index" of a "tensor" is NaN, infinite (F16, BF16 and F32 have these) or so
+///   large that the "format" has no room for it ("found"), or if the file is packed
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

@@ -53,13 +53,14 @@ pub struct llm_request_params_t {
     pub struct_size: usize,
     /// End a continuation after this many tokens; 0 is no limit but the context.
     pub max_tokens: u32,
-    /// LLM_GENERATE_IGNORE_EOG, LLM_REQUEST_LOGPROBS, or 0.
+    /// LLM_GENERATE_IGNORE_EOG and LLM_REQUEST_LOGPROBS, or'ed, or 0.
     pub flags: u32,
     /// Requests with a higher one go first; among equals the one that was submitted first. Default 0.
     pub priority: i32,
     /// Continuations of the prompt, at most 256; 0 means 1. Number i draws with the sampler's seed + i. Default 1.
     pub count: u32,
-    /// With LLM_REQUEST_LOGPROBS: of how many of the most probable tokens beside the chosen one. Default 0.
+    /// Of how many of the most probable tokens beside the chosen one, at most V; without LLM_REQUEST_LOGPROBS of none.
+    /// Default 0.
     pub top_logprobs: u32,
     /// 0.
     pub reserved: u32,

@@ -146,9 +146,8 @@ fn read_block<'a>(text: &'a str, tools: &[Json]) -> Option<(Vec<ToolCall>, &'a s
 /// The calls of a text that is nothing but calls of known tools as JSON.
 fn unmarked(text: &str, tools: &[Json]) -> Option<Vec<ToolCall>> {
     let (calls, after) = json_calls(text, tools)?;
-    let with_arguments = ["\"arguments\"", "\"parameters\""].iter().any(|key| text.contains(key));
     let known = calls.iter().all(|call| is_tool(&call.name, tools));
-    (with_arguments && known && after.trim_start().is_empty()).then_some(calls)
+    (known && after.trim_start().is_empty()).then_some(calls)
 }
 
 fn is_tool(name: &str, tools: &[Json]) -> bool {
@@ -174,6 +173,8 @@ fn thoughts(text: &str) -> (&str, &str) {
 /// Harmony, the format of gpt-oss: messages with a channel, and perhaps a recipient. `None` if the text begins otherwise.
 fn channels(text: &str) -> Option<Answer> {
     const START: &str = "<|start|>assistant";
+    let ends = AhoCorasick::new(["<|end|>", "<|call|>", "<|return|>", START]).ok()?;
+    let end_of = |text: &str| ends.find(text).map_or(text.len(), |end| end.start());
     let mut answer = Answer::default();
     let mut rest = text.trim_start();
     let mut any = false;
@@ -185,16 +186,19 @@ fn channels(text: &str) -> Option<Answer> {
         any = true;
         let recipient = header.split_once("to=").map(|(_, to)| to.split(['<', ' ']).next().unwrap_or_default());
         let channel = header.split_once("<|channel|>").map_or("", |(_, channel)| channel.trim_start());
-        if let (Some(name), Some((Json::Object(arguments), after))) = (recipient, json(body)) {
-            let name = name.strip_prefix("functions.").unwrap_or(name).to_owned();
-            answer.tool_calls.push(ToolCall { id: String::new(), name, arguments });
-            rest = after.trim_start();
-        } else {
-            let ends = ["<|end|>", "<|call|>", "<|return|>", START];
-            let end = ends.iter().filter_map(|end| body.find(end)).min().unwrap_or(body.len());
-            let to = if channel.starts_with("analysis") { &mut answer.reasoning } else { &mut answer.content };
-            append(to, &body[..end]);
-            rest = &body[end..];
+        let value = json(body).map(|(value, after)| (value, after.split_at(end_of(after))));
+        match (recipient, value) {
+            (Some(name), Some((Json::Object(arguments), (between, after)))) if between.trim_start().is_empty() => {
+                let name = name.strip_prefix("functions.").unwrap_or(name).to_owned();
+                answer.tool_calls.push(ToolCall { id: String::new(), name, arguments });
+                rest = after;
+            }
+            _ => {
+                let (text, after) = body.split_at(end_of(body));
+                let to = if channel.starts_with("analysis") { &mut answer.reasoning } else { &mut answer.content };
+                append(to, text);
+                rest = after;
+            }
         }
         rest = ["<|end|>", "<|call|>", "<|return|>"].iter().find_map(|end| rest.strip_prefix(end)).unwrap_or(rest);
     }
@@ -230,7 +234,7 @@ fn json_calls<'a>(text: &'a str, _: &[Json]) -> Option<(Vec<ToolCall>, &'a str)>
     (!calls.is_empty()).then_some((calls, rest))
 }
 
-/// One call as JSON, by any of the names that its parts have.
+/// One call as JSON, by any of the names that its parts have. Without arguments it has nothing else: that would be lost.
 fn json_call(value: Json) -> Option<ToolCall> {
     let Json::Object(mut object) = value else { return None };
     let text = |value: Option<&Json>| value.and_then(Json::as_str).map(str::to_owned);
@@ -243,11 +247,15 @@ fn json_call(value: Json) -> Option<ToolCall> {
     let arguments = match arguments {
         Some(Json::Object(arguments)) => arguments,
         Some(Json::String(text)) => serde_json::from_str(&text).ok()?,
+        None if object.keys().any(|key| !BESIDE_ARGUMENTS.contains(&&**key)) => return None,
         None | Some(Json::Null) => Map::new(),
         Some(_) => return None,
     };
     Some(ToolCall { id, name, arguments })
 }
+
+/// The keys of a call but its arguments.
+const BESIDE_ARGUMENTS: [&str; 7] = ["name", "tool_name", "function", "id", "tool_call_id", "call_id", "type"];
 
 /// A call, unless its name is no name.
 fn call(name: &str, id: &str, arguments: Map<String, Json>) -> Option<ToolCall> {
@@ -538,8 +546,12 @@ mod tests {
         let text = " {\"name\": \"a\", \"parameters\": {\"x\": 1}}\n";
         assert_eq!(Answer::parse(text, &tools(&["a", "b"])).tool_calls, [call("a", json!({"x": 1}))]);
         assert_eq!(Answer::parse(text, &tools(&["b"])).content, text);
-        let data = "{\"name\": \"a\", \"age\": 3}";
-        assert_eq!(Answer::parse(data, &tools(&["a"])).content, data);
+        assert_eq!(Answer::parse("{\"name\": \"a\"}", &tools(&["a"])).tool_calls, [call("a", json!({}))]);
+        for data in
+            ["{\"name\": \"a\", \"age\": 3}", "{\"name\": \"a\", \"parameters\": {}} {\"name\": \"a\", \"age\": 3}"]
+        {
+            assert_eq!(Answer::parse(data, &tools(&["a"])).content, data);
+        }
     }
 
     #[test]
@@ -569,6 +581,8 @@ mod tests {
         assert_eq!((&*answer.reasoning, &*answer.content), ("", "Yes."));
         let answer = Answer::parse("<|start|>assistant<|channel|>final<|message|>Yes.<|end|>\nMore", &[]);
         assert_eq!(answer.content, "Yes.\n\nMore");
+        let text = "<|channel|>commentary to=functions.a<|message|>{\"x\": 1}.<|call|><|start|>assistant<|channel|>final<|message|>Yes.";
+        assert_eq!(Answer::parse(text, &[]).content, "{\"x\": 1}.\nYes.");
         // Text about channels is text.
         for text in ["The token <|channel|> begins one.", "Hello <|channel|>final<|message|>x", "<|channel|>fin"] {
             assert_eq!(Answer::parse(text, &[]).content, text);
@@ -577,11 +591,25 @@ mod tests {
 
     #[test]
     fn long_answers_take_linear_time() {
-        for unit in
-            ["<tool_call>", "<tool_call>{</tool_call>", "[TOOL_CALLS]", "<function=", "<think>", "[", "<|start|>"]
-        {
-            let text = unit.repeat((1 << 20) / unit.len());
-            assert!(Answer::parse(&text, &[]).tool_calls.is_empty());
+        for unit in [
+            "<tool_call>",
+            "<tool_call>{</tool_call>",
+            "[TOOL_CALLS]",
+            "<function=",
+            "<think>",
+            "[",
+            "<|start|>",
+            "<|channel|>final<|message|>x<|end|>",
+        ] {
+            let time = |size: usize| {
+                let text = unit.repeat(size / unit.len());
+                let start = std::time::Instant::now();
+                assert!(Answer::parse(&text, &[]).tool_calls.is_empty());
+                start.elapsed()
+            };
+            // The best of three; short ones are lost in the noise.
+            let best = |size: usize| (0..3).map(|_| time(size)).min().unwrap().max(std::time::Duration::from_millis(2));
+            assert!(best(4 << 20) < 3 * 2 * best(2 << 20), "{unit}");
         }
     }
 }

@@ -147,7 +147,7 @@ fn read(value: Value) -> Result<Value, Error> {
 
 /// What a loop goes over: a text is its characters, whose number the loop should know.
 fn each(value: Value) -> Result<Value, Error> {
-    match value.as_str().filter(|text| text.len() <= MOST_CHARACTERS) {
+    match value.as_str().filter(|text| text.len() < MOST_CHARACTERS) {
         Some(text) => List::of(text.chars().map(Value::from).collect()),
         None => Ok(value),
     }

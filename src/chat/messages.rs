@@ -201,10 +201,17 @@ impl Messages {
         let mut form = Form { parts, arguments_as_text: false };
         let mut rendered = render(looks, form);
         let called = || self.messages.iter().any(|message| message.get("tool_calls").is_some());
-        if rendered.as_ref().is_err_and(|error| error.fact("exception").is_none()) && called() {
+        // Where another form may help: not where it refused, or reached a limit.
+        let fails = |rendered: &Result<String>| match rendered {
+            Err(error @ Error::InvalidArgument(_)) => {
+                ["exception", "steps", "work", "bytes"].iter().all(|fact| error.fact(fact).is_none())
+            }
+            _ => false,
+        };
+        if fails(&rendered) && called() {
             form.arguments_as_text = true;
             rendered = render(looks, form).or(rendered);
-            if rendered.is_err() && looks.none {
+            if fails(&rendered) && looks.none {
                 (looks.none, form.arguments_as_text) = (false, false);
                 rendered = render(looks, form).or(rendered);
             }
@@ -222,8 +229,14 @@ impl Messages {
         }
         // Or it may look at nothing else, and drop what is no list.
         let is_lost = |text: &str| {
-            let contents = self.messages.iter().filter(|message| message["role"] == "user");
-            contents.filter_map(|message| message["content"].as_str()).any(|content| !text.contains(content.trim()))
+            let users = self.messages.iter().filter(|message| message["role"] == "user");
+            let mut rest = text;
+            // They come in their order.
+            users.filter_map(|message| message["content"].as_str()).map(str::trim).any(|content| {
+                let found = rest.find(content);
+                rest = found.map_or("", |at| &rest[at + content.len()..]);
+                found.is_none()
+            })
         };
         if is_lost(&text) {
             form.parts = Parts::Always;
@@ -244,16 +257,17 @@ impl Messages {
                 Parts::Own | Parts::Always => true,
             };
             // Where it is known, it keeps its place.
-            let content = match message.get_mut("content").map(Json::take).unwrap_or_default() {
+            let content = message.get_mut("content").map(Json::take).unwrap_or_default();
+            let is_empty = content.is_null() || content == "";
+            let content = match content {
                 Json::Array(items) if !keeps_parts => joined(&items)?.into(),
                 Json::String(text) if form.parts == Parts::Always => json!([{"type": "text", "text": text}]),
-                content if calls && looks.none && (content.is_null() || content == "") => Json::Null,
+                _ if calls && looks.none && is_empty => Json::Null,
                 Json::Null => "".into(),
                 content => content,
             };
             // gpt-oss refuses both thoughts and content before a call.
-            let names =
-                [("thinking", looks.thinking && !(calls && content != "")), ("tool_plan", looks.tool_plan && calls)];
+            let names = [("thinking", looks.thinking && (is_empty || !calls)), ("tool_plan", looks.tool_plan && calls)];
             message.insert("content".into(), content);
             if let Some(reasoning) = message.get("reasoning_content").cloned() {
                 for (name, _) in names.into_iter().filter(|(_, looked_at)| *looked_at) {

@@ -23,7 +23,7 @@ const OPERATORS: [&str; 6] = ["==", "!=", "<=", ">=", "//", "**"];
 const KEYWORDS: [&str; 8] = ["and", "else", "if", "in", "is", "not", "or", "recursive"];
 
 /// Tests that do not read a text.
-const TYPE_TESTS: [&str; 14] = [
+const TYPE_TESTS: [&str; 15] = [
     "boolean",
     "callable",
     "defined",
@@ -37,6 +37,7 @@ const TYPE_TESTS: [&str; 14] = [
     "number",
     "sequence",
     "string",
+    "true",
     "undefined",
 ];
 
@@ -82,6 +83,9 @@ struct Rewriter<'a> {
     in_test: bool,
     /// Where the test's operand begins and ends.
     tested: (usize, usize),
+    /// Where the argument of a test begins that stands without brackets: the engine would take ours for those of the
+    /// arguments. It is not kept, so nothing need be put around it.
+    argument: usize,
     /// Whether what comes next is a loop's target, or what it goes over.
     in_for: Option<bool>,
     /// Whether the last token was one that goes on with an operand: `.` or `|`.
@@ -100,6 +104,7 @@ pub(super) fn rewrite(source: &str) -> Result<String> {
         blocks: Vec::new(),
         in_test: false,
         tested: (0, 0),
+        argument: usize::MAX,
         in_for: None,
         joined: false,
     };
@@ -282,7 +287,10 @@ impl<'a> Rewriter<'a> {
     }
 
     fn open(&mut self, c: char, operand: bool) {
+        let in_argument = self.levels.last().is_some_and(|level| level.operand == self.argument);
         let (close, after) = match (c, operand) {
+            ('[', _) if in_argument => (b']', ""),
+            ('{', _) if in_argument => (b'}', ""),
             ('(', _) => (b')', ""),
             ('[', true) => {
                 let start = self.levels.last().map_or(self.at, |level| level.operand);
@@ -317,11 +325,18 @@ impl<'a> Rewriter<'a> {
         let word = &text[..word_length(text)];
         let is_attribute = self.source[..self.at].ends_with('.');
         if is_attribute || !KEYWORDS.contains(&word) {
-            if std::mem::take(&mut self.in_test) && !TYPE_TESTS.contains(&word) {
+            let is_test = std::mem::take(&mut self.in_test);
+            if is_test && !TYPE_TESTS.contains(&word) {
                 self.read(self.tested.0, self.tested.1, "|_read) ");
             }
             self.at += word.len();
-            return true;
+            // The argument of a test may stand without brackets.
+            let next = self.rest().trim_start();
+            let has_argument = is_test && begins_operand(next);
+            if has_argument {
+                self.argument = self.source.len() - next.len();
+            }
+            return !has_argument;
         }
         if word == "is" {
             self.tested = (self.levels.last().map_or(self.at, |level| level.operand), self.at);
@@ -447,6 +462,12 @@ impl<'a> Rewriter<'a> {
             self.insertions.push((self.at, ")"));
         }
     }
+}
+
+/// Whether a text begins with a string, a list, a dict, a name or a number.
+fn begins_operand(text: &str) -> bool {
+    let word = &text[..word_length(text)];
+    text.starts_with(['\'', '"', '[', '{']) || !word.is_empty() && !KEYWORDS.contains(&word)
 }
 
 fn is_word(c: char) -> bool {

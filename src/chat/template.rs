@@ -22,7 +22,7 @@ pub struct Limits {
     pub template_bytes: usize,
     /// Steps of a render: instructions of the engine.
     pub steps: u64,
-    /// Items that are visited, and 16 bytes each that are read or made.
+    /// Units of work on values: one for each item that is visited, one for every 16 bytes that are read or made.
     pub work: u64,
     /// Bytes of a rendered text.
     pub output_bytes: usize,
@@ -121,7 +121,11 @@ impl Template {
         let template = self.environment.get_template("chat").map_err(failed)?;
         let mut out = Limited { bytes: Vec::new(), limit: self.limits.output_bytes, failure: None };
         let rendered = template.render_captured_to(Value::from(context), &mut out).map(drop);
-        if fuel::spent() || rendered.as_ref().is_err_and(is_out_of_fuel) {
+        if fuel::spent() {
+            let message = format!("the chat template needs more than {} units of work", self.limits.work);
+            return Err(Error::invalid_argument(message).with("work", self.limits.work));
+        }
+        if rendered.as_ref().is_err_and(is_out_of_fuel) {
             let message = format!("the chat template needs more than {} steps", self.limits.steps);
             return Err(Error::invalid_argument(message).with("steps", self.limits.steps));
         }
@@ -135,7 +139,11 @@ impl Template {
 
 impl Looks {
     fn of(source: &str) -> Looks {
-        let names = |name: &str| ["'", "\"", "."].iter().any(|before| source.contains(&format!("{before}{name}")));
+        let ends = |text: &str| !text.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let begins = |text: &str| text.ends_with(['\'', '"', '.']);
+        let names = |name: &str| {
+            source.match_indices(name).any(|(at, _)| begins(&source[..at]) && ends(&source[at + name.len()..]))
+        };
         Looks {
             parts: loops_over_content(source),
             none: asks_for_none(source),
@@ -147,11 +155,12 @@ impl Looks {
 
 /// Whether something is done for a content that is none.
 fn asks_for_none(source: &str) -> bool {
-    ["'content']", "\"content\"]", ".content"].iter().any(|content| {
+    ["'content'", "\"content\"", ".content"].iter().any(|content| {
         source.split(content).skip(1).any(|after| {
-            let mut words = after.split_whitespace();
-            let (operator, operand) = (words.next(), words.next().unwrap_or_default());
-            matches!(operator, Some("is" | "==")) && (operand.starts_with("none") || operand.starts_with("None"))
+            let after = after.trim_start_matches([']', ')']).trim_start();
+            let operand =
+                after.strip_prefix("==").or_else(|| after.strip_prefix("is ")).unwrap_or_default().trim_start();
+            operand.starts_with("none") || operand.starts_with("None")
         })
     })
 }

@@ -243,9 +243,9 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty prompt, a token outside the vocabulary, a stop string that is empty or not
-    /// UTF-8, more than 256 continuations, more log probabilities than there are tokens, a grammar or an adapter of another model, a search that
-    /// [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does not fit into the
-    /// context or the pages; `OutOfMemory`.
+    /// UTF-8, more than 256 continuations, more log probabilities than there are tokens, a grammar or an adapter of another
+    /// model, a search that [`Session::beam_search`](super::Session::beam_search) refuses; `CacheFull` if the prompt does
+    /// not fit into the context or the pages; `OutOfMemory`.
     pub fn submit(&self, request: Request) -> Result<RequestId> {
         if request.tokens.is_empty() {
             return Err(Error::invalid_argument("the prompt has no tokens"));
@@ -257,7 +257,8 @@ impl Engine {
         let vocab_size = self.model.config().vocab_size;
         if let Some(count) = request.logprobs.filter(|&count| count > vocab_size) {
             let message = format!("{count} log probabilities were asked for, the vocabulary has {vocab_size} tokens");
-            return Err(Error::invalid_argument(message).with("parameter", "logprobs").with("vocab_size", vocab_size));
+            let error = Error::invalid_argument(message).with("parameter", "top_logprobs");
+            return Err(error.with("expected", vocab_size).with("found", count));
         }
         if let Some(beams) = &request.beams {
             beams.check()?;

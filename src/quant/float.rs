@@ -6,6 +6,9 @@ use bytemuck::{Pod, Zeroable};
 /// The largest finite half.
 pub(super) const HALF_MAX: f32 = 65504.0;
 
+/// The largest f32 that is not rounded to an infinite half.
+const TO_HALF: f32 = f32::from_bits(65520f32.to_bits() - 1);
+
 /// The largest f32 that BF16 does not round to infinity.
 const BF16_MAX: f32 = f32::from_bits(0x7F7F_7FFF);
 
@@ -53,7 +56,7 @@ impl Block for BlockF16 {
 }
 
 impl Encode for BlockF16 {
-    const RANGE: [f32; 2] = [-HALF_MAX, HALF_MAX];
+    const RANGE: [f32; 2] = [-TO_HALF, TO_HALF];
     fn encode(x: &[f32], _weights: Option<&[f32]>) -> Self {
         BlockF16(f32_to_f16(x[0]))
     }

@@ -187,7 +187,7 @@ pub(super) fn groups<const G: usize, L: Levels>(
     let kind = if mins.is_some() { Mins::Positive } else { Mins::Zero };
     // Without mins, 0 is the only one.
     let mins = mins.unwrap_or(Integers { low: 0.0, high: 0.0 });
-    let w = relative(weights, size);
+    let w = relative(weights);
     let mut block = Block::<L, G> { x, w, levels, scales, mins, kind, squares: [0.0; G] };
     let mut own = [Line::default(); G];
     // The numbers of each group, and how much an error in them costs.

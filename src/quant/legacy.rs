@@ -92,7 +92,7 @@ pub(super) fn inverse(d: f32) -> f32 {
 
 /// The line and the codes that a search finds. Without importances there is none: then bytes are those of ggml.
 fn searched(x: &[f32], weights: &[f32], levels: Integers, mins: Mins) -> (Line, [u8; LEN]) {
-    let w = relative::<LEN>(Some(weights), LEN);
+    let w = relative::<LEN>(Some(weights));
     let line = search(x, &w, levels, mins, AROUND, |line| Line { scale: half(line.scale), min: half(line.min) });
     let mut codes = [0; LEN];
     encode(x, levels, line, &mut codes);

@@ -172,7 +172,7 @@ static LEVELS: Table = {
 impl Encode for BlockIQ4NL {
     const RANGE: [f32; 2] = [-113.0 * HALF_MAX, 113.0 * HALF_MAX];
     fn encode(x: &[f32], weights: Option<&[f32]>) -> Self {
-        let w = relative::<{ Self::LEN }>(weights, Self::LEN);
+        let w = relative::<{ Self::LEN }>(weights);
         let storable = |line: Line| Line { scale: half(line.scale), ..line };
         let line = search(x, &w, LEVELS, Mins::Zero, AROUND, storable);
         let mut codes = [0; Self::LEN];

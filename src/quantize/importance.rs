@@ -76,24 +76,23 @@ impl Importance {
         self.entries.is_empty()
     }
 
-    /// Says how many of the tensors to be quantised have no importances.
+    /// Says how many of the tensors to be quantised, `quantised`, have no importances.
     ///
-    /// Errors: `InvalidArgument` if none has: they are those of another model.
-    pub(super) fn check_names<'a>(&self, tensors: impl Iterator<Item = &'a str>) -> Result<()> {
+    /// Errors: `InvalidArgument` if they are of no tensor of the file: they are those of another model.
+    pub(super) fn check_names<'a>(&self, gguf: &Gguf, quantised: impl Iterator<Item = &'a str>) -> Result<()> {
         let (mut all, mut without) = (0, 0);
-        for name in tensors {
+        for name in quantised {
             all += 1;
             without += usize::from(!self.entries.contains_key(name));
         }
-        if without == 0 {
-            return Ok(());
+        if all > 0 && self.entries.keys().all(|name| gguf.tensor(name).is_none()) {
+            let (expected, found) = (gguf.tensors().len(), self.len());
+            let message = format!("none of the {found} importances is of one of the file's {expected} tensors");
+            return Err(Error::invalid_argument(message).with("expected", expected).with("found", found));
         }
-        if without == all {
-            let found = self.len();
-            let message = format!("none of the {found} importances is of one of the {all} tensors to be quantised");
-            return Err(Error::invalid_argument(message).with("expected", all).with("found", found));
+        if without > 0 {
+            log::event(Level::Warn, format_args!("{without} of {all} tensors to be quantised have no importances"));
         }
-        log::event(Level::Warn, format_args!("{without} of {all} tensors to be quantised have no importances"));
         Ok(())
     }
 

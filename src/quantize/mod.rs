@@ -93,7 +93,10 @@ pub fn quantize(
     }
     if let Some(importance) = importance {
         let quantised = tensors.iter().filter(|(_, target)| target.is_some_and(|(_, to)| to.block_len() > 1));
-        importance.check_names(quantised.map(|(tensor, _)| &*tensor.name))?;
+        // Of embeddings and logits programs seldom collect them.
+        let usual = |name: &&str| !name.ends_with("token_embd.weight") && *name != "output.weight";
+        let names = quantised.map(|(tensor, _)| &*tensor.name).filter(usual);
+        importance.check_names(gguf, names)?;
     }
     let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
     let total = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
@@ -216,9 +219,12 @@ impl Work<'_> {
         stripe.out = try_vec(rows * self.row_bytes(to), 0u8, "a part of a tensor")?;
         self.gguf.read(self.tensor, (stripe.first_row * self.row_bytes(from)) as u64, &mut bytes)?;
         from.decode(&bytes, &mut values)?;
-        let [low, high] = to.range();
-        let beyond = values.iter().position(|value| !(low..=high).contains(value));
-        stripe.beyond = beyond.map(|i| (i, values[i]));
+        let ([low, high], single) = (to.range(), to.block_len() == 1);
+        // Formats of single numbers have NaN and infinities too. Without branches, so that the compiler can use vectors.
+        let inside = |value: &f32| (low <= *value) & (*value <= high) | single & !value.is_finite();
+        if !values.iter().fold(true, |all, value| all & inside(value)) {
+            stripe.beyond = values.iter().position(|value| !inside(value)).map(|i| (i, values[i]));
+        }
         let weights = self.weights.map(|weights| {
             let own = weights.get(stripe.matrix * row_len..(stripe.matrix + 1) * row_len);
             own.or_else(|| weights.get(..row_len)).unwrap_or_default()

@@ -208,7 +208,7 @@ impl<'a> Plan<'a> {
         }
         let name = &*tensor.name;
         let is_embedding = matches!(name, "token_embd.weight" | "per_layer_token_embd.weight");
-        let makes_logits = name == "output.weight" || is_embedding && self.tied;
+        let makes_logits = name == "output.weight" || name == "token_embd.weight" && self.tied;
         let asked = self.embedding.filter(|_| is_embedding).or(self.output.filter(|_| makes_logits));
         if let Some(format) = asked {
             return Some(fitting(tensor, format));

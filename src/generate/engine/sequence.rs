@@ -22,7 +22,7 @@ pub(super) struct Sequence {
     pub priority: i32,
     /// The prompt and what was generated. The cache holds the first of them.
     pub tokens: Vec<u32>,
-    /// The first tokens, which it did not choose since it was begun, or begun anew.
+    /// How many of them count as a prompt's: the prompt, or all tokens that were there when it gave up its pages.
     pub prompt: usize,
     pub cache: Cache,
     /// What keys and values depend on beside the tokens.

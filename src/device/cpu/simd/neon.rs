@@ -118,6 +118,27 @@ fn sdot(mut acc: int32x4_t, [a, b, c, d]: [int32x4_t; 4], y: int32x4_t) -> int32
     acc
 }
 
+impl<const DOT: bool> Neon<DOT> {
+    /// acc + codes . y, for signed codes.
+    #[inline(always)]
+    fn dot_bytes(self, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
+        if DOT {
+            let codes = [codes[0].0, codes[1].0, codes[2].0, codes[3].0];
+            return I(simd!(sdot(acc.0, codes, vld1q_s32(y.as_ptr()))));
+        }
+        let mut acc = acc.0;
+        for j in 0..4 {
+            acc = simd!({
+                let (codes, y) = (vreinterpretq_s8_s32(codes[j].0), vreinterpretq_s8_s32(vdupq_n_s32(y[j])));
+                let (low, high) = (vmull_s8(vget_low_s8(codes), vget_low_s8(y)), vmull_high_s8(codes, y));
+                // Two products are at most 2 * 128 * 127, which an i16 holds.
+                vpadalq_s16(acc, vpaddq_s16(low, high))
+            });
+        }
+        I(acc)
+    }
+}
+
 impl<const DOT: bool> Simd for Neon<DOT> {
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
@@ -262,26 +283,14 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn dot(self, _bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
-        if DOT {
-            let codes = [codes[0].0, codes[1].0, codes[2].0, codes[3].0];
-            return I(simd!(sdot(acc.0, codes, vld1q_s32(y.as_ptr()))));
-        }
-        let mut acc = acc.0;
-        for j in 0..4 {
-            acc = simd!({
-                let (codes, y) = (vreinterpretq_s8_s32(codes[j].0), vreinterpretq_s8_s32(vdupq_n_s32(y[j])));
-                let (low, high) = (vmull_s8(vget_low_s8(codes), vget_low_s8(y)), vmull_high_s8(codes, y));
-                // Two products are at most 2 * 128 * 127, which an i16 holds.
-                vpadalq_s16(acc, vpaddq_s16(low, high))
-            });
-        }
-        I(acc)
+    fn dot(self, bits: u32, acc: I, codes: [I; 4], y: [i32; 4]) -> I {
+        // So short, they are signed bytes too.
+        debug_assert!(bits < 8);
+        self.dot_bytes(acc, codes, y)
     }
-    // Unsigned codes are below 64, so they are signed bytes too.
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {
-        self.dot(8, acc, flipped, y)
+        self.dot_bytes(acc, flipped, y)
     }
     #[inline(always)]
     fn flip(self, codes: I) -> I {
