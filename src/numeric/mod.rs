@@ -34,8 +34,9 @@ pub(crate) trait Real: Copy {
     fn round(self) -> Self;
 }
 
-/// `a * b + c` with one rounding, without trusting the platform's libm. On 64-bit ARM an instruction; elsewhere the exact product in f64, the sum rounded to
-/// odd (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008), then one rounding to f32.
+/// `a * b + c` with one rounding, without trusting the platform's libm. On 64-bit ARM it is an instruction; elsewhere the
+/// exact product in f64, the sum rounded to odd (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums",
+/// 2008), then one rounding to f32.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     #[allow(clippy::disallowed_methods)] // there it is one instruction, which every CPU has
