@@ -4889,9 +4889,9 @@ llm_status_t llm_session_beam_search(llm_session_t *LLM_NONNULL session,
 /**
  * Makes a request search the most likely continuations of its prompt as a whole, as llm_session_beam_search does, beside
  * the other requests of the engine. Each continuation is a text of its grammar, if it has one; its sampler, stop strings,
- * max_tokens, count and log probabilities have no part in that. Continuation i is the i-th best. The events of all come together when the
- * search is over: for each continuation one for each token, without text, and then one with the whole text and its end.
- * NOT_FOUND ends those of `width` that were not found.
+ * max_tokens, count and log probabilities have no part in that. Continuation i is the i-th best. The events of all come
+ * together when the search is over: for each continuation one for each token, without text, and then one with the whole
+ * text and its end. NOT_FOUND ends those of `width` that were not found.
  *
  * @param[in] request A request.
  * @param[in] params @nullable How, which llm_engine_submit looks at; NULL ends it: a sampler chooses again.

@@ -5,7 +5,7 @@ use super::bytes::llm_view_t;
 use super::engine::llm_request_id_t;
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
-use super::session_generate::{finish_number, llm_finish_reason_t, llm_logprob_t};
+use super::session_generate::{finish_number, llm_finish_reason_t, llm_logprob_t, write_logprobs};
 use super::status::{self, LLM_STATUS_OK, llm_status_t};
 use super::tokenizer::{LLM_TOKEN_NONE, llm_token_t};
 use crate::error::Error;
@@ -195,8 +195,7 @@ pub unsafe extern "C" fn llm_events_logprobs(
             let message = format!("{capacity} tokens are wanted, the request asked for {}", best.len());
             return Err(Error::invalid_argument(message).with("argument", "capacity").with("expected", best.len()));
         }
-        top.iter_mut().zip(best).for_each(|(top, best)| *top = llm_logprob_t::of(best));
-        out.write(llm_logprob_t::of(own));
+        write_logprobs(own, best, out, top);
         Ok(())
     })
 }

@@ -177,10 +177,16 @@ pub struct llm_logprob_t {
     pub logprob: f32,
 }
 
-impl llm_logprob_t {
-    pub(super) fn of(logprob: &Logprob) -> llm_logprob_t {
-        llm_logprob_t { token: logprob.id, logprob: logprob.logprob as f32 }
-    }
+/// Writes those of the token that was chosen, and the first of the best that there is room for.
+pub(super) fn write_logprobs(
+    own: &Logprob,
+    best: &[Logprob],
+    chosen: args::Out<llm_logprob_t>,
+    top: &mut [llm_logprob_t],
+) {
+    let of = |l: &Logprob| llm_logprob_t { token: l.id, logprob: l.logprob as f32 };
+    top.iter_mut().zip(best).for_each(|(top, best)| *top = of(best));
+    chosen.write(of(own));
 }
 
 /// The log probabilities of the token that the last llm_session_next chose, and of the most probable tokens, after a
@@ -214,8 +220,7 @@ pub unsafe extern "C" fn llm_session_logprobs(
             return Err(Error::invalid_argument(message).with("argument", "capacity").with("vocab_size", vocab_size));
         }
         let (own, best) = conversation.session.logprobs(capacity)?;
-        top.iter_mut().zip(&best).for_each(|(top, best)| *top = llm_logprob_t::of(best));
-        out.write(llm_logprob_t::of(&own));
+        write_logprobs(&own, &best, out, top);
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! The filters, tests and functions of templates where the engine's own differ from jinja2's, or cost more than they
 //! pay for.
 
-use super::value::{self, Dict, List, Shape, error, is_keepable, own, own_map};
+use super::value::{self, Dict, List, MAX_VALUES, Shape, error, is_keepable, own, own_map};
 use super::{fuel, json, methods, time};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, Output, State, filters, functions};
@@ -145,9 +145,10 @@ fn read(value: Value) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// What a loop goes over: a text is its characters, whose number the loop should know.
+/// What a loop goes over: a text is its characters, whose number the loop should know; as it is, if they may be too many
+/// for a list.
 fn each(value: Value) -> Result<Value, Error> {
-    match value.as_str().filter(|text| text.len() < MOST_CHARACTERS) {
+    match value.as_str().filter(|text| (text.len() as u64) < MAX_VALUES) {
         Some(text) => List::of(text.chars().map(Value::from).collect()),
         None => Ok(value),
     }
@@ -347,9 +348,6 @@ fn dict(value: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     }
     Dict::make(pairs.into_iter())
 }
-
-/// Bytes of a text whose characters a loop counts before it begins.
-const MOST_CHARACTERS: usize = 1 << 20;
 
 /// As many items as the sandbox allows.
 const MAX_RANGE: usize = 100_000;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Containers in containers: more than JSON may have, as little as dropping and comparing recursively needs.
 const MAX_DEPTH: u32 = 160;
 /// Values in a container; a text counts as one for each [`TEXT`] bytes.
-const MAX_VALUES: u64 = 1 << 20;
+pub(super) const MAX_VALUES: u64 = 1 << 20;
 const TEXT: usize = 64;
 
 pub(super) fn error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -12,6 +12,12 @@ const TO_HALF: f32 = f32::from_bits(65520f32.to_bits() - 1);
 /// The largest f32 that BF16 does not round to infinity.
 const BF16_MAX: f32 = f32::from_bits(0x7F7F_7FFF);
 
+/// The inverse of a scale, 0 for 0. It is taken from the f32 scale, before that is rounded to f16.
+#[inline(always)]
+pub(super) fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
 /// Little-endian IEEE half -> f32, subnormals included.
 pub(crate) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     half::f16::from_le_bytes(bytes).to_f32_const()

@@ -4,7 +4,7 @@
 //! is found by the same search. Where a few groups lie far above the others, it may be better to cut those than to round
 //! the others to 0 or 1: that is tried too. In the end the two f16 are fitted to the integers and codes.
 
-use super::float::f32_to_f16;
+use super::float::{f32_to_f16, inverse};
 use super::levels::{Integers, Levels};
 use super::search::{AROUND, Line, Mins, Starts, Sums, encode, half, measure, relative, search};
 
@@ -69,7 +69,7 @@ fn times(units: Line, integers: Line) -> Line {
 
 /// The integer nearest to number / unit.
 fn nearest(number: f32, unit: f32, integers: Integers) -> f32 {
-    integers.nearest(number * Line { scale: unit, min: 0.0 }.inverse())
+    integers.nearest(number * inverse(unit))
 }
 
 impl<L: Levels, const G: usize> Block<'_, L, G> {

@@ -4,7 +4,7 @@
 //! in Q5 bit i of `qh` is the fifth bit of element i.
 
 use super::bits::{gather, gather_in_order, spread, spread_in_order};
-use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16, inverse};
 use super::levels::Integers;
 use super::search::{AROUND, Line, Mins, encode, half, relative, search};
 use super::{Block, Encode};
@@ -83,11 +83,6 @@ pub(super) fn to_byte(x: f32) -> i8 {
 /// max |x|, NaN aside.
 pub(super) fn largest_magnitude(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest, v| if v.abs() > largest { v.abs() } else { largest })
-}
-
-/// The inverse of a scale, 0 for 0. It is taken from the f32 scale, before that is rounded to f16.
-pub(super) fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
 /// The line and the codes that a search finds. Without importances there is none: then bytes are those of ggml.

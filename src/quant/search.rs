@@ -8,7 +8,7 @@
 //! also do; one measurement gives the error at that scale and the one that a fit will reach, and the search descends
 //! from the two where that is least.
 
-use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16, inverse};
 use super::levels::Levels;
 
 /// y = scale * level - min.
@@ -16,14 +16,6 @@ use super::levels::Levels;
 pub(super) struct Line {
     pub scale: f32,
     pub min: f32,
-}
-
-impl Line {
-    /// What [`Levels::nearest`] is asked for.
-    #[inline(always)]
-    pub(super) fn inverse(self) -> f32 {
-        if self.scale == 0.0 { 0.0 } else { 1.0 / self.scale }
-    }
 }
 
 /// Which mins lines may have.
@@ -56,7 +48,7 @@ const LANES: usize = 8;
 /// its sums were kept in memory, which took twice the time.
 #[inline(never)]
 pub(super) fn measure<L: Levels>(x: &[f32], w: &[f32], levels: L, line: Line) -> Sums {
-    let inverse = line.inverse();
+    let inverse = inverse(line.scale);
     let mut sums = [[0.0f32; LANES]; 6];
     for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
         for i in 0..LANES {
@@ -230,7 +222,7 @@ pub(super) fn relative<const N: usize>(weights: Option<&[f32]>) -> [f32; N] {
 
 /// The codes of the levels nearest to x.
 pub(super) fn encode<L: Levels>(x: &[f32], levels: L, line: Line, codes: &mut [u8]) {
-    let inverse = line.inverse();
+    let inverse = inverse(line.scale);
     for (x, code) in x.iter().zip(codes) {
         *code = levels.code(levels.nearest((x + line.min) * inverse));
     }

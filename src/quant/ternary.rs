@@ -1,8 +1,8 @@
 //! The formats of three values, for models that were trained with such weights: y = d (q - 1), q = 0, 1 or 2.
 
 use super::bits::{gather, spread};
-use super::float::{HALF_MAX, f16_to_f32, f32_to_f16};
-use super::legacy::{inverse, largest_magnitude, to_byte};
+use super::float::{HALF_MAX, f16_to_f32, f32_to_f16, inverse};
+use super::legacy::{largest_magnitude, to_byte};
 use super::{Block, Encode};
 use bytemuck::{Pod, Zeroable};
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, try_vec};
 use crate::gguf::{Builder, Gguf, TensorInfo, Writer};
 use crate::log::{self, Level};
 use crate::quant::Format;
-use recipe::Plan;
+use recipe::{Plan, is_embedding};
 
 /// How to quantise.
 #[derive(Clone, Default)]
@@ -49,9 +49,9 @@ const STRIPE: usize = 1 << 18;
 /// Importances that tensors lack are logged as a warning.
 ///
 /// Errors: `Unsupported` naming a tensor whose format is not decoded; `InvalidArgument` if a format cannot be encoded, if
-/// there are importances but of none of the tensors to be quantised, if one has not the shape of its tensor, naming a
-/// tensor with a number that is none, infinite or beyond the range of its new format, or if the file is packed; `Io`,
-/// `OutOfMemory`, `Cancelled`, `Aborted`.
+/// there are importances but of no tensor of the file, if one has not the shape of its tensor, naming a
+/// tensor with a number that its new format has no room for, or if the file is packed; `Io`, `OutOfMemory`, `Cancelled`,
+/// `Aborted`.
 pub fn quantize(
     gguf: &Gguf,
     path: &Path,
@@ -94,7 +94,7 @@ pub fn quantize(
     if let Some(importance) = importance {
         let quantised = tensors.iter().filter(|(_, target)| target.is_some_and(|(_, to)| to.block_len() > 1));
         // Of embeddings and logits programs seldom collect them.
-        let usual = |name: &&str| !name.ends_with("token_embd.weight") && *name != "output.weight";
+        let usual = |name: &&str| !is_embedding(name) && *name != "output.weight";
         let names = quantised.map(|(tensor, _)| &*tensor.name).filter(usual);
         importance.check_names(gguf, names)?;
     }

@@ -207,7 +207,7 @@ impl<'a> Plan<'a> {
             return None;
         }
         let name = &*tensor.name;
-        let is_embedding = matches!(name, "token_embd.weight" | "per_layer_token_embd.weight");
+        let is_embedding = is_embedding(name);
         let makes_logits = name == "output.weight" || name == "token_embd.weight" && self.tied;
         let asked = self.embedding.filter(|_| is_embedding).or(self.output.filter(|_| makes_logits));
         if let Some(format) = asked {
@@ -267,6 +267,11 @@ fn number(gguf: &Gguf, key: &str) -> Option<usize> {
 /// N of `blk.N.`.
 fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// Whether a matrix is looked up by tokens.
+pub(super) fn is_embedding(name: &str) -> bool {
+    matches!(name, "token_embd.weight" | "per_layer_token_embd.weight")
 }
 
 /// A matrix for each expert.

@@ -190,7 +190,7 @@ impl Kernels {
             Isa::Avx512 => [Avx512::new().map(|_| &AVX512), None],
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => [Neon::<true>::new().map(|_| &NEON_DOT), Neon::<false>::new().map(|_| &NEON)],
-            #[allow(unreachable_patterns)] // those of other architectures
+            // Those of other architectures.
             _ => [None, None],
         };
         variants.into_iter().flatten()

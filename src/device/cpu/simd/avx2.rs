@@ -177,10 +177,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         I(simd!(_mm256_castps_si256(v.0)))
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> F {
-        self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
-    }
-    #[inline(always)]
     fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
         F(simd!({
             let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

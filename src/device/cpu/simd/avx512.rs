@@ -153,10 +153,6 @@ impl Simd for Avx512 {
         I(simd!(_mm512_castps_si512(v.0)))
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> F {
-        self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
-    }
-    #[inline(always)]
     fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
         let mask = (0xFFFF_u32 >> (16 - high)) & (0xFFFF_u32 << low);
         F(simd!(_mm512_mask_blend_ps(mask as u16, outside.0, inside.0)))

@@ -60,7 +60,10 @@ pub(super) trait Simd: Copy {
     /// The bits of f32 values.
     fn f32_as_bits(self, v: Self::F) -> Self::I;
     /// The upper halves of f32 values.
-    fn load_bf16(self, x: &[u16]) -> Self::F;
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16]) -> Self::F {
+        self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
+    }
     /// `inside` in lanes low..high, `outside` elsewhere.
     fn select(self, low: usize, high: usize, inside: Self::F, outside: Self::F) -> Self::F;
 

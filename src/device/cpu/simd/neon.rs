@@ -190,10 +190,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         I(simd!(vreinterpretq_s32_f32(v.0)))
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> F {
-        self.bits_as_f32(self.shl::<16>(self.load_u16(x)))
-    }
-    #[inline(always)]
     fn select(self, low: usize, high: usize, inside: F, outside: F) -> F {
         F(simd!({
             let lane = vld1q_u32([0, 1, 2, 3].as_ptr());

@@ -209,39 +209,32 @@ fn dots<S: Simd>(s: S, isa: Isa) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn avx2_lanes_are_f32() {
-    use super::super::simd::avx2::Avx2;
-    if let Some(s) = Avx2::<false>::new() {
-        check(s, Isa::Avx2);
-        dots(s, Isa::Avx2);
-    }
-    if let Some(s) = Avx2::<true>::new() {
-        check(s, Isa::Avx2);
-        dots(s, Isa::Avx2);
+/// All of the above, where the CPU has the instructions.
+fn check_all<S: Simd>(s: Option<S>, isa: Isa) {
+    if let Some(s) = s {
+        check(s, isa);
+        dots(s, isa);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn avx2_lanes_are_f32() {
+    use super::super::simd::avx2::Avx2;
+    check_all(Avx2::<false>::new(), Isa::Avx2);
+    check_all(Avx2::<true>::new(), Isa::Avx2);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn avx512_lanes_are_f32() {
-    if let Some(s) = super::super::simd::avx512::Avx512::new() {
-        check(s, Isa::Avx512);
-        dots(s, Isa::Avx512);
-    }
+    check_all(super::super::simd::avx512::Avx512::new(), Isa::Avx512);
 }
 
 #[cfg(target_arch = "aarch64")]
 #[test]
 fn neon_lanes_are_f32() {
     use super::super::simd::neon::Neon;
-    if let Some(s) = Neon::<false>::new() {
-        check(s, Isa::Neon);
-        dots(s, Isa::Neon);
-    }
-    if let Some(s) = Neon::<true>::new() {
-        check(s, Isa::Neon);
-        dots(s, Isa::Neon);
-    }
+    check_all(Neon::<false>::new(), Isa::Neon);
+    check_all(Neon::<true>::new(), Isa::Neon);
 }
