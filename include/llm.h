@@ -3363,8 +3363,9 @@ llm_status_t llm_model_tokenizer(const llm_model_t *LLM_NONNULL model,
                                  llm_error_t **LLM_NULLABLE error);
 
 /**
- * Writes a model's file with its matrices packed as the processor reads them. Loading such a file maps it into memory:
- * that takes milliseconds, and processes that load it share one copy. The model computes the same bits.
+ * Writes a model's file with its matrices packed as the processor reads them, and the tables of its tokenizer. Loading
+ * such a file maps it into memory: that takes milliseconds, and processes that load it share one copy. The model computes
+ * the same bits.
  *
  * The file is a GGUF of about the same size that only this library loads. It is made for a version of this library and
  * its layout: another version may refuse it (UNSUPPORTED), so keep the model's own file. While a model is loaded from

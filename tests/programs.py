@@ -452,7 +452,7 @@ def pack(model, folder):
     check("llm.packed.weights" in run("inspect", packed)[0].decode(), "inspect")
     packed.write_bytes(packed.read_bytes().replace(b"\x03\0\0\0\0\0\0\0x16", b"\x03\0\0\0\0\0\0\0x99"))
     _, error = run("generate", "-m", packed, "-p", SHORT, status=1)
-    check("version 1 of the layout x99" in error and "pack the model's file again" in error, error)
+    check("version 2 of the layout x99" in error and "pack the model's file again" in error, error)
     packed.write_bytes(packed.read_bytes()[:-40000])
     _, error = run("generate", "-m", packed, "-p", SHORT, status=1)
     check("llm.packed" in error or "tensor" in error, error)

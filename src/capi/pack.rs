@@ -11,8 +11,9 @@ use super::model::{self, llm_model_params_t};
 use super::status::llm_status_t;
 use crate::model::Model;
 
-/// Writes a model's file with its matrices packed as the processor reads them. Loading such a file maps it into memory:
-/// that takes milliseconds, and processes that load it share one copy. The model computes the same bits.
+/// Writes a model's file with its matrices packed as the processor reads them, and the tables of its tokenizer. Loading
+/// such a file maps it into memory: that takes milliseconds, and processes that load it share one copy. The model computes
+/// the same bits.
 ///
 /// The file is a GGUF of about the same size that only this library loads. It is made for a version of this library and
 /// its layout: another version may refuse it (UNSUPPORTED), so keep the model's own file. While a model is loaded from

@@ -1,4 +1,4 @@
-//! A number that tells files apart.
+//! Numbers that tell files apart.
 
 use super::{Gguf, Value};
 use crate::error::Result;
@@ -26,5 +26,18 @@ impl Gguf {
             crc.update(sample);
         }
         Ok(crc.finalize())
+    }
+
+    /// Calls `visit` with the bytes of all keys that begin so, and of their values whole.
+    pub(crate) fn visit_keys(&self, prefix: &str, mut visit: impl FnMut(&[u8])) {
+        for (key, value) in self.keys().filter(|(key, _)| key.starts_with(prefix)) {
+            match value {
+                Value::Array(array) => {
+                    visit(format!("{key} {} {}\n", array.element_type().name(), array.len()).as_bytes());
+                    visit(array.bytes);
+                }
+                value => visit(format!("{key} {value:?}\n").as_bytes()),
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@
 //!
 //! The tensor [`WEIGHTS`] is what [`Plan::load`](super::plan::Plan::load) fills memory with: all matrices in the order in
 //! which the architecture asks for them, each from a multiple of 64 bytes on. So a version stands for that order too.
+//! The tensor [`TABLES`] holds the tables of the tokenizer. A file without it, or with other keys of the tokenizer than
+//! those it was made of, loads as well, but for the time it takes to make them.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -25,10 +27,10 @@ use super::{LoadOptions, Model};
 use crate::device::{Arena, Threads};
 use crate::error::{Error, Result, try_vec};
 use crate::gguf::{Builder, Gguf, PACKED_VERSION_KEY, TensorInfo};
-use crate::token::Tokenizer;
+use crate::token::{TABLES, Tokenizer};
 
 /// The version of the packing.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The name of the layout.
 const LAYOUT: &str = "x16";
 /// The tensor that holds the packed matrices, as bytes.
@@ -178,15 +180,15 @@ impl Model {
         let dimensions = packed.iter().flat_map(|tensor| (0..4).map(|i| tensor.dims.get(i).copied().unwrap_or(1)));
         builder.set_array(DIMENSIONS_KEY, &dimensions.collect::<Vec<u64>>())?;
         builder.add_tensor(WEIGHTS, BYTES, &[plan.bytes() as u64])?;
+        let tables = Tokenizer::stored(gguf)?;
+        builder.add_tensor(TABLES, BYTES, &[tables.len() as u64])?;
         let names: HashSet<&str> = packed.iter().map(|tensor| &*tensor.name).collect();
         let rest: Vec<&TensorInfo> = gguf.tensors().iter().filter(|tensor| !names.contains(&*tensor.name)).collect();
         rest.iter().try_for_each(|tensor| builder.add_tensor_like(tensor))?;
         let mut writer = builder.create(path)?;
         let threads = options.threads.clone().unwrap_or_else(Threads::automatic);
-        // What could not be loaded is not packed either.
-        let tokenizer = || Tokenizer::from_gguf(gguf).map(drop);
         // Reading is half of the work, writing the other.
-        let arena = plan.load(&threads, &options.cancel, tokenizer, |done, total| progress(done, 2 * total))?;
+        let arena = plan.load(&threads, &options.cancel, || Ok(()), |done, total| progress(done, 2 * total))?;
         let total = arena.bytes().len() as u64;
         let mut done = total;
         for piece in arena.bytes().chunks(PIECE) {
@@ -197,6 +199,7 @@ impl Model {
                 return Err(Error::aborted("the progress callback stopped the packing of the model"));
             }
         }
+        writer.write(TABLES, &tables)?;
         for tensor in rest {
             let mut bytes = try_vec(tensor.bytes as usize, 0u8, "a tensor")?;
             gguf.read(tensor, 0, &mut bytes)?;

@@ -11,6 +11,7 @@ use crate::device::{Arena, Matrix, PANEL_ROWS, Shape, Threads, Weight};
 use crate::error::{Error, Result, try_vec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::quant::Format;
+use crate::token::TABLES;
 
 /// A matrix in the order of the arena: rows of a tensor of the file.
 struct Placement<'a> {
@@ -267,11 +268,11 @@ impl<'a> Plan<'a> {
     /// else than what would be run.
     pub(crate) fn refuse_others(&self, layers: usize) -> Result<()> {
         let of_layer = |name: &str| -> Option<usize> { name.strip_prefix("blk.")?.split('.').next()?.parse().ok() };
-        let all_matrices = |name: &str| self.packed.is_some() && name == packed::WEIGHTS;
+        let of_packing = |name: &str| self.packed.is_some() && matches!(name, packed::WEIGHTS | TABLES);
         let strange = |name: &str| {
             // Layers beyond the last predict further tokens; frequencies were once stored in every layer.
             !self.taken.contains(name)
-                && !all_matrices(name)
+                && !of_packing(name)
                 && of_layer(name).is_none_or(|l| l < layers)
                 && !["rope_freqs", "rot_embd", "rope_factors", "rope.freqs"].iter().any(|part| name.contains(part))
         };

@@ -59,38 +59,46 @@ pub(crate) struct Bpe {
     bytes: [u32; 256],
 }
 
-impl Bpe {
-    /// From the `count` merges of a file in order of rank, each `left right`. A merge that names or makes a piece that
-    /// is no token is passed over: nothing could be done with it.
-    pub fn new<'a>(
-        vocab: &Vocab,
-        pre: PreTokenizer,
-        count: usize,
-        merges: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Bpe> {
-        let write = spelling(&pre);
-        let mut table = MergeTable::new(count)?;
-        let mut joined = Vec::new();
-        for (merge, rank) in merges.take(count).zip(0..NONE) {
-            // The left side is not empty, and may itself be a space.
-            let Some(space) = merge.iter().skip(1).position(|&c| c == b' ') else { continue };
-            let (left, right) = (&merge[..space + 1], &merge[space + 2..]);
-            joined.clear();
-            joined.try_reserve(merge.len()).map_err(out_of_memory)?;
-            if !write(left, &mut joined) {
-                continue;
-            }
-            let middle = joined.len();
-            if !write(right, &mut joined) {
-                continue;
-            }
-            let ids = (vocab.ordinary(&joined[..middle]), vocab.ordinary(&joined[middle..]), vocab.ordinary(&joined));
-            if let (Some(left), Some(right), Some(id)) = ids {
-                table.insert(left, right, Merge { rank, id });
-            }
+/// The table of the `count` merges of a file in order of rank, each `left right`. A merge that names or makes a piece
+/// that is no token is passed over: nothing could be done with it.
+pub(super) fn merge_table<'a>(
+    vocab: &Vocab,
+    write: fn(&[u8], &mut Vec<u8>) -> bool,
+    count: usize,
+    merges: impl Iterator<Item = &'a [u8]>,
+    seed: u64,
+) -> Result<MergeTable> {
+    let mut table = MergeTable::new(seed, count)?;
+    let mut joined = Vec::new();
+    for (merge, rank) in merges.take(count).zip(0..NONE) {
+        // The left side is not empty, and may itself be a space.
+        let Some(space) = merge.iter().skip(1).position(|&c| c == b' ') else { continue };
+        let (left, right) = (&merge[..space + 1], &merge[space + 2..]);
+        joined.clear();
+        joined.try_reserve(merge.len()).map_err(out_of_memory)?;
+        if !write(left, &mut joined) {
+            continue;
         }
+        let middle = joined.len();
+        if !write(right, &mut joined) {
+            continue;
+        }
+        let ids = (vocab.ordinary(&joined[..middle]), vocab.ordinary(&joined[middle..]), vocab.ordinary(&joined));
+        if let (Some(left), Some(right), Some(id)) = ids {
+            table.insert(left, right, Merge { rank, id });
+        }
+    }
+    Ok(table)
+}
+
+impl Bpe {
+    pub fn new(vocab: &Vocab, pre: PreTokenizer, merges: MergeTable) -> Bpe {
         let byte = |b: usize| vocab.ordinary(&[b as u8]).unwrap_or(vocab.byte(b as u8));
-        Ok(Bpe { pre, merges: table, bytes: std::array::from_fn(byte) })
+        Bpe { pre, merges, bytes: std::array::from_fn(byte) }
+    }
+
+    pub fn merges(&self) -> &MergeTable {
+        &self.merges
     }
 
     /// What the family of the pre-tokenizer implies.

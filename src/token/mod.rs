@@ -3,7 +3,8 @@
 //! The way of a text: [`Tokenizer::encode`] finds special tokens (`special`), and what lies between them is either cut
 //! into words (`pretokenize`) whose bytes are merged (`bpe`), or merged as a whole (`spm`), both with the same loop
 //! (`merge`) over the same hash tables (`table`); or cut as its tokens' probabilities say (`unigram`), or word by word
-//! (`word_piece`). [`Decoder`] goes the other way, and `covering` finds the tokens in which a text can stand. [`Grammar`] is a shape that text is to have.
+//! (`word_piece`). [`Decoder`] goes the other way, and `covering` finds the tokens in which a text can stand. [`Grammar`] is
+//! a shape that text is to have. The tables are made of a file's keys (`lexicon`, `bpe`) or mapped (`stored`).
 
 mod bpe;
 mod charsmap;
@@ -11,11 +12,13 @@ mod clean_up;
 mod covering;
 mod decoder;
 mod grammar;
+mod lexicon;
 mod merge;
 mod pretokenize;
 mod regex;
 mod special;
 mod spm;
+mod stored;
 mod table;
 mod unicode;
 mod unigram;
@@ -25,6 +28,7 @@ mod words;
 
 pub use decoder::Decoder;
 pub use grammar::{Grammar, Matcher, TokenSet};
+pub(crate) use stored::TABLES;
 pub use vocab::{FillIn, TokenKind};
 
 use crate::error::{Error, Result};
@@ -32,13 +36,16 @@ use crate::gguf::Gguf;
 use bpe::Bpe;
 use charsmap::Charsmap;
 use grammar::Vocabulary;
+use lexicon::{Lexicon, Spelling};
 use merge::Merger;
 use pretokenize::PreTokenizer;
 use special::{Part, Specials, Strips};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use stored::{Store, Stored};
+use table::MergeTable;
 use unigram::{Spaces, Unigram};
-use vocab::{Defaults, Spelling, Vocab};
+use vocab::{Defaults, Vocab};
 use word_piece::WordPiece;
 
 /// How [`Tokenizer::encode`] treats special tokens.
@@ -110,16 +117,31 @@ impl Tokenizer {
     /// Errors: `CorruptFile` naming the key that is missing or contradicts others; `Unsupported` naming the tokenizer
     /// model or pre-tokenizer that this library does not implement; `OutOfMemory`.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
+        Tokenizer::new(gguf, Stored::of(gguf)?.map_or_else(|| Source::Keys(table::seed()), Source::Stored))
+    }
+
+    /// The tables of the tokenizer of `gguf` as the bytes of the tensor [`TABLES`], always the same.
+    pub(crate) fn stored(gguf: &Gguf) -> Result<Vec<u8>> {
+        let tokenizer = Tokenizer::new(gguf, Source::Keys(stored::seed(gguf)))?;
+        let mut store = Store::new(gguf)?;
+        tokenizer.vocab.lexicon().store(&mut store)?;
+        if let Algorithm::Bpe(bpe) = &tokenizer.algorithm {
+            bpe.merges().store(&mut store)?;
+        }
+        Ok(store.into_bytes())
+    }
+
+    fn new(gguf: &Gguf, source: Source) -> Result<Tokenizer> {
         let model = vocab::string(gguf, MODEL)?;
         let pre = match model {
             "gemma4" => "gemma4",
             _ => gguf.str(PRE)?.unwrap_or("default"),
         };
         let (vocab, algorithm, habits) = match model {
-            "gpt2" | "gemma4" => byte_pairs(gguf, pre)?,
-            "llama" => merged_by_score(gguf)?,
-            "t5" => unigram(gguf)?,
-            "bert" => word_piece(gguf)?,
+            "gpt2" | "gemma4" => byte_pairs(gguf, source, pre)?,
+            "llama" => merged_by_score(gguf, source)?,
+            "t5" => unigram(gguf, source)?,
+            "bert" => word_piece(gguf, source)?,
             _ => return Err(unsupported("tokenizer model", MODEL, model)),
         };
         let last = match algorithm {
@@ -394,28 +416,51 @@ fn habits(gguf: &Gguf, adds_bos: bool, adds_eos: bool, cleans_up_spaces: bool) -
     })
 }
 
-fn byte_pairs(gguf: &Gguf, pre: &str) -> Result<(Vocab, Algorithm, Habits)> {
+/// Where a tokenizer's tables come from.
+enum Source {
+    /// Made of the keys, with a start value for the hashes.
+    Keys(u64),
+    Stored(Stored),
+}
+
+impl Source {
+    fn lexicon(&mut self, gguf: &Gguf, spelling: Spelling) -> Result<Lexicon> {
+        match self {
+            Source::Keys(seed) => Lexicon::from_keys(gguf, spelling, *seed),
+            Source::Stored(stored) => Lexicon::stored(gguf, stored),
+        }
+    }
+}
+
+fn byte_pairs(gguf: &Gguf, mut source: Source, pre: &str) -> Result<(Vocab, Algorithm, Habits)> {
     let rules = PreTokenizer::find(pre)?.ok_or_else(|| unsupported("pre-tokenizer", PRE, pre))?;
     let traits = rules.traits;
-    let (write, defaults) = (bpe::spelling(&rules), Defaults::default());
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write, of_user_defined: false, defaults })?;
+    let write = bpe::spelling(&rules);
+    let lexicon = source.lexicon(gguf, Spelling { write, of_user_defined: false })?;
+    let vocab = Vocab::new(gguf, lexicon, Defaults::default())?;
     let (count, merges) = vocab::strings(gguf, "tokenizer.ggml.merges")?;
+    let merges = match &mut source {
+        Source::Keys(seed) => bpe::merge_table(&vocab, write, count, merges, *seed)?,
+        Source::Stored(stored) => MergeTable::stored(stored, vocab.len())?,
+    };
     let mut habits = habits(gguf, traits.adds_bos, false, traits.cleans_up)?;
     habits.adds_bos |= traits.needs_bos;
-    let bpe = Bpe::new(&vocab, rules, count, merges)?;
+    let bpe = Bpe::new(&vocab, rules, merges);
     Ok((vocab, Algorithm::Bpe(Box::new(bpe)), habits))
 }
 
-fn merged_by_score(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+fn merged_by_score(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), ..Defaults::default() };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, of_user_defined: true, defaults })?;
+    let lexicon = source.lexicon(gguf, Spelling { write: spm::write_spaces, of_user_defined: true })?;
+    let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let space_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     Ok((vocab, Algorithm::Spm { space_prefix }, habits(gguf, true, false, false)?))
 }
 
-fn unigram(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+fn unigram(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { eos: Some(1), unk: Some(2), pad: Some(0), ..Defaults::default() };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: spm::write_spaces, of_user_defined: true, defaults })?;
+    let lexicon = source.lexicon(gguf, Spelling { write: spm::write_spaces, of_user_defined: true })?;
+    let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let spaces = Spaces {
         prefix: gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false),
         collapse: gguf.bool("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false),
@@ -424,10 +469,11 @@ fn unigram(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
     Ok((vocab, Algorithm::Unigram(Box::new(unigram)), habits(gguf, false, true, false)?))
 }
 
-fn word_piece(gguf: &Gguf) -> Result<(Vocab, Algorithm, Habits)> {
+fn word_piece(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let (bos, unk, sep, pad, mask) = (Some(101), Some(100), Some(102), Some(0), Some(103));
     let defaults = Defaults { bos, eos: None, unk, sep, pad, mask };
-    let vocab = Vocab::from_gguf(gguf, &Spelling { write: word_piece::write_word, of_user_defined: false, defaults })?;
+    let lexicon = source.lexicon(gguf, Spelling { write: word_piece::write_word, of_user_defined: false })?;
+    let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let lowercase = gguf.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let strip_accents = gguf.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
     // An encoder knows no text without them; keys for decoders do not count.

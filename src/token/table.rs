@@ -1,35 +1,62 @@
 //! The tables of a tokenizer, made for a quarter of a million short keys: one buffer for all pieces, hash tables with
-//! open addressing and linear probing, no allocation per key.
+//! open addressing and linear probing, no allocation per key. All can be stored, and used where they lie in a packed file.
 
+use super::stored::{Column, Store, Stored, wrong};
 use crate::error::{Error, Result, try_vec};
+use bytemuck::{Pod, Zeroable};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The pieces of a vocabulary one after the other in one buffer.
 #[derive(Default)]
 pub(crate) struct Pieces {
-    bytes: Vec<u8>,
+    bytes: Column<u8>,
     /// Where each piece ends.
-    ends: Vec<u32>,
+    ends: Column<u32>,
 }
 
 impl Pieces {
     /// No pieces, with room for `count` of `bytes` bytes in all.
     pub fn with_capacity(count: usize, bytes: usize) -> Result<Pieces> {
-        let mut pieces = Pieces::default();
-        pieces.ends.try_reserve_exact(count).map_err(|_| out_of_memory())?;
-        pieces.bytes.try_reserve_exact(bytes).map_err(|_| out_of_memory())?;
-        Ok(pieces)
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        ends.try_reserve_exact(count).map_err(|_| out_of_memory())?;
+        text.try_reserve_exact(bytes).map_err(|_| out_of_memory())?;
+        Ok(Pieces { bytes: Column::Made(text), ends: Column::Made(ends) })
+    }
+
+    pub fn store(&self, store: &mut Store) -> Result<()> {
+        store.put(&self.bytes)?;
+        store.put(&self.ends)
+    }
+
+    /// `count` pieces that were stored.
+    pub fn stored(stored: &mut Stored, count: usize) -> Result<Pieces> {
+        let pieces = Pieces { bytes: stored.take()?, ends: stored.take_exactly(count)? };
+        let end = pieces.ends.last().map_or(0, |end| *end as usize);
+        if pieces.ends.is_sorted() && end == pieces.bytes.len() {
+            Ok(pieces)
+        } else {
+            Err(wrong("disagree on the pieces"))
+        }
     }
 
     /// Adds a piece that `write` appends to the buffer, for which there must be room.
     #[inline]
     pub fn push<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T> {
-        let result = write(&mut self.bytes);
-        let end = u32::try_from(self.bytes.len()).map_err(|_| {
+        let (Some(bytes), Some(ends)) = (self.bytes.made(), self.ends.made()) else {
+            return Err(Error::internal("a piece is added to those of a file"));
+        };
+        let result = write(bytes);
+        let end = u32::try_from(bytes.len()).map_err(|_| {
             Error::unsupported("a vocabulary of more than 4 GiB of text").with("key", "tokenizer.ggml.tokens")
         })?;
-        self.ends.push(end);
+        ends.push(end);
         Ok(result)
+    }
+
+    /// The length of the longest piece.
+    fn longest(&self) -> usize {
+        let first = self.ends.first().copied().unwrap_or(0);
+        self.ends.array_windows().map(|[start, end]| end - start).fold(first, u32::max) as usize
     }
 
     pub fn len(&self) -> usize {
@@ -84,29 +111,64 @@ fn slot_count(keys: usize) -> usize {
     (keys + keys / 2 + 2).next_power_of_two()
 }
 
+/// Slots that are filled one after the other, at most, in a table that was stored: so long a search may take. With a
+/// seed that nobody chose there are hardly ever 200.
+const LONGEST_RUN: usize = 1024;
+
+/// Whether every search in slots ends soon, at an empty one.
+fn have_gaps<T>(slots: &[T], is_empty: impl Fn(&T) -> bool) -> bool {
+    let (mut run, mut longest) = (0, 0);
+    // After the last slot a search goes on at the first.
+    for slot in slots.iter().chain(slots.iter().take(LONGEST_RUN)) {
+        run = if is_empty(slot) { 0 } else { run + 1 };
+        longest = longest.max(run);
+    }
+    slots.len().is_power_of_two() && longest < slots.len().min(LONGEST_RUN)
+}
+
 /// From the bytes of a piece to its id. The bytes themselves stay in [`Pieces`].
 pub(crate) struct PieceTable {
     seed: u64,
     /// 1 + the id in the bits of `id_mask`, bits of the hash in the others; 0 is an empty slot.
-    slots: Vec<u32>,
+    slots: Column<u32>,
     id_mask: u32,
     longest: usize,
 }
 
+/// The bits that 1 + an id of `ids` needs.
+fn id_mask(ids: usize) -> u32 {
+    u32::MAX.checked_shr((ids as u32).leading_zeros()).unwrap_or(0)
+}
+
 impl PieceTable {
     /// A table for at most `keys` keys, of `ids` ids.
-    pub fn new(keys: usize, ids: usize) -> Result<PieceTable> {
-        let slots = try_vec(slot_count(keys), 0, "the table of the vocabulary")?;
-        let id_mask = u32::MAX.checked_shr((ids as u32).leading_zeros()).unwrap_or(0);
-        Ok(PieceTable { seed: seed(), slots, id_mask, longest: 0 })
+    pub fn new(seed: u64, keys: usize, ids: usize) -> Result<PieceTable> {
+        let slots = Column::Made(try_vec(slot_count(keys), 0, "the table of the vocabulary")?);
+        Ok(PieceTable { seed, slots, id_mask: id_mask(ids), longest: 0 })
+    }
+
+    pub fn store(&self, store: &mut Store) -> Result<()> {
+        store.put(&[self.seed])?;
+        store.put(&self.slots)
+    }
+
+    /// A table of `ids` ids that was stored.
+    pub fn stored(stored: &mut Stored, pieces: &Pieces, ids: usize) -> Result<PieceTable> {
+        let (seed, slots, id_mask) = (stored.take_number()?, stored.take::<u32>()?, id_mask(ids));
+        let is_id = |slot: &u32| (1..=ids).contains(&((slot & id_mask) as usize));
+        if !have_gaps(&slots, |slot| *slot == 0) || !slots.iter().all(|slot| *slot == 0 || is_id(slot)) {
+            return Err(wrong("have pieces that cannot be found"));
+        }
+        Ok(PieceTable { seed, slots, id_mask, longest: pieces.longest() })
     }
 
     /// The slot that holds the key of this hash or, if there is none, the empty one in which it belongs; with the bits of
     /// the hash that stand in it.
     fn slot(&self, pieces: &Pieces, key: &[u8], hash: u64) -> (usize, u32) {
-        let (tag, mask) = ((hash >> 32) as u32 & !self.id_mask, self.slots.len() - 1);
+        let slots = &*self.slots;
+        let (tag, mask) = ((hash >> 32) as u32 & !self.id_mask, slots.len() - 1);
         let mut at = hash as usize & mask;
-        while let Some(&slot) = self.slots.get(at) {
+        while let Some(&slot) = slots.get(at) {
             let same = || slot & !self.id_mask == tag && pieces.get((slot & self.id_mask) - 1) == Some(key);
             if slot == 0 || same() {
                 break;
@@ -141,7 +203,7 @@ impl PieceTable {
 
     fn insert_hashed(&mut self, pieces: &Pieces, id: u32, key: &[u8], hash: u64) {
         let (at, tag) = self.slot(pieces, key, hash);
-        if let Some(slot @ &mut 0) = self.slots.get_mut(at) {
+        if let Some(slot @ &mut 0) = self.slots.made().and_then(|slots| slots.get_mut(at)) {
             *slot = tag | (id + 1);
             self.longest = self.longest.max(key.len());
         }
@@ -163,7 +225,8 @@ impl PieceTable {
 }
 
 /// What two neighbouring tokens merge into.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct Merge {
     /// Merges of lower rank come first.
     pub rank: u32,
@@ -173,8 +236,15 @@ pub(crate) struct Merge {
 /// From two tokens to what they merge into.
 pub(crate) struct MergeTable {
     seed: u64,
-    /// Left id and right id, rank and result.
-    slots: Vec<(u64, Merge)>,
+    slots: Column<MergeSlot>,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MergeSlot {
+    /// Left id and right id.
+    pair: u64,
+    merge: Merge,
 }
 
 /// No pair: ids are below `u32::MAX`.
@@ -182,17 +252,32 @@ const NO_PAIR: u64 = u64::MAX;
 
 impl MergeTable {
     /// A table for at most `keys` merges.
-    pub fn new(keys: usize) -> Result<MergeTable> {
-        let empty = (NO_PAIR, Merge { rank: u32::MAX, id: u32::MAX });
-        Ok(MergeTable { seed: seed(), slots: try_vec(slot_count(keys), empty, "the table of merges")? })
+    pub fn new(seed: u64, keys: usize) -> Result<MergeTable> {
+        let empty = MergeSlot { pair: NO_PAIR, merge: Merge { rank: u32::MAX, id: u32::MAX } };
+        Ok(MergeTable { seed, slots: Column::Made(try_vec(slot_count(keys), empty, "the table of merges")?) })
     }
 
-    fn slot(&self, left: u32, right: u32) -> (usize, u64) {
+    pub fn store(&self, store: &mut Store) -> Result<()> {
+        store.put(&[self.seed])?;
+        store.put(&self.slots)
+    }
+
+    /// A table that was stored, of merges into one of `ids` ids.
+    pub fn stored(stored: &mut Stored, ids: usize) -> Result<MergeTable> {
+        let (seed, slots) = (stored.take_number()?, stored.take::<MergeSlot>()?);
+        let is_empty = |slot: &MergeSlot| slot.pair == NO_PAIR;
+        if !have_gaps(&slots, is_empty) || !slots.iter().all(|slot| is_empty(slot) || (slot.merge.id as usize) < ids) {
+            return Err(wrong("have merges that cannot be found"));
+        }
+        Ok(MergeTable { seed, slots })
+    }
+
+    fn slot(slots: &[MergeSlot], seed: u64, left: u32, right: u32) -> (usize, u64) {
         let key = u64::from(left) << 32 | u64::from(right);
-        let mask = self.slots.len() - 1;
-        let mut at = fold(self.seed ^ key) as usize & mask;
-        while let Some(&(slot_key, _)) = self.slots.get(at) {
-            if slot_key == key || slot_key == NO_PAIR {
+        let mask = slots.len() - 1;
+        let mut at = fold(seed ^ key) as usize & mask;
+        while let Some(slot) = slots.get(at) {
+            if slot.pair == key || slot.pair == NO_PAIR {
                 break;
             }
             at = (at + 1) & mask;
@@ -203,16 +288,18 @@ impl MergeTable {
     /// Adds a merge; of two merges of the same pair the first counts.
     /// No more merges may be added than `new` was told.
     pub fn insert(&mut self, left: u32, right: u32, merge: Merge) {
-        let (at, key) = self.slot(left, right);
-        if let Some(slot @ &mut (NO_PAIR, _)) = self.slots.get_mut(at) {
-            *slot = (key, merge);
+        let Some(slots) = self.slots.made() else { return };
+        let (at, pair) = MergeTable::slot(slots, self.seed, left, right);
+        if let Some(slot @ MergeSlot { pair: NO_PAIR, .. }) = slots.get_mut(at) {
+            *slot = MergeSlot { pair, merge };
         }
     }
 
     /// What the pair merges into.
     pub fn get(&self, left: u32, right: u32) -> Option<Merge> {
-        let (at, _) = self.slot(left, right);
-        self.slots.get(at).filter(|&&(key, _)| key != NO_PAIR).map(|&(_, merge)| merge)
+        let slots = &*self.slots;
+        let (at, _) = MergeTable::slot(slots, self.seed, left, right);
+        slots.get(at).filter(|slot| slot.pair != NO_PAIR).map(|slot| slot.merge)
     }
 }
 
@@ -226,6 +313,17 @@ pub(crate) struct Adjacency {
 impl Adjacency {
     pub fn new() -> Adjacency {
         Adjacency { follows: Box::new([[false; 256]; 256]) }
+    }
+
+    pub fn store(&self, store: &mut Store) -> Result<()> {
+        store.put(&self.follows.as_flattened().iter().map(|follows| u8::from(*follows)).collect::<Vec<u8>>())
+    }
+
+    pub fn stored(stored: &mut Stored) -> Result<Adjacency> {
+        let mut adjacency = Adjacency::new();
+        let column = stored.take_exactly::<u8>(1 << 16)?;
+        adjacency.follows.as_flattened_mut().iter_mut().zip(&*column).for_each(|(follows, byte)| *follows = *byte != 0);
+        Ok(adjacency)
     }
 
     pub fn insert(&mut self, piece: &[u8]) {

@@ -4,7 +4,7 @@
 use super::charsmap::Charsmap;
 use super::merge::{NONE, out_of_memory};
 use super::spm::SPACE_MARK;
-use super::table::{Merge, MergeTable};
+use super::table::{Merge, MergeTable, seed};
 use super::unicode::characters;
 use super::vocab::{TokenKind, Vocab};
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ impl Starts {
         let shared = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
         let first = tokens.first().map_or(0, |(text, ..)| text.len());
         let count = tokens.windows(2).map(|pair| pair[1].0.len() - shared(pair[0].0, pair[1].0)).sum::<usize>() + first;
-        let mut starts = Starts { longer: MergeTable::new(count)?, tokens: Vec::new() };
+        let mut starts = Starts { longer: MergeTable::new(seed(), count)?, tokens: Vec::new() };
         starts.tokens.try_reserve_exact(count + 1).map_err(out_of_memory)?;
         starts.tokens.push((NONE, 0.0));
         for &(text, token, score) in tokens {
