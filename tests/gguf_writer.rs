@@ -351,10 +351,29 @@ fn a_link_stays_a_link() {
     Builder::new().create(&folder.join("two.gguf")).unwrap().finish().unwrap();
     assert!(folder.join("two.gguf").is_symlink() && folder.join("one.gguf").is_symlink());
     assert!(Gguf::open(&folder.join("real/new.gguf")).is_ok());
+    // A pipe is no path, and neither is a file whose name is gone, behind a link of /proc.
+    #[cfg(target_os = "linux")]
+    {
+        use std::io::Read;
+        use std::os::fd::AsRawFd;
+        let through = |fd: i32| format!("/proc/self/fd/{fd}");
+        let (mut end, pipe) = std::io::pipe().unwrap();
+        Builder::new().create(through(pipe.as_raw_fd()).as_ref()).unwrap().finish().unwrap();
+        drop(pipe);
+        let mut bytes = Vec::new();
+        end.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, std::fs::read(folder.join("real/x.gguf")).unwrap());
+        let nameless = std::fs::File::create_new(folder.join("nameless")).unwrap();
+        std::fs::remove_file(folder.join("nameless")).unwrap();
+        Builder::new().create(through(nameless.as_raw_fd()).as_ref()).unwrap().finish().unwrap();
+        assert_eq!(nameless.metadata().unwrap().len(), bytes.len() as u64);
+        assert_eq!(names_in(&folder), ["one.gguf", "real", "two.gguf", "x.gguf"]);
+    }
     // Nothing is behind a link to itself.
     let round = folder.join("round.gguf");
     std::os::unix::fs::symlink("round.gguf", &round).unwrap();
     refused(Builder::new().create(&round), "path", round.to_str().unwrap());
+    refused(Builder::new().create("".as_ref()), "path", "");
     assert!(round.is_symlink());
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct NewFile {
     /// What the caller called it, for messages.
     name: String,
     path: PathBuf,
-    /// `None` once it has its name, and for a device or a pipe, which is written as it is.
+    /// `None` once it has its name, and for a device, a pipe or a file without a name, which is written as it is.
     temporary: Option<PathBuf>,
     /// It has its name.
     named: bool,
@@ -36,17 +36,22 @@ impl NewFile {
             };
             error.with("path", &name)
         };
-        let path = resolve(path);
-        let old = match fs::metadata(&path) {
+        if path.as_os_str().is_empty() {
+            return Err(Error::invalid_argument("cannot write a file: its path is empty").with("path", ""));
+        }
+        // Asked before links are resolved: those of /proc to a pipe or to a file without a name lead to no path.
+        let old = match fs::metadata(path) {
             Ok(old) => Some(old),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(fail(e)),
         };
+        let given = path;
+        let path = resolve(given);
         if old.as_ref().is_some_and(|old| old.is_dir()) || path.file_name().is_none() {
             return Err(fail(io::Error::from(ErrorKind::IsADirectory)));
         }
-        if old.as_ref().is_some_and(|old| !old.is_file()) {
-            let file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+        if old.as_ref().is_some_and(|old| !old.is_file() || !path.exists()) {
+            let file = OpenOptions::new().write(true).truncate(true).open(given).map_err(fail)?;
             return Ok(NewFile { name, path, temporary: None, named: false, file: Some(BufWriter::new(file)) });
         }
         loop {
