@@ -200,12 +200,20 @@ enum Place {
 
 impl Place {
     fn corrupt(&self, message: impl Display) -> Error {
+        self.error(Error::corrupt_file, message)
+    }
+
+    fn unsupported(&self, message: impl Display) -> Error {
+        self.error(Error::unsupported, message)
+    }
+
+    fn error(&self, kind: fn(String) -> Error, message: impl Display) -> Error {
         match self {
-            Place::Header => Error::corrupt_file(format!("header: {message}")),
-            Place::Key(i) => Error::corrupt_file(format!("key number {i}: {message}")).with("key_index", i),
-            Place::Value(key) => Error::corrupt_file(format!("key {key}: {message}")).with("key", key),
-            Place::Tensor(i) => Error::corrupt_file(format!("tensor number {i}: {message}")).with("tensor_index", i),
-            Place::Info(name) => Error::corrupt_file(format!("tensor {name}: {message}")).with("tensor", name),
+            Place::Header => kind(format!("header: {message}")),
+            Place::Key(i) => kind(format!("key number {i}: {message}")).with("key_index", i),
+            Place::Value(key) => kind(format!("key {key}: {message}")).with("key", key),
+            Place::Tensor(i) => kind(format!("tensor number {i}: {message}")).with("tensor_index", i),
+            Place::Info(name) => kind(format!("tensor {name}: {message}")).with("tensor", name),
         }
     }
 }
@@ -318,7 +326,7 @@ impl Cursor<'_> {
         }
         let id = self.u32()?;
         if id == ARRAY_ID {
-            return Err(self.place.corrupt("arrays of arrays are not supported").with("offset", self.at));
+            return Err(self.place.unsupported("arrays of arrays are not read").with("offset", self.at));
         }
         let element = self.element_type(id)?;
         let len = self.u64()?;
