@@ -12,6 +12,7 @@ use super::model::{self, LLM_THREADS_AUTO, llm_progress_callback_t};
 use super::status::llm_status_t;
 use crate::error::{Error, Result};
 use crate::generate::{ImatrixOptions, imatrix};
+use crate::gguf::NewFile;
 use crate::quant::Format;
 use crate::quantize::{Importance, Options, Recipe, quantize};
 
@@ -182,9 +183,9 @@ pub unsafe extern "C" fn llm_imatrix_params_init(params: *mut llm_imatrix_params
 /// @param[in] gguf The model's file; the model is loaded for the call.
 /// @param[in] text A text such as the model will see: some hundred kilobytes are enough.
 /// @param[in] text_size Its length, or LLM_NUL_TERMINATED.
-/// @param[in] dataset What the text is called in the file.
+/// @param[in] dataset What the text is called in the file. Bytes that are not UTF-8 become U+FFFD: it may be a file's name.
 /// @param[in] dataset_size Its length, or LLM_NUL_TERMINATED.
-/// @param[in] path Where to write, UTF-8 (on Unix any bytes).
+/// @param[in] path Where to write, UTF-8 (on Unix any bytes). Opened before the text is read.
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[in] params @nullable How; NULL means the defaults.
 /// @param[in] cancel @nullable A switch that stops the call from another thread.
@@ -209,7 +210,7 @@ pub unsafe extern "C" fn llm_gguf_imatrix(
     fallible!(error, {
         let gguf = handle::shared(gguf, "gguf")?;
         let text = args::text(text, text_size, "text")?;
-        let dataset = args::utf8(dataset, dataset_size, "dataset")?.to_owned();
+        let dataset = String::from_utf8_lossy(args::text(dataset, dataset_size, "dataset")?).into_owned();
         let path = args::path(path, path_size, "path")?;
         let (params, cancel) = (args::params(params, "params")?, handle::shared_or_null(cancel, "cancel")?);
         args::flags(params.flags, 0, "params.flags")?;
@@ -221,6 +222,8 @@ pub unsafe extern "C" fn llm_gguf_imatrix(
             cancel: cancel.as_deref().cloned().unwrap_or_default(),
         };
         let progress = model::report(params.progress, params.progress_user_data);
-        imatrix(&gguf, text, &options, progress)?.write(&path)
+        // Opened first, so that a path that cannot be written does not cost the computation.
+        let file = NewFile::create(&path)?;
+        imatrix(&gguf, text, &options, progress)?.write_in(file)
     })
 }

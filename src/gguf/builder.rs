@@ -1,5 +1,6 @@
 //! What a new GGUF will hold: its keys with their values, and its tensors by name, type and shape.
 
+use super::new_file::NewFile;
 use super::reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, NAME_MAX, no_memory, push};
 use super::split::{self, PartLimit};
 use super::tensor::{Dims, MAX_DIMS, known_type, tensor_bytes};
@@ -182,8 +183,13 @@ impl Builder {
     ///
     /// Errors: `Io`, `NotFound` and `InvalidArgument` with the fact `path`; the builder stays as it was then.
     pub fn create(&mut self, path: &Path) -> Result<Writer> {
+        self.create_in(NewFile::create(path)?)
+    }
+
+    /// The same in a file that was opened before.
+    pub(crate) fn create_in(&mut self, file: NewFile) -> Result<Writer> {
         let all = 0..self.tensors.len();
-        Writer::begin(self, Target::File(path.to_owned()), vec![all])
+        Writer::begin(self, Target::File(Some(file)), vec![all])
     }
 
     /// As [`Builder::create`], but split into parts `NAME-00001-of-0000N.gguf`, where `path` is `NAME` or `NAME.gguf`.

@@ -14,7 +14,8 @@ const VERSION: u32 = 3;
 
 /// Where a GGUF goes.
 pub(super) enum Target {
-    File(PathBuf),
+    /// The file, until its part begins.
+    File(Option<NewFile>),
     /// Parts: the path before `-00001-of-0000N.gguf`.
     Split(PathBuf),
     Stream(Box<dyn Write + Send>),
@@ -240,8 +241,8 @@ impl Writer {
     fn open_part(&mut self) -> Result<()> {
         let (number, tensors) = (self.complete.len(), self.part());
         let split = matches!(self.target, Target::Split(_)).then_some(number);
-        self.file = match &self.target {
-            Target::File(path) => Some(NewFile::create(path)?),
+        self.file = match &mut self.target {
+            Target::File(file) => file.take(),
             Target::Split(prefix) => Some(NewFile::create(&split::part_path(prefix, number, self.parts.len()))?),
             Target::Stream(_) => None,
         };

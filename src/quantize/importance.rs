@@ -9,7 +9,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result, try_collect, try_vec};
-use crate::gguf::{Builder, Gguf, TensorInfo};
+use crate::gguf::{Builder, Gguf, NewFile, TensorInfo};
 use crate::log::{self, Level};
 use crate::quant::Format;
 
@@ -136,6 +136,11 @@ impl Importance {
 
     /// Writes a GGUF. Errors: as [`Builder::create`].
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.write_in(NewFile::create(path)?)
+    }
+
+    /// The same in a file that was opened before.
+    pub(crate) fn write_in(&self, file: NewFile) -> Result<()> {
         let mut builder = Builder::new();
         builder.set("general.type", "imatrix")?;
         builder.set_strings("imatrix.datasets", &self.datasets)?;
@@ -147,7 +152,7 @@ impl Importance {
             builder.declare(&format!("{name}{SUMS}"), Format::F32.id(), &[columns, matrices])?;
             builder.declare(&format!("{name}{COUNTS}"), Format::F32.id(), &[1, matrices])?;
         }
-        let mut writer = builder.create(path)?;
+        let mut writer = builder.create_in(file)?;
         for (name, entry) in &self.entries {
             let sums: Vec<u8> = entry.sums.iter().flat_map(|sum| (*sum as f32).to_le_bytes()).collect();
             writer.write(&format!("{name}{SUMS}"), &sums)?;

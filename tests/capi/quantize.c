@@ -128,6 +128,11 @@ static void finding_importances(void)
     llm_gguf_free(out);
     FAILS(INVALID_ARGUMENT, llm_gguf_imatrix(gguf, NULL, 0, Z("nothing"), Z("never"), NULL, NULL, &error));
     llm_error_free(error);
+    /* Told before the text is read. */
+    last_done = UINT64_MAX;
+    FAILS(NOT_FOUND, llm_gguf_imatrix(gguf, Z("a text"), Z("a"), Z("no/such/folder"), &params, NULL, &error));
+    CHECK(last_done == UINT64_MAX);
+    llm_error_free(error);
     params.chunk_size = 1;
     FAILS(INVALID_ARGUMENT, llm_gguf_imatrix(gguf, Z("a"), Z("one"), Z("never"), &params, NULL, &error));
     CHECK(same(llm_error_get(error, "chunk_size"), "1"));
