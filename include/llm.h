@@ -226,26 +226,31 @@ typedef struct llm_decoder_t llm_decoder_t;
  * pages run out, the last request in the order of priority and arrival gives up its own, and is computed again later.
  *
  * @code{.c}
- * llm_engine_t *engine;
- * llm_request_t *request;
- * llm_events_t *events;
+ * llm_engine_t *engine = NULL;
+ * llm_request_t *request = NULL;
+ * llm_events_t *events = NULL;
  * llm_request_id_t id;
- * if (llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
+ * bool more = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
  *     && llm_request_new(&request, &error) == LLM_STATUS_OK
  *     && llm_events_new(&events, &error) == LLM_STATUS_OK
  *     && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
  *         == LLM_STATUS_OK
- *     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK) {
- *     bool more = true;
- *     while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
- *         for (size_t i = 0; i < llm_events_count(events); i++) {
- *             llm_event_t event;
- *             event.struct_size = sizeof event;
- *             if (llm_events_get(events, i, &event, &error) == LLM_STATUS_OK)
- *                 fwrite(event.text.data, 1, event.text.size, stdout);
- *         }
+ *     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK;
+ * while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
+ *     for (size_t i = 0; i < llm_events_count(events); i++) {
+ *         llm_event_t event;
+ *         event.struct_size = sizeof event;
+ *         if (llm_events_get(events, i, &event, &error) != LLM_STATUS_OK) break;
+ *         fwrite(event.text.data, 1, event.text.size, stdout);
+ *         if (event.status != LLM_STATUS_OK)
+ *             fprintf(stderr, "failed: %.*s\n", (int)event.message.size, event.message.data);
  *     }
  * }
+ * if (error != NULL) fprintf(stderr, "%s\n", llm_error_message(error));
+ * llm_error_free(error);
+ * llm_events_free(events);
+ * llm_request_free(request);
+ * llm_engine_free(engine);
  * @endcode
  */
 typedef struct llm_engine_t llm_engine_t;
@@ -334,12 +339,11 @@ typedef struct llm_gguf_writer_t llm_gguf_writer_t;
  *
  * @code{.c}
  * const char *schema = "{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}, \"required\": [\"age\"]}";
- * llm_grammar_t *grammar;
- * if (llm_grammar_new(tokenizer, LLM_GRAMMAR_JSON_SCHEMA, schema, LLM_NUL_TERMINATED, &grammar, &error)
- *     == LLM_STATUS_OK) {
- *     llm_status_t status = llm_session_set_grammar(session, grammar, &error);
- *     llm_grammar_free(grammar); // the session keeps it
- * }
+ * llm_grammar_t *grammar = NULL;
+ * if (llm_grammar_new(tokenizer, LLM_GRAMMAR_JSON_SCHEMA, schema, LLM_NUL_TERMINATED, &grammar, &error) != LLM_STATUS_OK
+ *     || llm_session_set_grammar(session, grammar, &error) != LLM_STATUS_OK)
+ *     fprintf(stderr, "%s\n", llm_error_message(error));
+ * llm_grammar_free(grammar); // the session keeps it
  * @endcode
  */
 typedef struct llm_grammar_t llm_grammar_t;
@@ -350,12 +354,11 @@ typedef struct llm_grammar_t llm_grammar_t;
  * sessions are not changed. Files are those of llama.cpp's converter.
  *
  * @code{.c}
- * llm_lora_t *lora;
- * if (llm_lora_load(model, "adapter.gguf", LLM_NUL_TERMINATED, &lora, &error) == LLM_STATUS_OK) {
- *     // before the session has tokens
- *     llm_status_t status = llm_session_add_lora(session, lora, 1.0f, &error);
- *     llm_lora_free(lora); // the session keeps it
- * }
+ * llm_lora_t *lora = NULL;
+ * if (llm_lora_load(model, "adapter.gguf", LLM_NUL_TERMINATED, &lora, &error) != LLM_STATUS_OK
+ *     || llm_session_add_lora(session, lora, 1.0f, &error) != LLM_STATUS_OK) // before the session has tokens
+ *     fprintf(stderr, "%s\n", llm_error_message(error));
+ * llm_lora_free(lora); // the session keeps it
  * @endcode
  */
 typedef struct llm_lora_t llm_lora_t;
@@ -374,7 +377,7 @@ typedef struct llm_lora_t llm_lora_t;
  * these tokens: remove them from texts of strangers.
  *
  * @code{.c}
- * llm_messages_t *messages;
+ * llm_messages_t *messages = NULL;
  * if (llm_messages_new(&messages, &error) == LLM_STATUS_OK
  *     && llm_messages_add(messages, "user", LLM_NUL_TERMINATED, "Hello!", LLM_NUL_TERMINATED, &error)
  *         == LLM_STATUS_OK
@@ -420,16 +423,17 @@ typedef struct llm_model_t llm_model_t;
  * params.num_kv_heads = 4;
  * params.head_dim = 64;
  * params.max_pages = 1000;
- * llm_paged_cache_t *cache;
+ * llm_paged_cache_t *cache = NULL;
  * llm_sequence_t sequence, fork;
  * if (llm_paged_cache_new(&params, &cache, &error) == LLM_STATUS_OK
  *     && llm_paged_cache_create_sequence(cache, &sequence, &error) == LLM_STATUS_OK) {
  *     // for each token, in each layer:
  *     // llm_paged_cache_append_token(cache, sequence, layer, k, v, &error)
  *     // llm_paged_cache_attention(cache, sequence, layer, q, 1, NULL, out, capacity, &error)
- *     llm_status_t status = llm_paged_cache_fork_sequence(cache, sequence, &fork, &error);
- *     llm_paged_cache_free(cache);
+ *     if (llm_paged_cache_fork_sequence(cache, sequence, &fork, &error) != LLM_STATUS_OK)
+ *         fprintf(stderr, "%s\n", llm_error_message(error));
  * }
+ * llm_paged_cache_free(cache);
  * @endcode
  */
 typedef struct llm_paged_cache_t llm_paged_cache_t;
@@ -485,7 +489,7 @@ typedef struct llm_sampler_t llm_sampler_t;
  * and appending to them is FAILED_PRECONDITION.
  *
  * @code{.c}
- * llm_session_t *session;
+ * llm_session_t *session = NULL;
  * if (llm_session_new(model, NULL, &session, &error) == LLM_STATUS_OK
  *     && llm_session_append_text(session, "Once upon a time", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, NULL, &error)
  *         == LLM_STATUS_OK
@@ -613,7 +617,8 @@ typedef struct llm_tensor_info_t {
 } llm_tensor_info_t;
 
 /**
- * Told how far a load is; returns whether to go on (false: the load returns ABORTED). Called on the loading thread.
+ * Told how far a load is, or another call that takes such a callback; returns whether to go on (false: the call returns
+ * ABORTED). Called on the thread of the call.
  */
 typedef bool (*llm_progress_callback_t)(uint64_t done,
                                         uint64_t total,
@@ -1162,7 +1167,9 @@ typedef struct llm_logprob_t {
 
 /**
  * Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
- * empty, borrowed for the call) and returns whether to go on. Every call on the session from inside is BUSY, but
+ * empty, borrowed for the call) and returns whether to go on. The last call of a generation brings the text that was
+ * withheld, and its answer does not count. Its token is not appended if it is the end-of-generation token that ends it
+ * (LLM_FINISH_EOG), and is LLM_TOKEN_NONE if the context had no room for one (LLM_FINISH_CONTEXT_FULL). Every call on the session from inside is BUSY, but
  * llm_session_free, which takes effect when the generation returns.
  */
 typedef bool (*llm_token_callback_t)(llm_token_t token,
@@ -2883,13 +2890,15 @@ void llm_gguf_writer_free(llm_gguf_writer_t *LLM_NULLABLE writer);
  * tokenizer.ggml.add_bos_token (bool). A key of a type that the reader does not expect is CORRUPT_FILE there.
  *
  * @code{.c}
- * llm_gguf_t *other;
- * llm_gguf_writer_t *keys; // made by llm_gguf_writer_new; it writes no file
- * if (llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) == LLM_STATUS_OK
- *     && llm_gguf_with_keys(gguf, keys, &other, &error) == LLM_STATUS_OK
- *     && llm_model_load_gguf(other, NULL, NULL, &model, &error) == LLM_STATUS_OK) {
- *     // gguf, keys and other may be freed
- * }
+ * llm_gguf_t *other = NULL;
+ * llm_gguf_writer_t *keys = NULL; // it writes no file
+ * if (llm_gguf_writer_new(&keys, &error) != LLM_STATUS_OK
+ *     || llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) != LLM_STATUS_OK
+ *     || llm_gguf_with_keys(gguf, keys, &other, &error) != LLM_STATUS_OK
+ *     || llm_model_load_gguf(other, NULL, NULL, &model, &error) != LLM_STATUS_OK)
+ *     fprintf(stderr, "%s\n", llm_error_message(error));
+ * llm_gguf_free(other); // the model needs neither
+ * llm_gguf_writer_free(keys);
  * @endcode
  *
  * @param[in] gguf A file.
@@ -2898,7 +2907,7 @@ void llm_gguf_writer_free(llm_gguf_writer_t *LLM_NULLABLE writer);
  * @param[out] error @nullable Why it failed.
  * @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
  *   open
- * @thread one at a time
+ * @thread any; `keys`, one at a time
  */
 LLM_API
 LLM_NODISCARD
@@ -3459,9 +3468,9 @@ void llm_imatrix_params_init(llm_imatrix_params_t *LLM_NULLABLE params,
  * @param[in] gguf The model's file; the model is loaded for the call.
  * @param[in] text A text such as the model will see: some hundred kilobytes are enough.
  * @param[in] text_size Its length, or LLM_NUL_TERMINATED.
- * @param[in] dataset What the text is called in the file.
+ * @param[in] dataset What the text is called in the file. Bytes that are not UTF-8 become U+FFFD: it may be a file's name.
  * @param[in] dataset_size Its length, or LLM_NUL_TERMINATED.
- * @param[in] path Where to write, UTF-8 (on Unix any bytes).
+ * @param[in] path Where to write, UTF-8 (on Unix any bytes). Opened before the text is read.
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[in] params @nullable How; NULL means the defaults.
  * @param[in] cancel @nullable A switch that stops the call from another thread.
@@ -4524,8 +4533,11 @@ void llm_embed_params_init(llm_embed_params_t *LLM_NULLABLE params,
  *
  * @code{.c}
  * // D is embedding_length of llm_model_info_t; the tokens are those of llm_tokenizer_encode with LLM_ENCODE_ADD_SPECIAL.
- * float *embedding = malloc(D * sizeof *embedding);
- * if (llm_session_embed(session, tokens, count, NULL, embedding, D, &error) == LLM_STATUS_OK) { … }
+ * float *embedding = (float *)malloc(D * sizeof *embedding);
+ * if (embedding != NULL
+ *     && llm_session_embed(session, tokens, count, NULL, embedding, D, &error) == LLM_STATUS_OK)
+ *     printf("the first of %zu numbers is %f\n", D, embedding[0]);
+ * free(embedding);
  * @endcode
  *
  * @param[in] session A session without tokens.
@@ -4838,7 +4850,9 @@ llm_status_t llm_session_load_bytes(llm_session_t *LLM_NONNULL session,
  * new positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens
  * that are left are processed again. A generation goes on where it is, also one that ended because the context was full.
  *
- * Results are not those of a session that never had the dropped tokens.
+ * Results are not those of a session that never had the dropped tokens. With a conversation (llm_session_append_messages)
+ * the session then has only the first `keep` tokens in common, so that appending it cuts the session back to these: drop
+ * old messages instead, reset the session and append the others.
  *
  * @param[in] session A session.
  * @param[in] keep Tokens at the start to keep.
@@ -5126,7 +5140,9 @@ llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
  * tools into "tool_calls", the rest into "content". Calls without an id get one. Known are the styles of Hermes and Qwen
  * (<tool_call>), Qwen Coder (<function=), GLM 4.5, Phi 4 mini, Granite 3, Mistral ([TOOL_CALLS]), DeepSeek, Llama 3.1,
  * Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
- * as text are what the tool's schema takes them for. See also llm_session_answer.
+ * as text are what the tool's schema takes them for. For a session's answer there is llm_session_answer. Of a request to an
+ * engine collect the tokens of its events, but the one that ends it with LLM_FINISH_EOG, and decode them with
+ * LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens.
  *
  * @param[in] messages A conversation.
  * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
@@ -5290,6 +5306,11 @@ llm_status_t llm_messages_render(llm_messages_t *LLM_NONNULL messages,
 /**
  * Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the
  * others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it.
+ *
+ * A conversation that has filled the context (CACHE_FULL, or an answer that ended with LLM_FINISH_CONTEXT_FULL) goes on
+ * without its oldest messages: put those that are to stay into a new llm_messages_t (llm_messages_get,
+ * llm_messages_add_json), reset the session and append it. llm_session_shift is no help here: a session that was shifted
+ * has only the first `keep` tokens in common with its conversation, and the others would be processed again.
  *
  * @param[in] session A session.
  * @param[in] messages A conversation.
@@ -5946,8 +5967,9 @@ llm_status_t llm_engine_submit(const llm_engine_t *LLM_NONNULL engine,
                                llm_error_t **LLM_NULLABLE error);
 
 /**
- * Asks for the end of a request. Its continuations that have not ended each get an event with CANCELLED, after events
- * that were under way.
+ * Asks for the end of a request. Its continuations that have not ended each get an event with CANCELLED, from the
+ * llm_engine_poll or llm_engine_wait that begins the next pass through the model: a pass that is under way is ended
+ * first, and may still give each of them a token.
  *
  * @param[in] engine An engine.
  * @param[in] id The request; one that has ended stays as it is.
@@ -5989,7 +6011,9 @@ llm_status_t llm_engine_poll(const llm_engine_t *LLM_NONNULL engine,
  * is called.
  *
  * @param[in] engine An engine.
- * @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never.
+ * @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never. It is looked at between
+ *     pieces of work (a layer of up to `chunk` tokens of prompts, or the logits), and one is done even if it is 0: so it
+ *     returns late by as much as one takes (largest_quantum_us of llm_engine_stats_t is the longest so far).
  * @param[in] events Filled with what happened, in its order.
  * @param[out] more @nullable Whether there is more to do.
  * @param[out] error @nullable Why it failed.

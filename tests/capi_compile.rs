@@ -83,3 +83,52 @@ fn structs_begin_with_their_size_and_have_no_padding() {
         assert_eq!(s.fields[0].name == "struct_size", !frozen, "{}", s.name);
     }
 }
+
+/// What the examples of the header stand between.
+const AROUND: &str = "#include \"llm.h\"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+extern llm_model_t *model;
+extern llm_gguf_t *gguf;
+extern llm_tokenizer_t *tokenizer;
+extern llm_session_t *session;
+extern llm_decoder_t *decoder;
+extern llm_engine_t *engine;
+extern llm_request_t *request;
+extern llm_events_t *events;
+extern llm_token_t token, tokens[];
+extern size_t count, D;
+extern llm_finish_reason_t finish;
+bool more(llm_token_t *token);
+bool print_token(llm_token_t token, const char *text, size_t size, void *user_data);
+";
+
+#[test]
+fn the_examples_of_the_header_compile_in_c_and_cpp() {
+    let header = std::fs::read_to_string(root().join("include/llm.h")).expect("the header");
+    let folder = c::folder("examples");
+    let examples: Vec<_> =
+        header.split("@code{.c}").skip(1).map(|rest| rest.split("@endcode").next().unwrap()).collect();
+    assert!(examples.len() >= 20, "{}", examples.len());
+    for (number, example) in examples.into_iter().enumerate() {
+        let lines = example.lines().map(|line| line.trim_start_matches(" *").strip_prefix(' ').unwrap_or_default());
+        // What is static stands outside of functions.
+        let (outside, inside): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("static "));
+        let (outside, inside) = (outside.join("\n"), inside.join("\n"));
+        let error =
+            if inside.contains("llm_error_t *error") { "" } else { "llm_error_t *error = NULL; (void)error;\n" };
+        let text =
+            format!("{AROUND}{outside}\nint example(void);\nint example(void) {{\n{error}{inside}\nreturn 0;\n}}\n");
+        let file = folder.join(format!("{number}.c"));
+        std::fs::write(&file, text).expect("the target folder can be written to");
+        // Clang sees what is used without a value, gcc a status that is kept and not looked at.
+        for (compiler, language, standard) in
+            [("clang", "c", "c99"), ("gcc", "c", "c99"), ("clang++", "c++", "c++17"), ("g++", "c++", "c++17")]
+        {
+            let mut command = Command::new(compiler);
+            command.args(WARNINGS).args(["-x", language]).arg(format!("-std={standard}"));
+            c::succeed(command.arg("-I").arg(root().join("include")).arg(&file));
+        }
+    }
+}

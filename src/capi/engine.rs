@@ -25,26 +25,31 @@ use crate::model::CacheOptions;
 /// pages run out, the last request in the order of priority and arrival gives up its own, and is computed again later.
 ///
 /// @code{.c}
-/// llm_engine_t *engine;
-/// llm_request_t *request;
-/// llm_events_t *events;
+/// llm_engine_t *engine = NULL;
+/// llm_request_t *request = NULL;
+/// llm_events_t *events = NULL;
 /// llm_request_id_t id;
-/// if (llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
+/// bool more = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
 ///     && llm_request_new(&request, &error) == LLM_STATUS_OK
 ///     && llm_events_new(&events, &error) == LLM_STATUS_OK
 ///     && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
 ///         == LLM_STATUS_OK
-///     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK) {
-///     bool more = true;
-///     while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
-///         for (size_t i = 0; i < llm_events_count(events); i++) {
-///             llm_event_t event;
-///             event.struct_size = sizeof event;
-///             if (llm_events_get(events, i, &event, &error) == LLM_STATUS_OK)
-///                 fwrite(event.text.data, 1, event.text.size, stdout);
-///         }
+///     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK;
+/// while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
+///     for (size_t i = 0; i < llm_events_count(events); i++) {
+///         llm_event_t event;
+///         event.struct_size = sizeof event;
+///         if (llm_events_get(events, i, &event, &error) != LLM_STATUS_OK) break;
+///         fwrite(event.text.data, 1, event.text.size, stdout);
+///         if (event.status != LLM_STATUS_OK)
+///             fprintf(stderr, "failed: %.*s\n", (int)event.message.size, event.message.data);
 ///     }
 /// }
+/// if (error != NULL) fprintf(stderr, "%s\n", llm_error_message(error));
+/// llm_error_free(error);
+/// llm_events_free(events);
+/// llm_request_free(request);
+/// llm_engine_free(engine);
 /// @endcode
 pub struct llm_engine_t {
     _opaque: [u8; 0],
@@ -313,8 +318,9 @@ pub unsafe extern "C" fn llm_engine_submit(
     })
 }
 
-/// Asks for the end of a request. Its continuations that have not ended each get an event with CANCELLED, after events
-/// that were under way.
+/// Asks for the end of a request. Its continuations that have not ended each get an event with CANCELLED, from the
+/// llm_engine_poll or llm_engine_wait that begins the next pass through the model: a pass that is under way is ended
+/// first, and may still give each of them a token.
 ///
 /// @param[in] engine An engine.
 /// @param[in] id The request; one that has ended stays as it is.
@@ -363,7 +369,9 @@ pub unsafe extern "C" fn llm_engine_poll(
 /// is called.
 ///
 /// @param[in] engine An engine.
-/// @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never.
+/// @param[in] timeout_us Microseconds after which it returns without events; UINT64_MAX is never. It is looked at between
+///     pieces of work (a layer of up to `chunk` tokens of prompts, or the logits), and one is done even if it is 0: so it
+///     returns late by as much as one takes (largest_quantum_us of llm_engine_stats_t is the longest so far).
 /// @param[in] events Filled with what happened, in its order.
 /// @param[out] more @nullable Whether there is more to do.
 /// @param[out] error @nullable Why it failed.

@@ -253,13 +253,15 @@ pub unsafe extern "C" fn llm_gguf_writer_free(writer: *mut llm_gguf_writer_t) {
 /// tokenizer.ggml.add_bos_token (bool). A key of a type that the reader does not expect is CORRUPT_FILE there.
 ///
 /// @code{.c}
-/// llm_gguf_t *other;
-/// llm_gguf_writer_t *keys; // made by llm_gguf_writer_new; it writes no file
-/// if (llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) == LLM_STATUS_OK
-///     && llm_gguf_with_keys(gguf, keys, &other, &error) == LLM_STATUS_OK
-///     && llm_model_load_gguf(other, NULL, NULL, &model, &error) == LLM_STATUS_OK) {
-///     // gguf, keys and other may be freed
-/// }
+/// llm_gguf_t *other = NULL;
+/// llm_gguf_writer_t *keys = NULL; // it writes no file
+/// if (llm_gguf_writer_new(&keys, &error) != LLM_STATUS_OK
+///     || llm_gguf_writer_set_f32(keys, "llama.rope.freq_base", LLM_NUL_TERMINATED, 500000.0f, &error) != LLM_STATUS_OK
+///     || llm_gguf_with_keys(gguf, keys, &other, &error) != LLM_STATUS_OK
+///     || llm_model_load_gguf(other, NULL, NULL, &model, &error) != LLM_STATUS_OK)
+///     fprintf(stderr, "%s\n", llm_error_message(error));
+/// llm_gguf_free(other); // the model needs neither
+/// llm_gguf_writer_free(keys);
 /// @endcode
 ///
 /// @param[in] gguf A file.
@@ -268,7 +270,7 @@ pub unsafe extern "C" fn llm_gguf_writer_free(writer: *mut llm_gguf_writer_t) {
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, OUT_OF_MEMORY; INVALID_ARGUMENT if general.alignment would change; FAILED_PRECONDITION if the writer is
 ///   open
-/// @thread one at a time
+/// @thread any; `keys`, one at a time
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_gguf_with_keys(

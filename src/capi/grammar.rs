@@ -22,12 +22,11 @@ use crate::token::Grammar;
 ///
 /// @code{.c}
 /// const char *schema = "{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}, \"required\": [\"age\"]}";
-/// llm_grammar_t *grammar;
-/// if (llm_grammar_new(tokenizer, LLM_GRAMMAR_JSON_SCHEMA, schema, LLM_NUL_TERMINATED, &grammar, &error)
-///     == LLM_STATUS_OK) {
-///     llm_status_t status = llm_session_set_grammar(session, grammar, &error);
-///     llm_grammar_free(grammar); // the session keeps it
-/// }
+/// llm_grammar_t *grammar = NULL;
+/// if (llm_grammar_new(tokenizer, LLM_GRAMMAR_JSON_SCHEMA, schema, LLM_NUL_TERMINATED, &grammar, &error) != LLM_STATUS_OK
+///     || llm_session_set_grammar(session, grammar, &error) != LLM_STATUS_OK)
+///     fprintf(stderr, "%s\n", llm_error_message(error));
+/// llm_grammar_free(grammar); // the session keeps it
 /// @endcode
 pub struct llm_grammar_t {
     _opaque: [u8; 0],

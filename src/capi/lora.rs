@@ -19,12 +19,11 @@ use crate::model::Lora;
 /// sessions are not changed. Files are those of llama.cpp's converter.
 ///
 /// @code{.c}
-/// llm_lora_t *lora;
-/// if (llm_lora_load(model, "adapter.gguf", LLM_NUL_TERMINATED, &lora, &error) == LLM_STATUS_OK) {
-///     // before the session has tokens
-///     llm_status_t status = llm_session_add_lora(session, lora, 1.0f, &error);
-///     llm_lora_free(lora); // the session keeps it
-/// }
+/// llm_lora_t *lora = NULL;
+/// if (llm_lora_load(model, "adapter.gguf", LLM_NUL_TERMINATED, &lora, &error) != LLM_STATUS_OK
+///     || llm_session_add_lora(session, lora, 1.0f, &error) != LLM_STATUS_OK) // before the session has tokens
+///     fprintf(stderr, "%s\n", llm_error_message(error));
+/// llm_lora_free(lora); // the session keeps it
 /// @endcode
 pub struct llm_lora_t {
     _opaque: [u8; 0],

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 /// these tokens: remove them from texts of strangers.
 ///
 /// @code{.c}
-/// llm_messages_t *messages;
+/// llm_messages_t *messages = NULL;
 /// if (llm_messages_new(&messages, &error) == LLM_STATUS_OK
 ///     && llm_messages_add(messages, "user", LLM_NUL_TERMINATED, "Hello!", LLM_NUL_TERMINATED, &error)
 ///         == LLM_STATUS_OK
@@ -138,7 +138,9 @@ pub unsafe extern "C" fn llm_messages_add_json(
 /// tools into "tool_calls", the rest into "content". Calls without an id get one. Known are the styles of Hermes and Qwen
 /// (<tool_call>), Qwen Coder (<function=), GLM 4.5, Phi 4 mini, Granite 3, Mistral ([TOOL_CALLS]), DeepSeek, Llama 3.1,
 /// Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
-/// as text are what the tool's schema takes them for. See also llm_session_answer.
+/// as text are what the tool's schema takes them for. For a session's answer there is llm_session_answer. Of a request to an
+/// engine collect the tokens of its events, but the one that ends it with LLM_FINISH_EOG, and decode them with
+/// LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens.
 ///
 /// @param[in] messages A conversation.
 /// @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.
@@ -359,6 +361,11 @@ pub unsafe extern "C" fn llm_messages_render(
 
 /// Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the
 /// others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it.
+///
+/// A conversation that has filled the context (CACHE_FULL, or an answer that ended with LLM_FINISH_CONTEXT_FULL) goes on
+/// without its oldest messages: put those that are to stay into a new llm_messages_t (llm_messages_get,
+/// llm_messages_add_json), reset the session and append it. llm_session_shift is no help here: a session that was shifted
+/// has only the first `keep` tokens in common with its conversation, and the others would be processed again.
 ///
 /// @param[in] session A session.
 /// @param[in] messages A conversation.

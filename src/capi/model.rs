@@ -51,7 +51,8 @@ pub const LLM_THREADS_AUTO: u32 = 0;
 /// As a number of threads: the calling thread alone, no thread is started.
 pub const LLM_THREADS_CALLER: u32 = 0xffff_ffff;
 
-/// Told how far a load is; returns whether to go on (false: the load returns ABORTED). Called on the loading thread.
+/// Told how far a load is, or another call that takes such a callback; returns whether to go on (false: the call returns
+/// ABORTED). Called on the thread of the call.
 pub type llm_progress_callback_t = Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> bool>;
 
 /// How to load a model. Begin with llm_model_params_init.

@@ -26,16 +26,17 @@ use crate::error::Result;
 /// params.num_kv_heads = 4;
 /// params.head_dim = 64;
 /// params.max_pages = 1000;
-/// llm_paged_cache_t *cache;
+/// llm_paged_cache_t *cache = NULL;
 /// llm_sequence_t sequence, fork;
 /// if (llm_paged_cache_new(&params, &cache, &error) == LLM_STATUS_OK
 ///     && llm_paged_cache_create_sequence(cache, &sequence, &error) == LLM_STATUS_OK) {
 ///     // for each token, in each layer:
 ///     // llm_paged_cache_append_token(cache, sequence, layer, k, v, &error)
 ///     // llm_paged_cache_attention(cache, sequence, layer, q, 1, NULL, out, capacity, &error)
-///     llm_status_t status = llm_paged_cache_fork_sequence(cache, sequence, &fork, &error);
-///     llm_paged_cache_free(cache);
+///     if (llm_paged_cache_fork_sequence(cache, sequence, &fork, &error) != LLM_STATUS_OK)
+///         fprintf(stderr, "%s\n", llm_error_message(error));
 /// }
+/// llm_paged_cache_free(cache);
 /// @endcode
 pub struct llm_paged_cache_t {
     _opaque: [u8; 0],

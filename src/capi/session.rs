@@ -29,7 +29,7 @@ use crate::sample::{Sampler, Step};
 /// and appending to them is FAILED_PRECONDITION.
 ///
 /// @code{.c}
-/// llm_session_t *session;
+/// llm_session_t *session = NULL;
 /// if (llm_session_new(model, NULL, &session, &error) == LLM_STATUS_OK
 ///     && llm_session_append_text(session, "Once upon a time", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, NULL, &error)
 ///         == LLM_STATUS_OK

@@ -77,8 +77,11 @@ fn options(params: &llm_embed_params_t) -> Result<EmbedOptions> {
 ///
 /// @code{.c}
 /// // D is embedding_length of llm_model_info_t; the tokens are those of llm_tokenizer_encode with LLM_ENCODE_ADD_SPECIAL.
-/// float *embedding = malloc(D * sizeof *embedding);
-/// if (llm_session_embed(session, tokens, count, NULL, embedding, D, &error) == LLM_STATUS_OK) { … }
+/// float *embedding = (float *)malloc(D * sizeof *embedding);
+/// if (embedding != NULL
+///     && llm_session_embed(session, tokens, count, NULL, embedding, D, &error) == LLM_STATUS_OK)
+///     printf("the first of %zu numbers is %f\n", D, embedding[0]);
+/// free(embedding);
 /// @endcode
 ///
 /// @param[in] session A session without tokens.

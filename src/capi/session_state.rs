@@ -109,7 +109,9 @@ pub unsafe extern "C" fn llm_session_load_bytes(
 /// new positions. Where that cannot be done (learned positions, a sliding cache that has forgotten some) the tokens
 /// that are left are processed again. A generation goes on where it is, also one that ended because the context was full.
 ///
-/// Results are not those of a session that never had the dropped tokens.
+/// Results are not those of a session that never had the dropped tokens. With a conversation (llm_session_append_messages)
+/// the session then has only the first `keep` tokens in common, so that appending it cuts the session back to these: drop
+/// old messages instead, reset the session and append the others.
 ///
 /// @param[in] session A session.
 /// @param[in] keep Tokens at the start to keep.

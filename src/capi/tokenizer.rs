@@ -459,7 +459,11 @@ pub unsafe extern "C" fn llm_tokenizer_chat_template(
         let out = args::out(text, "text")?;
         let missing = || {
             let name = name.unwrap_or_default();
-            Error::not_found(format!("the file has no chat template {name:?}")).with("name", name)
+            let message = match name {
+                "" => "the file has no chat template (key tokenizer.chat_template)".to_owned(),
+                name => format!("the file has no chat template {name:?}"),
+            };
+            Error::not_found(message).with("name", name)
         };
         out.write(llm_view_t::of(tokenizer.chat_template(name).ok_or_else(missing)?.as_bytes()));
         Ok(())
