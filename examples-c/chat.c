@@ -13,13 +13,17 @@ static const char HELP[] = "/reset       begins a new conversation\n"
                            "/save FILE   writes the conversation to a file, as JSON\n"
                            "/help        shows this\n"
                            "/exit        ends the program, as the end of input does\n"
+                           "//TEXT       is the message /TEXT\n"
                            "Ctrl-C stops an answer; what there is of it stays in the conversation.\n";
 
 static volatile sig_atomic_t interrupted;
+/* Stops the processing of a message. */
+static llm_cancel_t *processing;
 
 static void on_interrupt(int signal_number) {
     (void)signal_number;
     interrupted = 1;
+    llm_cancel_request(processing);
 }
 
 static bool print_token(llm_token_t token, const char *text, size_t size, void *user_data) {
@@ -60,8 +64,18 @@ static void complain(llm_error_t *error) {
     llm_error_free(error);
 }
 
+/* Processes the conversation up to the answer. Ctrl-C ends that; an answer is ended by its callback instead, so that what
+ * there is of it is kept. */
+static llm_status_t process(llm_session_t *session, llm_messages_t *messages, llm_error_t **error) {
+    llm_error_t *other = NULL;
+    check(llm_session_set_cancel(session, processing, &other), &other);
+    llm_status_t status = llm_session_append_messages(session, messages, LLM_MESSAGES_ANSWER, NULL, error);
+    check(llm_session_set_cancel(session, NULL, &other), &other);
+    return status;
+}
+
 /* One turn: the user's message, then the model's, which is shown as it comes. If it fails the conversation is as it was. */
-static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t *messages, const char *text,
+static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t *messages, const char *text, size_t size,
                  uint32_t max_tokens) {
     llm_error_t *error = NULL;
     llm_generate_params_t params;
@@ -69,11 +83,12 @@ static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t 
     params.max_tokens = max_tokens;
     size_t count = 0;
     check(llm_messages_count(messages, &count, &error), &error);
-    check(llm_messages_add(messages, "user", LLM_NUL_TERMINATED, text, LLM_NUL_TERMINATED, &error), &error);
 
     interrupted = 0;
+    llm_cancel_reset(processing);
     llm_finish_reason_t finish = LLM_FINISH_NONE;
-    if (llm_session_append_messages(session, messages, LLM_MESSAGES_ANSWER, NULL, &error) != LLM_STATUS_OK ||
+    if (llm_messages_add(messages, "user", LLM_NUL_TERMINATED, text, size, &error) != LLM_STATUS_OK ||
+        process(session, messages, &error) != LLM_STATUS_OK ||
         llm_session_start(session, sampler, &params, &error) != LLM_STATUS_OK ||
         llm_session_generate(session, print_token, NULL, &finish, &error) != LLM_STATUS_OK) {
         complain(error);
@@ -88,20 +103,22 @@ static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t 
     if (finish == LLM_FINISH_CONTEXT_FULL) fprintf(stderr, "(the context is full: /reset begins a new conversation)\n");
 }
 
-/* Reads a line without its end into `line`; false at the end of input. Ctrl-C gives an empty line. */
-static bool read_line(char **line, size_t *capacity, bool prompt) {
+/* Reads a line without its end into `line`, of `size` bytes; false at the end of input. Ctrl-C gives an empty line. */
+static bool read_line(char **line, size_t *size, size_t *capacity, bool prompt) {
     if (prompt) fputs("> ", stderr);
     interrupted = 0;
-    ssize_t size = getline(line, capacity, stdin);
-    if (size < 0 && interrupted) {
+    *size = 0;
+    ssize_t found = getline(line, capacity, stdin);
+    if (found < 0 && interrupted) {
         clearerr(stdin);
         fputc('\n', stderr);
         *line = must_realloc(*line, *capacity > 0 ? *capacity : (*capacity = 1), 1);
         (*line)[0] = '\0';
         return true;
     }
-    if (size < 0) return false;
-    while (size > 0 && ((*line)[size - 1] == '\n' || (*line)[size - 1] == '\r')) (*line)[--size] = '\0';
+    if (found < 0) return false;
+    *size = (size_t)found;
+    while (*size > 0 && ((*line)[*size - 1] == '\n' || (*line)[*size - 1] == '\r')) (*line)[--*size] = '\0';
     return true;
 }
 
@@ -154,28 +171,34 @@ int main(int argc, char **argv) {
     params.threads = threads;
     check(llm_session_new(model, &params, &session, &error), &error);
 
+    check(llm_cancel_new(&processing, &error), &error);
     /* Without SA_RESTART: waiting for a line ends too. */
-    struct sigaction action;
+    struct sigaction action, before;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt;
-    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGINT, &action, &before);
 
     bool prompt = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
     if (prompt) fputs(HELP, stderr);
     char *line = NULL;
-    size_t capacity = 0;
-    while (read_line(&line, &capacity, prompt) && strcmp(line, "/exit") != 0) {
-        if (strcmp(line, "/reset") == 0) {
+    size_t size = 0, capacity = 0;
+    while (read_line(&line, &size, &capacity, prompt) && strcmp(line, "/exit") != 0) {
+        if (line[0] != '/') {
+            if (size > 0) turn(session, sampler, messages, line, size, max_tokens);
+        } else if (line[1] == '/') {
+            turn(session, sampler, messages, line + 1, size - 1, max_tokens);
+        } else if (strcmp(line, "/reset") == 0) {
             check(llm_messages_truncate(messages, system != NULL, &error), &error);
         } else if (strncmp(line, "/save ", 6) == 0 && line[6] != '\0') {
             save(messages, line + 6);
-        } else if (line[0] == '/') {
+        } else {
+            if (strcmp(line, "/help") != 0) fprintf(stderr, "there is no command %s\n", line);
             fputs(HELP, stderr);
-        } else if (line[0] != '\0') {
-            turn(session, sampler, messages, line, max_tokens);
         }
     }
 
+    sigaction(SIGINT, &before, NULL);
+    llm_cancel_free(processing);
     free(overrides.items);
     free(line);
     llm_session_free(session);

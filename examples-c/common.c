@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 
 #include "common.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -13,11 +14,30 @@
 #include <unistd.h>
 
 static const char *program = "llm";
-/* The unfinished output, removed if the program fails. */
-static const char *unfinished;
+/* The unfinished output, removed if the program fails or is ended by a signal. */
+static char *volatile unfinished;
+
+/* A line of progress is on the terminal. */
+static bool in_progress;
+
+void print_progress(const char *format, ...) {
+    if (!isatty(STDERR_FILENO)) return;
+    va_list arguments;
+    va_start(arguments, format);
+    fputc('\r', stderr);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    in_progress = true;
+}
+
+void end_progress(void) {
+    if (in_progress) fputc('\n', stderr);
+    in_progress = false;
+}
 
 static void message(const char *format, va_list arguments) {
     fflush(stdout);
+    end_progress();
     fprintf(stderr, "%s: ", program);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
@@ -32,19 +52,37 @@ void wrong_usage(const char *format, ...) {
     exit(EXIT_USAGE);
 }
 
+/* Removes the unfinished output, if there is one. */
+static void remove_unfinished(void) {
+    if (unfinished != NULL) unlink(unfinished);
+    unfinished = NULL;
+}
+
+static void end(int code, const char *format, va_list arguments) {
+    message(format, arguments);
+    remove_unfinished();
+    exit(code);
+}
+
 void fail(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    message(format, arguments);
+    end(EXIT_FAILED, format, arguments);
     va_end(arguments);
-    if (unfinished != NULL) unlink(unfinished);
-    exit(EXIT_FAILED);
+}
+
+static void end_with(int code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    end(code, format, arguments);
+    va_end(arguments);
 }
 
 void check(llm_status_t status, llm_error_t *const *error) {
     if (status == LLM_STATUS_OK) return;
     const char *text = llm_error_message(*error);
-    fail("%s (%s)", text[0] != '\0' ? text : "failed", llm_status_name(status));
+    end_with(status == LLM_STATUS_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILED, "%s (%s)",
+             text[0] != '\0' ? text : "failed", llm_status_name(status));
 }
 
 void finish_output(void) {
@@ -319,9 +357,21 @@ void print_json_string(FILE *file, const char *text, size_t size) {
     fputc('"', file);
 }
 
+/* Lets the signals that ask a program to end do `now`, where they do `before`. Those that are ignored stay ignored. */
+static void on_end(void (*before)(int), void (*now)(int)) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction action;
+        if (sigaction(numbers[i], NULL, &action) != 0 || action.sa_handler != before) continue;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = now;
+        sigaction(numbers[i], &action, NULL);
+    }
+}
+
 static llm_cancel_t *interrupts;
 
-static void on_interrupt(int number) {
+static void request_cancel(int number) {
     (void)number;
     llm_cancel_request(interrupts);
 }
@@ -329,19 +379,26 @@ static void on_interrupt(int number) {
 llm_cancel_t *begin_interrupts(void) {
     llm_error_t *error = NULL;
     check(llm_cancel_new(&interrupts, &error), &error);
-    signal(SIGINT, on_interrupt);
+    on_end(SIG_DFL, request_cancel);
     return interrupts;
 }
 
 void end_interrupts(void) {
-    signal(SIGINT, SIG_DFL);
+    on_end(request_cancel, SIG_DFL);
     llm_cancel_free(interrupts);
     interrupts = NULL;
 }
 
-bool print_progress(uint64_t done, uint64_t total, void *user_data) {
-    const char *out = user_data;
-    fprintf(stderr, "\r%s: %3.0f %%", out, total > 0 ? 100.0 * (double)done / (double)total : 100.0);
+/* Ends the program as the signal does, but leaves no unfinished file. */
+static void remove_and_end(int number) {
+    remove_unfinished();
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+bool print_share(uint64_t done, uint64_t total, void *user_data) {
+    const char *const *path = user_data;
+    print_progress("%s: %3.0f %%", *path, total > 0 ? 100.0 * (double)done / (double)total : 100.0);
     return true;
 }
 
@@ -351,29 +408,81 @@ double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+/* The path behind links, to be freed: a link stays a link, and what it points to is replaced, or made. */
+static char *behind_links(const char *path) {
+    char *found = realpath(path, NULL);
+    if (found != NULL) return found;
+    found = must_realloc(NULL, strlen(path) + 1, 1);
+    strcpy(found, path);
+    /* A link to what is not there. As many as Linux follows. */
+    for (int i = 0; i < 40; i++) {
+        char target[4096];
+        ssize_t size = readlink(found, target, sizeof target - 1);
+        if (size < 0) break;
+        target[size] = '\0';
+        const char *slash = strrchr(found, '/');
+        size_t folder = target[0] == '/' || slash == NULL ? 0 : (size_t)(slash - found + 1);
+        found = must_realloc(found, folder + (size_t)size + 1, 1);
+        memcpy(found + folder, target, (size_t)size + 1);
+    }
+    return found;
+}
+
+/* Opens a new file beside `path`, with the permissions of the old one if there is one. Its name becomes `unfinished`. */
+static FILE *open_beside(const char *path, const struct stat *old) {
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash != NULL ? (size_t)(slash - path + 1) : 0;
+    char *name = must_realloc(NULL, folder + 64, 1);
+    memcpy(name, path, folder);
+    on_end(SIG_DFL, remove_and_end);
+    int descriptor = -1;
+    for (unsigned number = 0; descriptor < 0 && (number == 0 || errno == EEXIST); number++) {
+        /* Short, whatever the length of the name. */
+        snprintf(name + folder, 64, ".llm.%ld.%u.part", (long)getpid(), number);
+        descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL, old != NULL ? 0600 : 0666);
+    }
+    if (descriptor < 0) {
+        free(name);
+        return NULL;
+    }
+    unfinished = name;
+    FILE *file = fdopen(descriptor, "wb");
+    if (file == NULL || old == NULL) return file;
+    /* Who may not read the old one may not read the new one either. */
+    bool same_group = fchown(descriptor, (uid_t)-1, old->st_gid) == 0;
+    if (fchmod(descriptor, (same_group ? old->st_mode : old->st_mode & ~(mode_t)S_IRWXG) & 07777) == 0) return file;
+    fclose(file);
+    return NULL;
+}
+
+/* Frees what an output holds and keeps errno. A file that did not get its name is removed. */
+static void end_output(output_t *output) {
+    int reason = errno;
+    remove_unfinished();
+    free(output->temporary);
+    free(output->target);
+    output->temporary = output->target = NULL;
+    errno = reason;
+}
+
 bool try_open_output(const char *path, output_t *output) {
-    *output = (output_t){NULL, path, NULL};
-    struct stat status;
-    bool exists = stat(path, &status) == 0;
-    if (exists && S_ISDIR(status.st_mode)) {
+    *output = (output_t){NULL, path, NULL, NULL};
+    struct stat old;
+    bool exists = stat(path, &old) == 0;
+    if (exists && S_ISDIR(old.st_mode)) {
         errno = EISDIR;
         return false;
     }
-    if (exists && !S_ISREG(status.st_mode)) {
+    output->target = behind_links(path);
+    /* A link of /proc can lead to a pipe or to a file without a name, which have no path. */
+    if (exists && (!S_ISREG(old.st_mode) || access(output->target, F_OK) != 0)) {
         output->file = fopen(path, "wb");
     } else {
-        size_t size = strlen(path) + 32;
-        output->temporary = must_realloc(NULL, size, 1);
-        snprintf(output->temporary, size, "%s.%ld.part", path, (long)getpid());
-        output->file = fopen(output->temporary, "wb");
+        output->file = open_beside(output->target, exists ? &old : NULL);
+        output->temporary = unfinished;
     }
-    if (output->file != NULL) {
-        unfinished = output->temporary;
-        return true;
-    }
-    int reason = errno;
-    free(output->temporary);
-    errno = reason;
+    if (output->file != NULL) return true;
+    end_output(output);
     return false;
 }
 
@@ -392,13 +501,9 @@ bool try_commit_output(output_t *output) {
     /* A pipe or a device has nothing to sync. */
     if (output->temporary != NULL) written = written && fsync(fileno(output->file)) == 0;
     written = fclose(output->file) == 0 && written;
-    if (output->temporary != NULL) written = written && rename(output->temporary, output->path) == 0;
-    int reason = errno;
-    if (!written && output->temporary != NULL) unlink(output->temporary);
-    unfinished = NULL;
-    free(output->temporary);
-    output->temporary = NULL;
-    errno = reason;
+    if (output->temporary != NULL) written = written && rename(output->temporary, output->target) == 0;
+    if (written) unfinished = NULL;
+    end_output(output);
     return written;
 }
 

@@ -10,7 +10,7 @@
 
 #include "llm.h"
 
-/* Exit codes besides 0. */
+/* Exit codes besides 0: for wrong options, and for what the library calls an INVALID_ARGUMENT; and for all else. */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* What an option takes, and so what its `value` points to. */
@@ -49,8 +49,8 @@ void wrong_usage(const char *format, ...);
 /* Prints a message in printf's manner, exits EXIT_FAILED. */
 void fail(const char *format, ...);
 
-/* Prints the library's message and exits EXIT_FAILED unless the status is OK. The error is passed by its address so that
- * it is read after the call that writes it: check(llm_…(…, &error), &error). */
+/* Unless the status is OK, prints the library's message and exits: EXIT_USAGE if it is INVALID_ARGUMENT, else EXIT_FAILED.
+ * The error is passed by its address so that it is read after the call that writes it: check(llm_…(…, &error), &error). */
 void check(llm_status_t status, llm_error_t *const *error);
 
 /* Flushes stdout and fails if something could not be written. */
@@ -116,21 +116,28 @@ void usual_sampling(llm_sampler_params_t *sampling);
     {"--mirostat-tau", "X", OPTION_FLOAT, &(sampling).mirostat_tau, "the surprise it aims at, in bits; default 5"},    \
     {"--mirostat-eta", "X", OPTION_FLOAT, &(sampling).mirostat_eta, "how fast it learns; default 0.1"}
 
-/* A switch that Ctrl-C turns, until end_interrupts takes it away. One at a time. */
+/* A switch that Ctrl-C, SIGTERM and SIGHUP turn, until end_interrupts takes it away. One at a time. */
 llm_cancel_t *begin_interrupts(void);
 void end_interrupts(void);
 
-/* Prints how much of a file, whose name is `user_data`, is written, in place of what it printed before; goes on. */
-bool print_progress(uint64_t done, uint64_t total, void *user_data);
+/* Prints how far the work is, in printf's manner, in place of what it printed before: to standard error if it is a
+ * terminal. Messages that follow begin on a line of their own, as does what is printed after end_progress. */
+void print_progress(const char *format, ...);
+void end_progress(void);
+
+/* Prints how much of a file is written; `user_data` is the address of its name. Goes on. */
+bool print_share(uint64_t done, uint64_t total, void *user_data);
 
 /* Seconds on a clock that only goes forward. */
 double now(void);
 
-/* A file that appears under its name only when it is complete. */
+/* A file that appears under its name only when it is complete, with the permissions of the one that it replaces. One at a
+ * time: a program that fails or is ended by a signal removes it. */
 typedef struct {
     FILE *file;
     const char *path;
-    char *temporary; /* NULL where the path is a device or a pipe, which is written as it is */
+    char *target;    /* the path behind links */
+    char *temporary; /* NULL for a device, a pipe or a file without a name, which is written as it is */
 } output_t;
 
 output_t open_output(const char *path);

@@ -49,7 +49,13 @@ int main(int argc, char **argv) {
     /* Pages for all: at worst each continuation has its own. */
     llm_paged_cache_params_t pages;
     llm_paged_cache_params_init(&pages, sizeof pages);
-    pages.max_pages = (uint32_t)((count + 1) * ((length + max_tokens) / 16 + 2));
+    llm_model_info_t info = {.struct_size = sizeof info};
+    check(llm_model_info(model, &info, &error), &error);
+    uint64_t each = (uint64_t)length + max_tokens;
+    if (each > info.context_length) each = info.context_length;
+    each = each / 16 + 2;
+    if (each > UINT32_MAX / ((uint64_t)count + 1)) wrong_usage("--count is too large");
+    pages.max_pages = (uint32_t)(((uint64_t)count + 1) * each);
     llm_paged_cache_t *cache = NULL;
     check(llm_paged_cache_new_for_model(model, &pages, &cache, &error), &error);
     llm_session_params_t params;

@@ -42,8 +42,9 @@ static void print_statistics(double *polls, size_t count, double limit, double f
     fprintf(stderr, "%zu frames, polls: median %.2f ms, 99 %% %.2f ms, largest %.2f ms, %.2f %% within %.2f ms\n", count,
             1e3 * polls[count / 2], 1e3 * polls[count * 99 / 100], 1e3 * polls[count - 1],
             100.0 * (double)within / (double)count, 1e3 * limit);
-    fprintf(stderr, "first token after %.2f s, %llu tokens in %.2f s, largest piece of work %.2f ms\n", first,
-            (unsigned long long)tokens, seconds, 1e-3 * (double)stats.largest_quantum_us);
+    if (tokens > 0) fprintf(stderr, "first token after %.2f s, ", first);
+    fprintf(stderr, "%llu tokens in %.2f s, largest piece of work %.2f ms\n", (unsigned long long)tokens, seconds,
+            1e-3 * (double)stats.largest_quantum_us);
 }
 
 int main(int argc, char **argv) {
@@ -79,7 +80,12 @@ int main(int argc, char **argv) {
     llm_token_t *tokens = repeated(tokenizer, prompt, prompt_tokens, &count);
     llm_engine_params_t engine_params;
     llm_engine_params_init(&engine_params, sizeof engine_params);
-    engine_params.context_length = (uint32_t)count + max_tokens;
+    /* Room for what is asked, within what the model was trained for. */
+    llm_model_info_t info = {.struct_size = sizeof info};
+    check(llm_model_info(model, &info, &error), &error);
+    uint64_t context = (uint64_t)count + max_tokens;
+    if (context > info.context_length) context = info.context_length;
+    engine_params.context_length = context < UINT32_MAX ? (uint32_t)context : UINT32_MAX;
     engine_params.threads = threads;
     llm_engine_t *engine = NULL;
     check(llm_engine_new(model, &engine_params, &engine, &error), &error);

@@ -5,7 +5,7 @@
 
 static bool on_progress(uint64_t done, uint64_t total, void *user_data) {
     (void)user_data;
-    fprintf(stderr, "\r%lu of %lu chunks", (unsigned long)done, (unsigned long)total);
+    print_progress("%lu of %lu chunks", (unsigned long)done, (unsigned long)total);
     return true;
 }
 
@@ -41,8 +41,8 @@ int main(int argc, char **argv) {
     check(llm_gguf_open(model, LLM_NUL_TERMINATED, &gguf, &error), &error);
     llm_status_t status = llm_gguf_imatrix(gguf, text, size, file, LLM_NUL_TERMINATED, out, LLM_NUL_TERMINATED, &params,
                                       cancel, &error);
-    fputc('\n', stderr);
     check(status, &error);
+    end_progress();
     free(text);
     llm_gguf_free(gguf);
     end_interrupts();

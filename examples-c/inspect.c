@@ -82,7 +82,7 @@ static void print_items(const llm_gguf_t *gguf, llm_view_t key, llm_gguf_type_t 
             if (i > 0) fputs(", ", stdout);
             print_json_string(stdout, strings[i].data, strings[i].size);
         }
-    } else if (type != LLM_GGUF_ARRAY) {
+    } else {
         unsigned char bytes[SHOWN * 8];
         size_t size = type_size(type);
         check(llm_gguf_array_read(gguf, key.data, key.size, 0, bytes, SHOWN * size, &count, &error), &error);
@@ -156,7 +156,8 @@ static void print_key(const llm_gguf_t *gguf, size_t index, bool json) {
     fputs(json ? "}" : "\n", stdout);
 }
 
-static void print_tensor(const llm_gguf_t *gguf, size_t index, bool json) {
+/* `split`: of several files, so that it is told which one holds the data. */
+static void print_tensor(const llm_gguf_t *gguf, size_t index, bool split, bool json) {
     llm_error_t *error = NULL;
     llm_tensor_info_t info = {.struct_size = sizeof info};
     check(llm_gguf_tensor_info(gguf, index, &info, &error), &error);
@@ -167,8 +168,10 @@ static void print_tensor(const llm_gguf_t *gguf, size_t index, bool json) {
     fputs(json ? ", \"shape\": [" : " [", stdout);
     for (uint32_t i = 0; i < info.dimension_count; i++)
         printf("%s%llu", i > 0 ? ", " : "", (unsigned long long)info.dimensions[i]);
-    printf(json ? "], \"offset\": %llu, \"bytes\": %llu}" : "], at %llu, %llu bytes\n",
-           (unsigned long long)info.offset, (unsigned long long)info.bytes);
+    fputs("], ", stdout);
+    if (json || split) printf(json ? "\"part\": %llu, " : "part %llu, ", (unsigned long long)info.part);
+    printf(json ? "\"offset\": %llu, \"bytes\": %llu}" : "at %llu, %llu bytes\n", (unsigned long long)info.offset,
+           (unsigned long long)info.bytes);
 }
 
 int main(int argc, char **argv) {
@@ -178,9 +181,10 @@ int main(int argc, char **argv) {
         {"--json", NULL, OPTION_FLAG, &json, "print a JSON object"},
     };
     read_options(argc, argv, "MODEL [--json]",
-                 "Prints the metadata and the tensors of any GGUF file. Of an array its length and first items are\n"
-                 "shown. Shapes have the fastest dimension first; offsets count from the start of the file. In JSON\n"
-                 "a number that is not finite is null.",
+                 "Prints the metadata and the tensors of a GGUF file of any kind; one with arrays of arrays is not read.\n"
+                 "Of an array its length and first items are shown. Shapes have the fastest dimension first; offsets\n"
+                 "count from the start of the file, of a split one from that of the part, and parts from 0. In JSON a\n"
+                 "number that is not finite is null.",
                  options, sizeof options / sizeof options[0], &path, 1);
     if (path == NULL) wrong_usage("MODEL is missing");
 
@@ -197,7 +201,9 @@ int main(int argc, char **argv) {
     } else {
         printf("\n%zu tensors\n", tensors);
     }
-    for (size_t i = 0; i < tensors; i++) print_tensor(gguf, i, json);
+    uint64_t parts = 0;
+    bool split = llm_gguf_value_u64(gguf, "split.count", LLM_NUL_TERMINATED, &parts, NULL) == LLM_STATUS_OK && parts > 1;
+    for (size_t i = 0; i < tensors; i++) print_tensor(gguf, i, split, json);
     if (json) printf("%s]\n}\n", tensors > 0 ? "\n  " : "");
     llm_gguf_free(gguf);
     finish_output();

@@ -19,15 +19,15 @@ int main(int argc, char **argv) {
     llm_model_params_t params;
     llm_model_params_init(&params, sizeof params);
     params.threads = threads;
-    params.progress = print_progress;
-    params.progress_user_data = (void *)out;
+    params.progress = print_share;
+    params.progress_user_data = &operands[1];
     llm_cancel_t *cancel = begin_interrupts();
 
     llm_gguf_t *gguf = NULL;
     check(llm_gguf_open(in, LLM_NUL_TERMINATED, &gguf, &error), &error);
     llm_status_t status = llm_gguf_pack(gguf, out, LLM_NUL_TERMINATED, &params, cancel, &error);
-    fputc('\n', stderr);
     check(status, &error);
+    end_progress();
     llm_gguf_free(gguf);
     end_interrupts();
     return 0;

@@ -73,6 +73,7 @@ int main(int argc, char **argv) {
     if (model_path == NULL) wrong_usage("-m MODEL is missing");
     if (prompts.count == 0) wrong_usage("-p PROMPT is missing");
     if (count == 0 || max_tokens == 0) wrong_usage("--count and -n take a number above 0");
+    if (count > 256) wrong_usage("--count takes 256 at most");
 
     llm_error_t *error = NULL;
     llm_sampler_t *sampler = NULL;
@@ -94,29 +95,42 @@ int main(int argc, char **argv) {
     llm_request_params_init(&request_params, sizeof request_params);
     request_params.max_tokens = max_tokens;
     request_params.count = count;
+    size_t total = prompts.count * count;
+    output_text_t *outputs = must_realloc(NULL, total, sizeof *outputs);
+    memset(outputs, 0, total * sizeof *outputs);
+    /* The prompt of each request: ids count from 1 on. */
+    size_t *prompt_of = must_realloc(NULL, prompts.count + 1, sizeof *prompt_of);
+    bool more = false;
     check(llm_request_new(&request, &error), &error);
     check(llm_request_set_params(request, &request_params, &error), &error);
     check(llm_request_set_sampler(request, sampler, &error), &error);
     for (size_t i = 0; i < prompts.count; i++) {
-        /* Ids count from 1 on in the order of submission. */
         llm_request_id_t id = 0;
         check(llm_request_set_text(request, tokenizer, prompts.items[i], LLM_NUL_TERMINATED,
                                    LLM_ENCODE_ADD_SPECIAL | LLM_ENCODE_PARSE_SPECIAL, &error), &error);
-        check(llm_engine_submit(engine, request, &id, &error), &error);
+        llm_status_t status = llm_engine_submit(engine, request, &id, &error);
+        if (status == LLM_STATUS_CACHE_FULL) {
+            /* This one is too long, which is no reason to end the others. */
+            const char *why = llm_error_message(error);
+            for (uint32_t j = 0; j < count; j++)
+                outputs[i * count + j].failure = copy((llm_view_t){why, strlen(why)});
+            llm_error_free(error);
+            continue;
+        }
+        check(status, &error);
+        prompt_of[id] = i;
+        more = true;
     }
     llm_request_free(request);
 
-    size_t total = prompts.count * count;
-    output_text_t *outputs = must_realloc(NULL, total, sizeof *outputs);
-    memset(outputs, 0, total * sizeof *outputs);
     llm_events_t *events = NULL;
     check(llm_events_new(&events, &error), &error);
-    for (bool more = true; more;) {
+    while (more) {
         check(llm_engine_wait(engine, UINT64_MAX, events, &more, &error), &error);
         for (size_t i = 0; i < llm_events_count(events); i++) {
             llm_event_t event = {.struct_size = sizeof event};
             check(llm_events_get(events, i, &event, &error), &error);
-            add(&outputs[(event.request - 1) * count + event.index], &event);
+            add(&outputs[prompt_of[event.request] * count + event.index], &event);
         }
     }
     llm_events_free(events);
@@ -139,6 +153,7 @@ int main(int argc, char **argv) {
     finish_output();
     print_statistics(engine);
 
+    free(prompt_of);
     free(outputs);
     free(prompts.items);
     llm_engine_free(engine);

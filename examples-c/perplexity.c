@@ -74,10 +74,10 @@ int main(int argc, char **argv) {
                 nll += negative_log_likelihood(logits + i * row, row, tokens[at + i + 1]);
             scored += n;
             at += n;
-            fprintf(stderr, "\r%zu of %zu tokens, perplexity %.4f", at + 1, count, exp(nll / (double)scored));
+            print_progress("%zu of %zu tokens, perplexity %.4f", at + 1, count, exp(nll / (double)scored));
         }
     }
-    fputc('\n', stderr);
+    end_progress();
     printf("{\"tokens\": %zu, \"nll\": %.17g, \"ppl\": %.17g}\n", scored, nll, exp(nll / (double)scored));
 
     free(logits);

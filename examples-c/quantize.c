@@ -54,8 +54,8 @@ int main(int argc, char **argv) {
     params.threads = threads;
     params.output_type = type_of("--output-type", output_type);
     params.embedding_type = type_of("--embedding-type", embedding_type);
-    params.progress = print_progress;
-    params.progress_user_data = (void *)out;
+    params.progress = print_share;
+    params.progress_user_data = &operands[1];
     llm_log_set(on_log, NULL);
     llm_cancel_t *cancel = begin_interrupts();
 
@@ -65,17 +65,16 @@ int main(int argc, char **argv) {
     measure(gguf, &before, &numbers);
     llm_status_t status = llm_gguf_quantize(gguf, out, LLM_NUL_TERMINATED, type, LLM_NUL_TERMINATED, imatrix,
                                        LLM_NUL_TERMINATED, &params, cancel, &error);
-    fputc('\n', stderr);
     check(status, &error);
+    end_progress();
     llm_gguf_free(gguf);
-    /* A device cannot be read back. */
+    /* A device cannot be read back. Standard output may be what was written. */
     if (llm_gguf_open(out, LLM_NUL_TERMINATED, &gguf, NULL) == LLM_STATUS_OK) {
         measure(gguf, &after, &numbers);
-        printf("%.1f MiB -> %.1f MiB, %.2f bits per weight\n", before / 1048576, after / 1048576,
-               numbers > 0 ? 8 * after / numbers : 0);
+        fprintf(stderr, "%.1f MiB -> %.1f MiB, %.2f bits per weight\n", before / 1048576, after / 1048576,
+                numbers > 0 ? 8 * after / numbers : 0);
         llm_gguf_free(gguf);
     }
     end_interrupts();
-    finish_output();
     return 0;
 }

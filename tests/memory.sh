@@ -45,19 +45,19 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-fork" -m $model -p "Hello" -n 8 --count 3
     run 0 "$1/llm-json" -m $model -s "$work/schema" -p "Hello" --temp 2
     run 1 "$1/llm-json" -m $model -s "$work/schema" -p "Hello" -n 3
-    run 1 "$1/llm-json" -m $model -s "$work/text" -p "Hello"
+    run 2 "$1/llm-json" -m $model -s "$work/text" -p "Hello"
     run 0 "$1/llm-game_loop" -m $model -n 8 --prompt-tokens 50 -t 2
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text"
     run 0 "$1/llm-embed" -m $model -p "Hello" -p "A text" --similarity --pooling last
-    run 1 "$1/llm-generate" -m $model -p "Hello" --temp nan
+    run 2 "$1/llm-generate" -m $model -p "Hello" --temp nan
     run 1 "$1/llm-generate" -m "$work/cut.gguf" -p "Hello"
-    run 1 "$1/llm-generate" -m "$work" -p "Hello"
+    run 2 "$1/llm-generate" -m "$work" -p "Hello"
     run 1 "$1/llm-chat" -m $model -n 8 < "$work/text"
     run 0 "$1/llm-tokenize" -m $model -f "$work/text"
     run 0 "$1/llm-tokenize" -m $model --decode "1, 70, 71, 72"
-    run 1 "$1/llm-tokenize" -m $model --decode "4000000000"
+    run 2 "$1/llm-tokenize" -m $model --decode "4000000000"
     run 0 "$1/llm-logits" -m $model --tokens "1,70,71,72" -o "$work/logits"
-    run 1 "$1/llm-logits" -m $model --tokens "1,70,262" -o "$work/never"
+    run 2 "$1/llm-logits" -m $model --tokens "1,70,262" -o "$work/never"
     run 0 "$1/llm-perplexity" -m $model -f "$work/text" -c 10
     run 0 "$1/llm-bench" -m $model -p 20 -n 5 -r 2 --json
     run 0 "$1/llm-inspect" $model
@@ -68,7 +68,7 @@ run_all() { # BIN: what each program does, and how it fails
     run 0 "$1/llm-generate" -m "$work/small.gguf" -p "Hello" -n 4
     run 0 "$1/llm-pack" $model "$work/packed.gguf" -t 2
     run 0 "$1/llm-generate" -m "$work/packed.gguf" -p "Hello" -n 4
-    run 1 "$1/llm-pack" "$work/packed.gguf" "$work/never"
+    run 2 "$1/llm-pack" "$work/packed.gguf" "$work/never"
     run 1 "$1/llm-quantize" $model "$work/small.gguf" Q4_0 --imatrix "$work/text"
     run 1 "$1/llm-quantize" "$work/cut.gguf" "$work/never" Q4_0
     run 1 "$1/llm-imatrix" -m "$work/cut.gguf" -f "$work/text" -o "$work/never"

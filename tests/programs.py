@@ -8,11 +8,15 @@
 import array
 import json
 import math
+import os
 import pathlib
+import pty
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 BIN, MODELS = (pathlib.Path(argument) for argument in sys.argv[1:3])
 DATA = pathlib.Path(__file__).parent / "data" / "programs"
@@ -43,6 +47,22 @@ def run(name, *arguments, status=0, stdin=None):
     return done.stdout, done.stderr.decode()
 
 
+def on_terminal(name, *arguments):
+    """Runs a program whose standard error is a terminal, and gives what it wrote there."""
+    ours, theirs = pty.openpty()
+    text = b""
+    with subprocess.Popen([BIN / f"llm-{name}", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=theirs) as program:
+        os.close(theirs)
+        try:
+            while part := os.read(ours, 65536):
+                text += part
+        except OSError:  # so Linux says that nobody writes there any more
+            pass
+    os.close(ours)
+    check(program.returncode == 0, name, arguments, "exits", program.returncode, text)
+    return text.decode()
+
+
 def usage():
     programs = sorted(path.name.removeprefix("llm-") for path in BIN.glob("llm-*"))
     check(programs == ["bench", "chat", "embed", "fork", "game_loop", "generate", "imatrix", "inspect", "json", "logits",
@@ -62,7 +82,11 @@ def usage():
         ["generate", "-m", "x", "-p", "x", "--kv", "q3_0"],
         ["generate", "-m", "x", "-p", "x", "--cache", "large"],
         ["generate", "-m", "x", "-p", "x", "--lookup", "3", "--draft", "y"],
+        ["generate", "-m", "x", "-p", "x", "--temp", "nan"],
+        ["generate", "-m", "x", "-p", "x", "--top-p", "-1"],
+        ["generate", "-m", "x", "-p", "x", "--mirostat", "3"],
         ["parallel", "-m", "x", "-p", "x", "--count", "0"],
+        ["parallel", "-m", "x", "-p", "x", "--count", "257"],
         ["fork", "-m", "x", "-p", "x", "-n", "0"],
         ["game_loop", "-m", "x", "-n", "0"],
         ["json", "-m", "x", "-p", "x"],
@@ -119,35 +143,43 @@ def failures(model, folder):
         "parallel": ["-p", "x"],
         "inspect": [],
     }.items():
-        for path in (folder / "no-such-model", folder):
-            out, error = run(name, *([] if name == "inspect" else ["-m"]), path, *rest, status=1)
-            check(out == b"" and str(path) in error, name, path, error)
-    for path in (folder / "no-such-model", folder):
-        _, error = run("quantize", path, folder / "never", "Q8_0", status=1)
-        check(str(path) in error, path, error)
-        _, error = run("pack", path, folder / "never", status=1)
-        check(str(path) in error, path, error)
-        _, error = run("imatrix", "-m", path, "-f", DATA / "text.txt", "-o", folder / "never", status=1)
-        check(str(path) in error, path, error)
-    _, error = run("quantize", model, folder / "never", "Q9_K", status=1)
-    check("Q9_K" in error and "Q4_K_M" in error, error)
+        # A folder is wrong usage.
+        for path, status in ((folder / "no-such-model", 1), (folder, 2)):
+            out, error = run(name, *([] if name == "inspect" else ["-m"]), path, *rest, status=status)
+            check(out == b"" and str(path) in error and error.startswith(f"llm-{name}: "), name, path, error)
+    for path, status in ((folder / "no-such-model", 1), (folder, 2)):
+        for command in (
+            ["quantize", path, folder / "never", "Q8_0"],
+            ["pack", path, folder / "never"],
+            ["imatrix", "-m", path, "-f", DATA / "text.txt", "-o", folder / "never"],
+        ):
+            _, error = run(*command, status=status)
+            check(str(path) in error and error.startswith(f"llm-{command[0]}: "), path, error)
+    _, error = run("quantize", model, folder / "never", "Q9_K", status=2)
+    check("Q9_K" in error and "Q4_K_M" in error and error.startswith("llm-quantize: "), error)
+    _, error = run("quantize", model, "", "Q8_0", status=2)
+    check("its path is empty" in error, error)
+    # Told before the text is read.
+    _, error = run("imatrix", "-m", model, "-f", DATA / "text.txt", "-o", folder / "no" / "never", status=1)
+    check(str(folder / "no") in error and error.startswith("llm-imatrix: "), error)
     _, error = run("quantize", model, folder / "no" / "never", "Q8_0", status=1)
     check(str(folder / "no") in error, error)
     _, error = run("quantize", model, folder / "never", "Q8_0", "--imatrix", DATA / "text.txt", status=1)
     check("no importance file" in error, error)
-    _, error = run("generate", "-m", model, "-p", "x", "--temp", "nan", status=1)
+    _, error = run("generate", "-m", model, "-p", "x", "--temp", "nan", status=2)
     check("temperature" in error and "NaN" in error, error)
-    _, error = run("tokenize", "-m", model, "--decode", "4294967295", status=1)
+    _, error = run("tokenize", "-m", model, "--decode", "4294967295", status=2)
     check("4294967295" in error, error)
     _, error = run("tokenize", "-m", model, "-f", folder / "no-such-file", status=1)
     check("no-such-file" in error, error)
-    _, error = run("logits", "-m", model, "--tokens", "1,2,4000000000", "-o", folder / "never", status=1)
+    _, error = run("logits", "-m", model, "--tokens", "1,2,4000000000", "-o", folder / "never", status=2)
     check("4000000000" in error, error)
     _, error = run("logits", "-m", model, "--tokens", "1,2", "-o", folder / "no" / "never", status=1)
     check(str(folder / "no") in error, error)
     _, error = run("perplexity", "-m", model, "-f", "/dev/null", status=1)
     check("nothing to score" in error, error)
-    check(not list(folder.glob("never*")), "a failed llm-logits left", list(folder.glob("never*")))
+    left = [path.name for path in folder.iterdir() if path.name.startswith(("never", ".llm."))]
+    check(not left, "a failed program left", left)
 
 
 def tokenize(model, short, folder):
@@ -178,7 +210,87 @@ def logits(model, vocab_size, short, first, folder):
     check(len(rows) == len(short) * vocab_size, len(rows))
     last = rows[-vocab_size:]
     check(last.index(max(last)) == first, "most likely after", SHORT, last.index(max(last)))
-    check([path.name for path in folder.glob("logits*")] == ["logits"], "temporary files stay")
+    check(not list(folder.glob(".llm.*")), "temporary files stay")
+
+
+def outputs():
+    """Where files are written: behind links, with their permissions; pipes as they are; nothing stays of what was ended."""
+    tiny = DATA / "tiny.gguf"
+    programs = {
+        "logits": lambda path: ["-m", tiny, "--tokens", "1,2,3", "-o", path],
+        "quantize": lambda path: [tiny, path, "Q8_0"],
+        "pack": lambda path: [tiny, path],
+        "imatrix": lambda path: ["-m", tiny, "-f", DATA / "text.txt", "-o", path],
+    }
+    for name, arguments in programs.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary)
+            real, link, new = folder / "real", folder / "link", folder / "new"
+            real.write_bytes(b"what was there before")
+            real.chmod(0o600)
+            link.symlink_to("real")
+            new.symlink_to("made")
+            for path in (link, new):
+                run(name, *arguments(path))
+            check(link.is_symlink() and new.is_symlink(), name, "replaces a link")
+            check(real.stat().st_mode & 0o777 == 0o600, name, oct(real.stat().st_mode))
+            expected = real.read_bytes()
+            check((folder / "made").read_bytes() == expected and len(expected) > 100, name, "through a link to nothing")
+            for path in ("/dev/stdout", "/proc/self/fd/1"):
+                check(run(name, *arguments(path))[0] == expected, name, path, "is a pipe")
+                with open(folder / "redirected", "wb") as file:
+                    subprocess.run([BIN / f"llm-{name}", *arguments(path)], check=True, stdout=file, stderr=subprocess.DEVNULL)
+                check((folder / "redirected").read_bytes() == expected, name, path, "is a file")
+            names = sorted(path.name for path in folder.iterdir())
+            check(names == ["link", "made", "new", "real", "redirected"], name, names)
+
+
+def endings(model):
+    """Programs that a signal ends leave no unfinished file."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary)
+            text = folder / "text"
+            text.write_text("word " * 20000)
+            for name, *rest in (
+                ["logits", "-m", model, "--tokens", "5," * 5000, "-o", folder / "out"],
+                ["imatrix", "-m", model, "-f", text, "-o", folder / "out"],
+                ["quantize", model, folder / "out", "Q3_K_M"],
+            ):
+                with subprocess.Popen([BIN / f"llm-{name}", *map(str, rest)], stderr=subprocess.PIPE) as program:
+                    while not list(folder.glob(".llm.*")):
+                        check(program.poll() is None, name, "ended by itself")
+                        time.sleep(0.005)
+                    program.send_signal(number)
+                    check(program.wait(60) != 0, name, number)
+                check([path.name for path in folder.iterdir()] == ["text"], name, number, list(folder.iterdir()))
+
+
+def gguf(keys, tensors):
+    """A GGUF file of keys of u16 and i32, and tensors of 8 numbers of f32."""
+    def text(s):
+        return struct.pack("<Q", len(s)) + s.encode()
+
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for name, (kind, value) in keys.items():
+        out += text(name) + struct.pack("<I" + kind, {"H": 2, "i": 5}[kind], value)
+    for i, name in enumerate(tensors):
+        out += text(name) + struct.pack("<IQIQ", 1, 8, 0, 32 * i)
+    return out + bytes(-len(out) % 32) + bytes(32 * len(tensors))
+
+
+def parts():
+    """llm-inspect says which part of a split file holds a tensor."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(2):
+            keys = {"split.no": ("H", number), "split.count": ("H", 2), "split.tensors.count": ("i", 3)}
+            path = pathlib.Path(folder) / f"x-0000{number + 1}-of-00002.gguf"
+            path.write_bytes(gguf(keys, [["a", "b"], ["c"]][number]))
+        first = pathlib.Path(folder) / "x-00001-of-00002.gguf"
+        found = json.loads(run("inspect", first, "--json")[0])["tensors"]
+        check([(tensor["name"], tensor["part"]) for tensor in found] == [("a", 0), ("b", 0), ("c", 1)], found)
+        check(b'"c": "F32" [8], part 1, at ' in run("inspect", first)[0], "the part")
+        check(b"part" not in run("inspect", DATA / "tiny.gguf")[0], "a file that is whole has no parts")
 
 
 def generate(model, first):
@@ -204,7 +316,8 @@ def perplexity(model, tokens, exact):
     check(result["tokens"] == tokens - 1, result)
     check(abs(result["ppl"] / exact - 1) < 0.005, result, "exact", exact)
     check(abs(math.exp(result["nll"] / result["tokens"]) / result["ppl"] - 1) < 1e-12, result)
-    check("perplexity" in progress, progress)
+    check(progress == "", "progress where nobody looks", progress)
+    check("perplexity" in on_terminal("perplexity", "-m", DATA / "tiny.gguf", "-f", DATA / "text.txt"), "progress")
     windows = json.loads(run("perplexity", "-m", model, "-f", DATA / "text.txt", "-c", 100)[0])
     check(windows["tokens"] == tokens - math.ceil(tokens / 100), windows)
     check(windows["ppl"] > result["ppl"], "less context should predict worse", windows)
@@ -271,7 +384,7 @@ def sampling():
     mirostat = [*warm, "--mirostat", 2]
     differ(mirostat, [*mirostat, "--mirostat-tau", 4], [*mirostat, "--mirostat-eta", 2])
     for option, name in (("--typical", "typical_p"), ("--xtc-probability", "xtc_probability"), ("--mirostat", "mirostat")):
-        check(name in go(option, 3, status=1)[1], option)
+        check(name in go(option, 3, status=2)[1], option)
 
 
 def caches():
@@ -285,7 +398,7 @@ def caches():
     seen = [go(*options)[0] for options in ([], ["--window", 4], ["--window", 4, "--sinks", 2])]
     check(len(set(seen)) == 3, "a window changes nothing", seen)
     check(go("--window", 4, "--cache", "sliding")[0] == seen[1], "a sliding cache changes the text")
-    check("sinks" in go("--sinks", 2, status=1)[1], "sinks without a window")
+    check("sinks" in go("--sinks", 2, status=2)[1], "sinks without a window")
     check(go("--kv", "f32")[0] != b"", "--kv f32")
 
 
@@ -308,19 +421,32 @@ def together():
     check("tokens/s" in error and "processed" in error, error)
     for same in (["--parallel", 1], ["--parallel", 2, "-t", 1], ["-t", 3]):
         check(run(*base, *same)[0] == out, "depends on", same)
-    run("parallel", "-m", tiny, "-p", "x" * 4000, "--context", 16, status=1)
+    # A prompt that is too long is no reason to end the others.
+    out, _ = run(*base, "-p", "x" * 4000, status=1)
+    found = [json.loads(line) for line in out.splitlines()]
+    check(found[:6] == lines, "a prompt that is too long changes the others")
+    last = found[6:]
+    check([(line["prompt"], line["continuation"], line["text"]) for line in last] == [(3, 0, ""), (3, 1, "")], last)
+    check(all("does not fit" in line["failure"] for line in last), last)
+
+    out, _ = run("parallel", "-m", tiny, "-p", "x" * 4000, status=1)
+    check("does not fit" in json.loads(out)["failure"], out)
 
     out, error = run("fork", "-m", tiny, "-p", prompts[1], "-n", 24, "--temp", 2, "--seed", 5, "--count", 3)
     expected = b"".join(b"%d:%s\n" % (i, alone(prompts[1], 5 + i)) for i in range(3))
     check(out == expected, "forks and sessions of their own differ", out, expected)
     check("processed once" in error, error)
+    out, _ = run("fork", "-m", tiny, "-p", prompts[1], "-n", 4294967295, "--temp", 2, "--count", 2)
+    check(len(out) > 50, "no limit", out)
+    run("fork", "-m", tiny, "-p", prompts[1], "--count", 4294967295, status=2)
 
     game = ["game_loop", "-m", tiny, "-p", prompts[0], "--prompt-tokens", 0, "-n", 24, "--temp", 2, "--seed", 5]
     out, error = run(*game)
     check(out == alone(prompts[0], 5) + b"\n", "the loop's text differs", out)
     check("median" in error and "largest piece of work" in error, error)
     _, error = run(*game, "--prompt-tokens", 60, "--frames", 2, "--budget-us", 0)
-    check(error.startswith("2 frames"), error)
+    check(error.startswith("2 frames") and "first token" not in error, error)
+    run(*game, "-n", 4294967295)
 
 
 def constrained(model, folder):
@@ -336,7 +462,7 @@ def constrained(model, folder):
     out, error = run(*base, "-m", model, "-n", 3, status=1)
     check("not complete" in error and out.startswith(b'{"'), out, error)
     (folder / "schema.json").write_text("{")
-    out, error = run(*base, "-m", model, status=1)
+    out, error = run(*base, "-m", model, status=2)
     check("schema" in error and out == b"", error)
 
 
@@ -363,13 +489,13 @@ def embed(model, width):
 def chat(model, folder):
     def talk(*lines, status=0, **more):
         options = [str(item) for pair in more.items() for item in (f"--{pair[0]}", pair[1])]
-        text = "".join(line + "\n" for line in lines).encode()
+        text = "".join(line + "\n" for line in lines).encode(errors="surrogateescape")
         out, error = run("chat", "-m", model, "-n", 12, "-t", 2, *options, stdin=text, status=status)
         return out.decode(), error
 
     if "gemma" in model.name:
         # A base model: it has no template.
-        check("chat template" in talk("Hi", status=1)[1], "no template")
+        check("no chat template (key" in talk("Hi", status=1)[1], "no template")
         return
     once, _ = talk("The capital of France?", temp=0)
     check(len(once) > 5, once)
@@ -382,7 +508,12 @@ def chat(model, folder):
     said = json.loads(saved.read_text())
     check([m["role"] for m in said] == ["user", "assistant"] and said[0]["content"] == "The capital of France?", said)
     check(said[1]["content"] == once[:-1], said)
-    check("/reset" in talk("/help")[1], "help")
+    check("/reset" in talk("/help")[1] and "no command" not in talk("/help")[1], "help")
+    check("there is no command /foo\n" in talk("/foo")[1], "a command that is none")
+    # A line that is no text ends nothing; what stands behind a zero byte belongs to the message.
+    _, error = talk("Hi", "\udcff\udcfe", "//help me", "A\0B", f"/save {saved}")
+    check("not UTF-8" in error, error)
+    check([m["content"] for m in json.loads(saved.read_text())][::2] == ["Hi", "/help me", "A\0B"], saved.read_text())
     # Ctrl-C stops an answer and not the program, while it answers and while it waits.
     command = [BIN / "llm-chat", "-m", model, "-t", "2", "--temp", "1.5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
@@ -399,6 +530,26 @@ def chat(model, folder):
         program.stdin.close()
         check(program.wait(60) == 0, "it exits", program.returncode)
     check(len(json.loads(saved.read_text())) == 2, "what there is of an answer stays")
+    # And the processing of a message, which is no part of the conversation then.
+    command += ["-n", "4", "-c", "8192"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        def seconds():
+            fields = pathlib.Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        program.stdin.write(b"Hi\n")
+        program.stdin.flush()
+        check(program.stdout.readline(), "no answer")
+        before = seconds()
+        program.stdin.write(b"word " * 8000 + b"\n")
+        program.stdin.flush()
+        while seconds() < before + 0.5:
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        program.stdin.write(f"/save {saved}\n".encode())
+        program.stdin.close()
+        error = program.stderr.read()
+        check(program.wait(60) == 0 and b"2 messages" in error, "it exits", program.returncode, error)
 
 
 def quantize(model, exact, folder):
@@ -411,11 +562,16 @@ def quantize(model, exact, folder):
     # Nothing is lost in F16: what the formats say is dequantised exactly, or nearly so.
     whole, small, importances = folder / "f16.gguf", folder / "small.gguf", folder / "importances.gguf"
     out, progress = run("quantize", model, whole, "F16")
-    check("16.0" in out.decode() and "100 %" in progress and "again" in progress, out, progress)
+    check(out == b"" and "16.0" in progress and "again" in progress and "%" not in progress, out, progress)
+    check("100 %" in on_terminal("quantize", DATA / "tiny.gguf", folder / "tiny", "Q8_0"), "progress")
     check(abs(perplexity_of(whole) / exact - 1) < 0.005, "F16")
-    run("imatrix", "-m", whole, "-f", DATA / "text.txt", "-o", importances, "-c", 128)
+    text = os.fsencode(folder) + b"/text-\xff"  # any name will do
+    with open(text, "wb") as file:
+        file.write((DATA / "text.txt").read_bytes())
+    run("imatrix", "-m", whole, "-f", os.fsdecode(text), "-o", importances, "-c", 128)
     made = json.loads(run("inspect", importances, "--json")[0])
     check(made["metadata"]["general.type"]["value"] == "imatrix", made["metadata"])
+    check(made["metadata"]["imatrix.datasets"]["value"] == [f"{folder}/text-\ufffd"], made["metadata"])
     run("quantize", whole, small, "q4_k_m", "--imatrix", importances, "-t", 1)
     bytes_of = small.read_bytes()
     run("quantize", whole, small, "Q4_K_M", "--imatrix", importances, "-t", 2)
@@ -435,7 +591,7 @@ def quantize(model, exact, folder):
     limited = f"ulimit -f 2000; trap '' XFSZ; exec {BIN}/llm-quantize {whole} {small} Q8_0"
     done = subprocess.run(["sh", "-c", limited], capture_output=True)
     check(done.returncode == 1 and str(small).encode() in done.stderr, done)
-    check(small.read_bytes() == old and not list(folder.glob("*.part")), list(folder.iterdir()))
+    check(small.read_bytes() == old and not list(folder.glob(".llm.*")), list(folder.iterdir()))
 
 
 def pack(model, folder):
@@ -443,10 +599,10 @@ def pack(model, folder):
         return run("generate", "-m", path, "-p", SHORT, "-n", 24, "--temp", 0, "--ids", *options)[0]
 
     packed = folder / "packed.gguf"
-    _, progress = run("pack", model, packed)
+    progress = on_terminal("pack", model, packed)
     check("100 %" in progress and packed.stat().st_size < 1.1 * model.stat().st_size, progress, packed.stat().st_size)
     check(go(packed) == go(model) and go(packed, "-t", 1) == go(model), "another text")
-    _, error = run("pack", packed, folder / "never", status=1)
+    _, error = run("pack", packed, folder / "never", status=2)
     check("packed already" in error, error)
     # Any other reader of GGUF files finds no model in it, but can look into it.
     check("llm.packed.weights" in run("inspect", packed)[0].decode(), "inspect")
@@ -477,6 +633,8 @@ lora()
 sampling()
 caches()
 together()
+outputs()
+parts()
 for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
     with tempfile.TemporaryDirectory() as temporary:
         model, folder = MODELS / name, pathlib.Path(temporary)
@@ -488,6 +646,7 @@ for name, (vocab_size, width, short, first, tokens, exact) in EXPECTED.items():
         inspect(model, vocab_size)
         if name.startswith("SmolLM2"):  # the smaller one: the search for good blocks takes its time
             quantize(model, exact, folder)
+            endings(model)
         pack(model, folder)
         embed(model, width)
         chat(model, folder)
