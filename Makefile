@@ -3,7 +3,8 @@
 # make bench           speed of the models on this machine, and of the kernels beside its limits
 # make bench-peers     the models against llama.cpp, which it builds first (CMake and a C++ compiler)
 # make lint            formatting and lints
-# make install PREFIX= libraries, header, CMake and pkg-config files, programs (DESTDIR is respected)
+# make install PREFIX= what `make` has built (if something is missing it builds): libraries, header, CMake and pkg-config
+#                      files, programs, licences (DESTDIR is respected)
 # make header          rewrite include/llm.h and include/llm_api.json from src/capi
 # make clean           remove build/ (cargo clean removes target/)
 #
@@ -27,20 +28,23 @@ STAGE := build/stage
 LIB := $(STAGE)/lib
 SHARED := $(LIB)/libllm.so.$(VERSION)
 STATIC := $(LIB)/libllm.a
-HEADER := $(STAGE)/include/llm.h
+HEADER := $(STAGE)/include/llm.h $(STAGE)/include/llm_api.json
 CONFIG := $(LIB)/cmake/llm/llmConfig.cmake $(LIB)/cmake/llm/llmConfigVersion.cmake $(LIB)/pkgconfig/llm.pc
 PROGRAMS := $(patsubst examples-c/%.c,$(STAGE)/bin/llm-%,$(filter-out examples-c/common.c,$(wildcard examples-c/*.c)))
+LICENSES := $(STAGE)/share/doc/llm/LICENSE-APACHE $(STAGE)/share/doc/llm/LICENSE-MIT
+INSTALLED := $(PROGRAMS) $(SHARED) $(STATIC) $(HEADER) $(CONFIG) $(LICENSES)
 # The libraries that a static libllm needs, as rustc names them.
 NATIVE := $(TARGET)/release/libllm.native
 
-# $(call fill,FILE): a file of cmake/ with its blanks filled in.
-fill = sed -e 's/@VERSION@/$(VERSION)/g' -e 's/@ABI@/$(ABI)/g' -e "s/@NATIVE@/$$(cat $(NATIVE))/g" \
-	-e "s/@NATIVE_LIST@/$$(tr -s ' ' ';' < $(NATIVE))/g" $(1)
+# $(call fill,FILE): a file of cmake/ with its blanks filled in. Compilers add the library that unwinds the stack themselves,
+# the shared one or, for a program that is linked with -static, the static one.
+fill = native=$$(sed 's/-lgcc_s *//' $(NATIVE)); sed -e 's/@VERSION@/$(VERSION)/g' -e 's/@ABI@/$(ABI)/g' \
+	-e "s/@NATIVE@/$$native/g" -e "s/@NATIVE_LIST@/$$(echo "$$native" | tr -s ' ' ';')/g" $(1)
 
 .PHONY: all demo test bench bench-peers lint install header clean models test-programs test-install test-memory FORCE
 .DELETE_ON_ERROR:
 
-all: $(PROGRAMS) $(SHARED) $(STATIC) $(HEADER) $(CONFIG)
+all: $(INSTALLED)
 
 demo: models-smollm2 all
 	@printf '\n%s' '$(PROMPT)'
@@ -78,7 +82,8 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
-install: all
+# What is there is installed as it is, since root may have no Rust.
+install: $(if $(filter-out $(wildcard $(INSTALLED)),$(INSTALLED)),all)
 	mkdir -p '$(DESTDIR)$(PREFIX)'
 	cp -R --remove-destination $(STAGE)/. '$(DESTDIR)$(PREFIX)'
 
@@ -119,7 +124,11 @@ $(STATIC): $(TARGET)/release/libllm.a
 	ar rcs $@ build/llm.o
 	rm build/llm.o
 
-$(HEADER): include/llm.h
+$(STAGE)/include/%: include/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(LICENSES): $(STAGE)/share/doc/llm/%: %
 	@mkdir -p $(@D)
 	cp $< $@
 

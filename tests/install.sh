@@ -40,8 +40,8 @@ project(consumer C)
 if(NOT DEFINED ASKED)
   set(ASKED 0.1)
 endif()
-find_package(llm ${ASKED} REQUIRED CONFIG)
-find_package(llm ${ASKED} REQUIRED CONFIG) # twice must do no harm
+find_package(llm ${ASKED} REQUIRED CONFIG OPTIONAL_COMPONENTS none)
+find_package(llm ${ASKED} REQUIRED CONFIG ${MORE}) # twice must do no harm
 add_executable(consumer ../consumer.c)
 target_link_libraries(consumer PRIVATE llm::llm)
 CMAKE
@@ -50,8 +50,8 @@ expected="$version NOT_FOUND 1"
 
 check_prefix() { # PREFIX: everything that a user may do with it
     prefix=$1
-    for file in include/llm.h lib/libllm.a lib/libllm.so lib/pkgconfig/llm.pc lib/cmake/llm/llmConfig.cmake \
-        lib/cmake/llm/llmConfigVersion.cmake; do
+    for file in include/llm.h include/llm_api.json lib/libllm.a lib/libllm.so \
+        share/doc/llm/LICENSE-APACHE share/doc/llm/LICENSE-MIT lib/pkgconfig/llm.pc lib/cmake/llm/llmConfig.cmake lib/cmake/llm/llmConfigVersion.cmake; do
         [ -f "$prefix/$file" ] || fail "$file is not installed"
     done
     for source in examples-c/*.c; do
@@ -79,6 +79,10 @@ check_prefix() { # PREFIX: everything that a user may do with it
     $CC "$work/consumer.c" -o "$work/static" $(pkg-config --cflags llm) "$(pkg-config --variable=libdir llm)/libllm.a" \
         $(pkg-config --static --libs llm | sed 's/-lllm\>//')
     expect "pkg-config, static" "$("$work/static")" "$expected"
+    # Nothing of it is shared then; what the linker says of glibc's name services is no matter.
+    $CC -static "$work/consumer.c" -o "$work/static" $(pkg-config --cflags --static --libs llm) 2> "$work/log" \
+        || { cat "$work/log"; fail "pkg-config, -static"; }
+    expect "pkg-config, -static" "$("$work/static")" "$expected"
 
     for kind in ON OFF; do
         rm -rf "$work/build"
@@ -99,12 +103,27 @@ check_prefix "$work/second"
 mv "$work/first" "$work/moved"
 check_prefix "$work/moved"
 
-for asked in 0.0 0.2 1.0 "$version.1"; do
+configure() { # OPTION...: whether the package is found
     rm -rf "$work/build"
-    if cmake -S "$work/cmake" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/moved" -DASKED="$asked" >/dev/null 2>&1; then
-        fail "CMake takes $version where $asked is asked for"
-    fi
+    cmake -S "$work/cmake" -B "$work/build" "$@" > "$work/log" 2>&1
+}
+for asked in 0.0 0.2 1.0 "$version.1" 0.0...0.0.9 0.2...1.0 "0.0...<$version"; do
+    ! configure -DCMAKE_PREFIX_PATH="$work/moved" -DASKED="$asked" || fail "CMake takes $version where $asked is asked for"
 done
+for asked in 0 "$version" 0.0...0.2 "0.0...$version" "$version...<1"; do
+    configure -DCMAKE_PREFIX_PATH="$work/moved" -DASKED="$asked" || fail "CMake refuses $version where $asked is asked for"
+done
+! configure -DCMAKE_PREFIX_PATH="$work/moved" -DMORE="COMPONENTS;nonsense" || fail "CMake finds a component of nonsense"
+# Found through a link to the folder of libraries, as /lib is one to /usr/lib.
+mkdir "$work/root"
+ln -s "$work/moved/lib" "$work/root/lib"
+configure -DCMAKE_PREFIX_PATH="$work/root" || { cat "$work/log"; fail "CMake through a link"; }
+cmake --build "$work/build" > "$work/log" 2>&1 || { cat "$work/log"; fail "CMake's program through a link"; }
+
+# What is built is installed without Rust.
+CARGO=/no/cargo "$MAKE" --no-print-directory install PREFIX="$work/third" > "$work/log" 2>&1 \
+    || { cat "$work/log"; fail "make install needs Rust"; }
+[ -f "$work/third/lib/libllm.so" ] || fail "make install without Rust installs nothing"
 
 # Another Rust library in the same program, each with its own standard library.
 rustc --edition 2024 --crate-type staticlib -o "$work/libother.a" "$work/other.rs"
