@@ -239,7 +239,7 @@ def outputs():
             for path in ("/dev/stdout", "/proc/self/fd/1"):
                 check(run(name, *arguments(path))[0] == expected, name, path, "is a pipe")
                 with open(folder / "redirected", "wb") as file:
-                    subprocess.run([BIN / f"llm-{name}", *arguments(path)], check=True, stdout=file, stderr=subprocess.DEVNULL)
+                    subprocess.run([BIN / f"llm-{name}", *arguments(path)], check=True, stdout=file, stderr=subprocess.PIPE)
                 check((folder / "redirected").read_bytes() == expected, name, path, "is a file")
             names = sorted(path.name for path in folder.iterdir())
             check(names == ["link", "made", "new", "real", "redirected"], name, names)

@@ -37,8 +37,8 @@ pub const LLM_FINISH_GRAMMAR: llm_finish_reason_t = 6;
 /// Takes a token and the text that is complete with it (see llm_session_next; `size` bytes, not zero-terminated, may be
 /// empty, borrowed for the call) and returns whether to go on. The last call of a generation brings the text that was
 /// withheld, and its answer does not count. Its token is not appended if it is the end-of-generation token that ends it
-/// (LLM_FINISH_EOG), and is LLM_TOKEN_NONE if the context had no room for one (LLM_FINISH_CONTEXT_FULL). Every call on the session from inside is BUSY, but
-/// llm_session_free, which takes effect when the generation returns.
+/// (LLM_FINISH_EOG), and is LLM_TOKEN_NONE if the context had no room for one (LLM_FINISH_CONTEXT_FULL). Every call on the
+/// session from inside is BUSY, but llm_session_free, which takes effect when the generation returns.
 pub type llm_token_callback_t =
     Option<unsafe extern "C" fn(token: llm_token_t, text: *const c_char, size: usize, user_data: *mut c_void) -> bool>;
 
