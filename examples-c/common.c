@@ -357,14 +357,14 @@ void print_json_string(FILE *file, const char *text, size_t size) {
     fputc('"', file);
 }
 
-/* Lets the signals that ask a program to end do `now`, where they do `before`. Those that are ignored stay ignored. */
-static void on_end(void (*before)(int), void (*now)(int)) {
+/* Lets the signals that ask a program to end do `to`, where they do `from`. Those that are ignored stay ignored. */
+static void on_end(void (*from)(int), void (*to)(int)) {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         struct sigaction action;
-        if (sigaction(numbers[i], NULL, &action) != 0 || action.sa_handler != before) continue;
+        if (sigaction(numbers[i], NULL, &action) != 0 || action.sa_handler != from) continue;
         memset(&action, 0, sizeof action);
-        action.sa_handler = now;
+        action.sa_handler = to;
         sigaction(numbers[i], &action, NULL);
     }
 }
@@ -469,6 +469,8 @@ bool try_open_output(const char *path, output_t *output) {
     *output = (output_t){NULL, path, NULL, NULL};
     struct stat old;
     bool exists = stat(path, &old) == 0;
+    /* Such as links that lead to each other; of an empty path nothing can come. */
+    if (!exists && (errno != ENOENT || path[0] == '\0')) return false;
     if (exists && S_ISDIR(old.st_mode)) {
         errno = EISDIR;
         return false;

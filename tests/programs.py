@@ -241,8 +241,13 @@ def outputs():
                 with open(folder / "redirected", "wb") as file:
                     subprocess.run([BIN / f"llm-{name}", *arguments(path)], check=True, stdout=file, stderr=subprocess.PIPE)
                 check((folder / "redirected").read_bytes() == expected, name, path, "is a file")
+            (folder / "round").symlink_to("round")
+            _, error = run(name, *arguments(folder / "round"), status=1)
+            check(str(folder / "round") in error, name, error)
+            _, error = run(name, *arguments(""), status=1 if name == "logits" else 2)
+            check("cannot write" in error, name, error)
             names = sorted(path.name for path in folder.iterdir())
-            check(names == ["link", "made", "new", "real", "redirected"], name, names)
+            check(names == ["link", "made", "new", "real", "redirected", "round"], name, names)
 
 
 def endings(model):
