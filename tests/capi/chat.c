@@ -184,6 +184,24 @@ static void conversing(void)
     llm_error_free(error);
     OK(llm_session_length(session, &count, &error));
     CHECK(count == length);
+
+    /* Without the oldest messages the conversation goes on. */
+    llm_messages_t *rest = NULL;
+    llm_bytes_t *json = NULL;
+    OK(llm_messages_new(&rest, &error));
+    OK(llm_messages_set_template(rest, TEXT(TEMPLATE), &error));
+    OK(llm_messages_get(messages, 2, &json, &error));
+    OK(llm_messages_add_json(rest, llm_bytes_data(json), llm_bytes_size(json), &error));
+    llm_bytes_free(json);
+    OK(llm_session_reset(session, &error));
+    OK(llm_session_append_messages(session, rest, LLM_MESSAGES_ANSWER, &first, &error));
+    OK(llm_session_length(session, &length, &error));
+    CHECK(first == length && length > 4);
+    /* After a shift only what was kept is in common. */
+    OK(llm_session_shift(session, 2, &count, &error));
+    OK(llm_session_append_messages(session, rest, LLM_MESSAGES_ANSWER, &second, &error));
+    CHECK(count > 0 && second == length - 2);
+    llm_messages_free(rest);
     llm_session_free(session);
     llm_messages_free(messages);
     unload();
