@@ -1504,7 +1504,7 @@ typedef struct llm_engine_params_t {
      */
     uint32_t max_batch;
     /**
-     * Tokens of prompts that are processed together; 0 means 512.
+     * Tokens of prompts that are processed together; 0 means 256.
      */
     uint32_t chunk;
     /**
@@ -4565,7 +4565,8 @@ llm_status_t llm_session_embed(llm_session_t *LLM_NONNULL session,
 /**
  * Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
  * one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
- * stop string cannot match one, and those that end a turn end the generation anyway.
+ * stop string cannot match one, and those that end a turn end the generation anyway. What is withheld when the context
+ * is full is given out then: one that begins before a llm_session_shift and ends behind it is not found.
  *
  * @param[in] session A session.
  * @param[in] text UTF-8, not empty.
@@ -4794,7 +4795,9 @@ llm_status_t llm_session_save(llm_session_t *LLM_NONNULL session,
 /**
  * Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one
  * of the same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context
- * and threads may differ. On failure nothing has changed.
+ * and threads may differ. Two limits: what a sliding cache has forgotten cannot be loaded where it would be needed, into
+ * another kind for example; and a model that rotates positions in another way in a long context (longrope) needs one on
+ * the same side of that length. The timings begin anew. On failure nothing has changed.
  *
  * @param[in] session A session.
  * @param[in] path The path, UTF-8 (on Unix any bytes).
@@ -5386,7 +5389,8 @@ llm_status_t llm_paged_cache_new(const llm_paged_cache_params_t *LLM_NONNULL par
                                  llm_error_t **LLM_NULLABLE error);
 
 /**
- * Makes an empty cache for sessions of a model.
+ * Makes an empty cache for sessions and engines of a model. Where the model's values are narrower than its keys (latent
+ * attention) it has no sequences of its own.
  *
  * @param[in] model The model. It is not kept.
  * @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's
@@ -5428,7 +5432,7 @@ void llm_paged_cache_free(llm_paged_cache_t *LLM_NULLABLE cache);
  * @param[in] cache A cache.
  * @param[out] sequence The sequence. It takes memory until it is removed.
  * @param[out] error @nullable Why it failed.
- * @status OUT_OF_MEMORY
+ * @status OUT_OF_MEMORY; UNSUPPORTED if the cache is for a model whose keys and values differ in width
  * @thread any
  */
 LLM_API
@@ -5534,7 +5538,8 @@ llm_status_t llm_paged_cache_append_tokens(const llm_paged_cache_t *LLM_NONNULL 
                                            llm_error_t **LLM_NULLABLE error);
 
 /**
- * The key of a position, as it is stored: rounded to the cache's type.
+ * The key of a position, as it is stored: rounded to the cache's type. A finite number beyond the range of f16 becomes
+ * its largest.
  *
  * @param[in] cache A cache.
  * @param[in] sequence The sequence.
@@ -5558,7 +5563,7 @@ llm_status_t llm_paged_cache_get_k(const llm_paged_cache_t *LLM_NONNULL cache,
                                    llm_error_t **LLM_NULLABLE error);
 
 /**
- * The value of a position, as it is stored: rounded to the cache's type.
+ * The value of a position, as it is stored: as llm_paged_cache_get_k.
  *
  * @param[in] cache A cache.
  * @param[in] sequence The sequence.
@@ -5599,7 +5604,7 @@ llm_status_t llm_paged_cache_sequence_length(const llm_paged_cache_t *LLM_NONNUL
 
 /**
  * The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to
- * its own.
+ * its own. With keys in q8_0 or q4_0 the queries are rounded to blocks of 32 integers of 8 bits first.
  *
  * @param[in] cache A cache.
  * @param[in] sequence The sequence.

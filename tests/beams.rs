@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use llm::cache::CacheKind;
+use llm::cache::{CacheKind, PagedOptions};
 use llm::generate::{BeamOptions, FinishReason, Session, SessionOptions};
 use llm::gguf::Gguf;
 use llm::model::{CacheOptions, Model};
@@ -123,6 +123,20 @@ fn scores_are_those_of_the_tokens_and_the_session_stays() {
             .unwrap();
         assert_eq!((&beams[0].tokens, beams[0].finish), (&tokens, FinishReason::ContextFull));
     }
+}
+
+/// A continuation that is the only one to go on from another takes over its pages.
+#[test]
+fn pages_of_one_continuation_are_not_copied() {
+    let model = tiny("llama");
+    let pages = PagedOptions { max_pages: 20, threads: Some(Threads::new(1)), ..PagedOptions::default() };
+    let pages = model.paged_cache(&pages).unwrap();
+    let options = SessionOptions { threads: Some(Threads::new(1)), ..SessionOptions::default() };
+    let mut session = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    session.append(&PROMPT).unwrap();
+    let options = BeamOptions { width: 1, max_tokens: 40, ignore_eog: true, ..BeamOptions::default() };
+    assert_eq!(session.beam_search(&options).unwrap()[0].tokens.len(), 40);
+    assert_eq!(pages.stats().copies, 1, "that of the session's last page");
 }
 
 /// All texts of a grammar are found, in the order of what the model thinks of them, whether or not ends are ignored.

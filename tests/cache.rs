@@ -85,6 +85,27 @@ fn every_kind_gives_the_same_bits() {
     }
 }
 
+/// A chunk that begins anywhere within a tile, in rings of windows that are shorter than one.
+#[test]
+fn rings_of_short_windows_have_room_for_a_chunk() {
+    let model = tiny("gemma3");
+    let tokens = tokens(340, 2);
+    for window in [1, 2, 13, 15, 16, 17, 18] {
+        for first in [1, 8, 13, 15] {
+            let run = |kind| {
+                let cache = CacheOptions { kind, window, context_length: 400, ..CacheOptions::default() };
+                let mut session = Session::new(Arc::clone(&model), &options(cache, 100)).unwrap();
+                let parts = [0..first, first..first + 100, first + 100..first + 200, first + 200..340];
+                parts.map(|part| {
+                    session.append(&tokens[part]).unwrap();
+                    bits(&mut session)
+                })
+            };
+            assert!(run(CacheKind::Sliding) == run(CacheKind::Contiguous), "window {window}, {first} before");
+        }
+    }
+}
+
 #[test]
 fn quantised_types_give_the_same_bits_in_every_kind_and_stay_near() {
     let model = common::load_real(common::SMOLLM2);
@@ -250,6 +271,28 @@ fn a_full_cache_is_an_error_and_changes_nothing() {
     one.append(&tokens(30, 7)).unwrap();
     let expected = [tokens(40, 5), tokens(30, 7)].concat();
     assert!(bits(&mut one) == fresh(&model, CacheOptions::default(), &expected));
+}
+
+/// A page that only the index knows beside the sequence is written to where it is if there is no other.
+#[test]
+fn room_in_an_own_page_needs_no_other() {
+    let model = tiny("llama");
+    let options_of = PagedOptions { max_pages: 3, threads: Some(Threads::new(1)), ..PagedOptions::default() };
+    let pages = model.paged_cache(&options_of).unwrap();
+    let mut session = Session::in_pages(Arc::clone(&model), &pages, &options(CacheOptions::default(), 16)).unwrap();
+    for keep in [46, 33, 30, 2] {
+        let n = session.tokens().len();
+        session.append(&tokens(48 - n, n as u64 + 8)).unwrap();
+        session.truncate(keep).unwrap();
+        session.append(&tokens(48 - keep, keep as u64)).unwrap();
+        let expected = session.tokens().to_vec();
+        assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &expected), "{keep}");
+        session.truncate(keep).unwrap();
+    }
+    // What is found is what its tokens lead to.
+    session.truncate(0).unwrap();
+    session.append(&tokens(40, 1)).unwrap();
+    assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &tokens(40, 1)));
 }
 
 #[test]

@@ -323,7 +323,7 @@ fn a_request_that_cannot_start_stops_no_other() {
     let running = submit(0, 60);
     let mut events = Vec::new();
     engine.wait(Duration::from_secs(60), &mut events).unwrap();
-    let (large, small) = (submit(2, 70), submit(1, 5));
+    let (large, small) = (submit(0, 70), submit(0, 5));
     while engine.wait(Duration::from_secs(60), &mut events).unwrap() {
         assert!(!events.is_empty());
     }
@@ -331,6 +331,71 @@ fn a_request_that_cannot_start_stops_no_other() {
     order.dedup();
     assert_eq!(order, [running, large, small]);
     check_idle(&engine, 3);
+}
+
+/// Who comes first need not wait until those behind have done with their pages.
+#[test]
+fn a_higher_priority_takes_pages() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 6, 2, 0);
+    let mut random = Random(7);
+    let cases = [(0, 60), (0, 3), (9, 50)].map(|(priority, length)| {
+        let case = case(random.tokens(length), 0, 25);
+        Case { priority, options: GenerateOptions { ignore_eog: true, ..case.options }, ..case }
+    });
+    let mut ids: Vec<RequestId> = cases[..2].iter().map(|case| engine.submit(request(case)).unwrap()).collect();
+    let mut events = Vec::new();
+    engine.wait(Duration::from_secs(60), &mut events).unwrap();
+    ids.push(engine.submit(request(&cases[2])).unwrap());
+    while engine.wait(Duration::from_secs(60), &mut events).unwrap() {}
+    let ended: Vec<RequestId> =
+        events.iter().filter(|event| event.outcome.is_some()).map(|event| event.request).collect();
+    assert_eq!(ended.first(), Some(&ids[2]), "{ended:?} {ids:?}");
+    let mut outputs = BTreeMap::new();
+    assert!(collect(&mut events, &mut outputs).is_empty());
+    for (id, case) in ids.iter().zip(&cases) {
+        assert_eq!(outputs[&(*id, 0)], alone(&model, CACHE, case, 0));
+    }
+    assert!(engine.stats().preemptions > 0);
+    check_idle(&engine, 3);
+}
+
+/// Pages that were looked up for a request that could not start are not counted.
+#[test]
+fn hits_are_counted_once() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 10, 4, 0);
+    let mut random = Random(8);
+    let start = random.tokens(33);
+    let submit = |tokens: Vec<u32>, max_tokens| {
+        let mut case = case(tokens, 0, max_tokens);
+        case.options.ignore_eog = true;
+        engine.submit(request(&case)).unwrap()
+    };
+    submit(start.clone(), 1);
+    run(&engine);
+    // It waits for the pages of the first, for tens of steps.
+    let long = random.tokens(80);
+    submit(long, 40);
+    submit([&start[..], &start, &start[..10]].concat(), 2);
+    run(&engine);
+    assert_eq!(engine.stats().pages.prefix_hits, 2);
+    check_idle(&engine, 3);
+}
+
+/// The choice of each of many continuations is a piece of work of its own.
+#[test]
+fn a_poll_chooses_once() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 0, 16, 0);
+    engine.submit(request(&Case { count: 12, ..case(Random(3).tokens(20), 0, 4) })).unwrap();
+    let (mut events, mut most, mut all) = (Vec::new(), 0, 0);
+    while engine.poll(Duration::ZERO, &mut events).unwrap() {
+        most = most.max(events.len());
+        all += events.len();
+        events.clear();
+    }
+    assert!(most == 1 && all >= 12, "{most} {all}");
 }
 
 #[test]

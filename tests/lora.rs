@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::load;
 use llm::generate::{Session, SessionOptions};
-use llm::gguf::Gguf;
+use llm::gguf::{Builder, Gguf};
 use llm::model::{CacheOptions, Lora, Model};
 use llm::{Error, Isa, KvType, Threads};
 
@@ -220,4 +220,51 @@ fn what_does_not_fit_is_an_error_that_names_it() {
     assert_eq!(fails("llama", ALPHA, &wrong).fact("tensor"), Some("blk.0.attn_q.weight.lora_b"));
     let error = Lora::load(&base, &model).unwrap_err();
     assert_eq!(error.fact("key"), Some("general.type"));
+    // What it is multiplied with is finite in f32.
+    let lora = Arc::new(Lora::load(&file("llama", 1e30, &good), &model).unwrap());
+    let add = |scale: f32| {
+        Session::new(Arc::clone(&model), &SessionOptions::default()).unwrap().add_lora(Arc::clone(&lora), scale)
+    };
+    assert!(add(1.0).is_ok());
+    for scale in [1e30, f32::INFINITY, f32::NAN] {
+        assert!(matches!(add(scale), Err(Error::InvalidArgument(_))), "{scale}");
+    }
+}
+
+/// An encoder that differs from another in its vocabulary only.
+#[test]
+fn an_adapter_of_another_vocabulary_does_not_fit() {
+    let base = common::unpacked_gguf("arch/bert/model.gguf");
+    let embedding = "token_embd.weight".to_owned();
+    let pair = random_pairs(&base, std::slice::from_ref(&embedding), 2, 1);
+    let model = load(&base);
+    let lora = Arc::new(Lora::load(&file("bert", ALPHA, &pair), &model).unwrap());
+    let mut keys = Builder::new();
+    keys.copy_keys(&base).unwrap();
+    let tokens = base.array("tokenizer.ggml.tokens").unwrap().unwrap().strings().unwrap();
+    let more: Vec<&[u8]> = tokens.chain([&b"more"[..]; 8]).collect();
+    keys.set_strings("tokenizer.ggml.tokens", &more).unwrap();
+    for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
+        keys.remove(key);
+    }
+    for tensor in base.tensors() {
+        let mut dims = tensor.dims.to_vec();
+        dims[usize::from(tensor.name == embedding)] += if tensor.name == embedding { 8 } else { 0 };
+        keys.add_tensor(&tensor.name, tensor.type_id, &dims).unwrap();
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("lora-vocabulary.gguf");
+    let mut writer = keys.create(&path).unwrap();
+    for tensor in base.tensors() {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        base.read(tensor, 0, &mut bytes).unwrap();
+        if tensor.name == embedding {
+            bytes.resize(bytes.len() / tensor.rows() * more.len(), 0);
+        }
+        writer.write(&tensor.name, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    let other = load(&Gguf::open(&path).unwrap());
+    let mut session = Session::new(other, &SessionOptions::default()).unwrap();
+    assert!(matches!(session.add_lora(Arc::clone(&lora), 1.0), Err(Error::InvalidArgument(_))));
+    assert!(Session::new(model, &SessionOptions::default()).unwrap().add_lora(Arc::clone(&lora), 1.0).is_ok());
 }

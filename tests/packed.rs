@@ -108,6 +108,19 @@ fn it_is_the_same_model() {
     first.append(&[1]).unwrap();
     second.append(&[1]).unwrap();
     assert_eq!(first.logits().unwrap(), second.logits().unwrap());
+    // Keys that were set on top count, the same on both.
+    let turned = |gguf: &Gguf| {
+        let mut keys = Builder::new();
+        keys.set("llama.rope.freq_base", 5e4f32).unwrap();
+        session(&gguf.with_keys(&keys).unwrap())
+    };
+    let error = turned(&packed).load(&state).unwrap_err();
+    assert!(matches!(&error, Error::FailedPrecondition(_)), "{error}");
+    let mut third = turned(&gguf);
+    third.append(&[3, 1, 4]).unwrap();
+    third.save(&state).unwrap();
+    turned(&packed).load(&state).unwrap();
+    assert!(session(&packed).load(&state).is_err());
 }
 
 /// Neither matrices nor tables are copied: they lie in maps of the file, beside that of the metadata.
@@ -181,7 +194,7 @@ fn what_is_wrong_is_told() {
         let error = failure(gguf);
         assert!(matches!(&error, Error::CorruptFile(_)) && error.to_string().contains(word), "{word}: {error}");
     };
-    for key in ["layout", "fingerprint", "names", "types", "dimensions"].map(|key| format!("llm.packed.{key}")) {
+    for key in ["layout", "checksum", "names", "types", "dimensions"].map(|key| format!("llm.packed.{key}")) {
         corrupt(&changed(&packed, |keys| assert!(keys.remove(&key)), "", None), &key);
         corrupt(&changed(&packed, |keys| keys.set(&key, true).unwrap(), "", None), &key);
     }

@@ -177,6 +177,43 @@ fn tables_that_cannot_be_used_are_made_anew() {
     }
 }
 
+/// What a search would not end at, and tokens that there are not.
+#[test]
+fn hostile_tables_are_refused() {
+    const SLOTS: usize = 6;
+    const NAMED_ENDS: usize = 9;
+    let mut named = 0;
+    for name in VOCABULARIES {
+        let gguf = of_vocabulary(name, "hostile");
+        let tables = tables(&gguf);
+        let columns = columns(&tables);
+        let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut changed_tables = tables.clone();
+            change(&mut changed_tables);
+            let changed = changed(&gguf, &format!("hostile-{name}"), &changed_tables, |_| ());
+            let error = Tokenizer::from_gguf(&changed).err().unwrap();
+            assert!(matches!(error, Error::CorruptFile(_)), "{name}: {error}");
+        };
+        let (length, start) = columns[SLOTS];
+        // Slots of no token, between empty ones.
+        refused(&|tables| {
+            for slot in tables[start..start + length].as_chunks_mut::<4>().0.iter_mut().step_by(2) {
+                if *slot == [0; 4] {
+                    *slot = (1u32 << 31).to_ne_bytes();
+                }
+            }
+        });
+        // Slots whose number is no power of two.
+        refused(&|tables| tables[start - 64..start - 56].copy_from_slice(&(length as u64 - 64).to_ne_bytes()));
+        let (length, start) = columns[NAMED_ENDS];
+        if length > 0 {
+            named += 1;
+            refused(&|tables| tables[start..start + 4].fill(0x7F));
+        }
+    }
+    assert!(named > 2);
+}
+
 /// Each column, and each of its lengths, with other bytes: an error, or a tokenizer that names no tokens that there are not.
 #[test]
 fn damaged_tables_do_no_harm() {

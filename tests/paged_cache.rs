@@ -402,6 +402,15 @@ fn types_round_as_they_should() {
     assert_eq!(results.iter().collect::<BTreeSet<_>>().len(), 4, "each type rounds in its own way");
 }
 
+/// Latent attention has values that are narrower than its keys.
+#[test]
+fn sequences_of_two_widths_are_for_sessions() {
+    let model = common::load(&common::unpacked_gguf("arch/deepseek3/model.gguf"));
+    let cache = model.paged_cache(&PagedOptions { max_pages: 3, ..PagedOptions::default() }).unwrap();
+    let error = cache.create_sequence().unwrap_err();
+    assert!(matches!(&error, Error::Unsupported(_)) && error.fact("expected") != error.fact("found"), "{error}");
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let good = || PagedOptions { layers: 1, kv_heads: 1, head_dim: 8, max_pages: 4, ..PagedOptions::default() };

@@ -159,6 +159,16 @@ fn what_is_not_this_sessions_is_refused() {
     keys.set("llama.rope.freq_base", Value::F32(5e4)).unwrap();
     let turned = common::load(&gguf("llama").with_keys(&keys).unwrap());
     refused(&mut session(&turned, CACHE, 0), "another model");
+    let listed = |numbers: [u32; 3]| {
+        let mut keys = Builder::new();
+        keys.set_array("general.some_numbers", &numbers).unwrap();
+        common::load(&gguf("llama").with_keys(&keys).unwrap())
+    };
+    let mut first = session(&listed([1, 2, 3]), CACHE, 0);
+    first.append(&[1]).unwrap();
+    let bytes = first.save_bytes().unwrap();
+    assert!(session(&listed([1, 2, 3]), CACHE, 0).load_bytes(&bytes).is_ok());
+    assert!(session(&listed([1, 2, 4]), CACHE, 0).load_bytes(&bytes).is_err());
     refused(
         &mut session(&model, CacheOptions { kv_type: KvType::F32, ..CACHE }, 0),
         "number type: f16, and this one has f32",
@@ -372,6 +382,23 @@ fn a_shift_turns_keys_to_their_new_positions() {
             let error = nmse(shifted.logits().unwrap(), fresh.logits().unwrap());
             assert!(error <= limit, "{name}, {kind:?}: {error:e}");
         }
+    }
+}
+
+/// A ring that has forgotten nothing keeps what the tokens know of the dropped ones, as the other kinds do.
+#[test]
+fn a_shift_is_the_same_in_every_kind() {
+    let model = common::load(&gguf("llama"));
+    for (n, keep, sinks) in [(20, 4, 0), (60, 16, 5), (63, 0, 0)] {
+        let run = |kind| {
+            let cache = CacheOptions { kind, window: 64, sinks, context_length: 400, ..CACHE };
+            let mut shifted = session(&model, cache, 16);
+            shifted.append(&tokens(n, 6)).unwrap();
+            shifted.shift(keep).unwrap();
+            go_on(&mut shifted, 90)
+        };
+        let expected = run(CacheKind::Contiguous);
+        assert!(run(CacheKind::Sliding) == expected && run(CacheKind::Paged) == expected, "{n} tokens");
     }
 }
 

@@ -126,6 +126,27 @@ fn what_was_chosen_has_no_probability_behind_it() {
     assert!(session.speculation_stats().accepted > 0);
 }
 
+/// Saving a session between a token and its log probability changes neither.
+#[test]
+fn what_was_chosen_can_be_asked_for_after_a_save() {
+    let model = tiny("llama");
+    let run = |speculation| {
+        let mut session = session(&model, CacheKind::Contiguous, 0, 0);
+        session.set_speculation(speculation).unwrap();
+        session.append(&prompt()).unwrap();
+        session.start(GenerateOptions { max_tokens: 30, ignore_eog: true });
+        let mut sampler = sampler(0.0);
+        let step = |_| {
+            let token = session.next(&mut sampler).unwrap().token;
+            session.save_bytes().unwrap();
+            (token, session.logprobs(1).unwrap().0.logprob.to_bits())
+        };
+        (0..30).map(step).collect::<Vec<_>>()
+    };
+    let expected = run(Speculation::Off);
+    assert_eq!(run(Speculation::Draft { model: Arc::clone(&model), most: 5 }), expected);
+}
+
 #[test]
 fn guesses_of_the_same_model_are_right() {
     let model = tiny("llama");
@@ -194,6 +215,32 @@ fn guesses_take_no_page_that_is_not_there() {
     assert_eq!(expected.len(), 81);
     assert_eq!(run(Speculation::Draft { model: Arc::clone(&model), most: 7 }), expected);
     assert_eq!(run(Speculation::Lookup { most: usize::MAX }), expected);
+}
+
+/// Wrong guesses fill no page that others can find: the page is written to again where it is.
+#[test]
+fn pages_with_wrong_guesses_are_not_copied() {
+    let model = tiny("llama");
+    let options = PagedOptions { max_pages: 20, threads: Some(Threads::new(1)), ..PagedOptions::default() };
+    let pages = model.paged_cache(&options).unwrap();
+    let options = SessionOptions { threads: Some(Threads::new(1)), ..SessionOptions::default() };
+    let mut session = Session::in_pages(Arc::clone(&model), &pages, &options).unwrap();
+    // A page is filled by the guesses behind the fifteenth of its tokens.
+    session.append(&(0..64).chain(0..15).collect::<Vec<u32>>()).unwrap();
+    for token in [100, 101] {
+        session.set_speculation(Speculation::Lookup { most: 9 }).unwrap();
+        session.append(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]).unwrap();
+        session.start(GenerateOptions { max_tokens: 30, ignore_eog: true });
+        for token in [15, token] {
+            let mut sampler = Sampler::new(0);
+            sampler.push(llm::sample::Step::LogitBias(vec![(token, 1e6)].into())).unwrap();
+            session.next(&mut sampler).unwrap();
+        }
+        session.logits().unwrap();
+        let stats = session.speculation_stats();
+        assert!(stats.guessed > 2 && stats.accepted == 0, "{stats:?}");
+    }
+    assert_eq!(pages.stats().copies, 0);
 }
 
 #[test]

@@ -86,6 +86,17 @@ impl Pages {
         }
     }
 
+    /// If there is no other page and only the index knows this one beside `page`, the index forgets it, and the result is
+    /// true.
+    fn give_over(&self, page: &mut Held) -> bool {
+        if self.pool.used() < self.pool.max_pages() {
+            return false;
+        }
+        let forgotten = self.index.lock().forget(page.page());
+        count(&self.counts.evictions, forgotten);
+        forgotten > 0
+    }
+
     pub(crate) fn pool(&self) -> &Arc<KvPool> {
         &self.pool
     }
@@ -159,8 +170,8 @@ impl CacheShape<'_> {
             (CacheKind::Paged, _) => (Growth::Paged, 0, page_tiles),
             (CacheKind::Sliding, Some(window)) => {
                 let pinned = span.pinned.div_ceil(TILE);
-                // A chunk of less than a tile takes one: a ring keeps the positions of a window in whole tiles.
-                let ring = (window - 1).saturating_add(chunk.max(TILE)).div_ceil(TILE);
+                // A chunk may begin at the end of a tile, and less than a tile takes one: a ring has whole tiles.
+                let ring = (window - 1).max(TILE - 1).saturating_add(chunk.max(TILE)).div_ceil(TILE);
                 if pinned.saturating_add(ring) >= all {
                     return (Growth::Fixed, 0, all);
                 }
@@ -290,7 +301,7 @@ impl Cache {
             for i in first..end {
                 let page = match pages.get_mut(i) {
                     Some(page) => {
-                        if page.get_mut().is_some() {
+                        if page.get_mut().is_some() || layout.pages.give_over(page) {
                             continue;
                         }
                         let mut copy = layout.pages.take()?;
@@ -421,11 +432,17 @@ impl Cache {
         }
         let Some((pages, positions)) = self.indexed() else { return 0 };
         let (found, chain) = pages.index.lock().find(salt, tokens.chunks_exact(positions));
-        count(&pages.counts.prefix_hits, found.len());
         self.length = found.len() * positions;
         (self.written, self.chain) = (self.length, chain);
         self.groups = vec![found.into_iter().map(Held::new).collect()];
         self.length
+    }
+
+    /// Counts the pages that the last `adopt` has taken over.
+    pub(crate) fn count_hits(&self) {
+        if let Some((pages, _)) = self.indexed() {
+            count(&pages.counts.prefix_hits, self.chain.len());
+        }
     }
 
     /// Lets others find the full pages of a paged cache, which holds the first of `tokens`. Where another sequence has

@@ -244,8 +244,14 @@ impl PagedCache {
     /// A new, empty sequence.
     ///
     /// # Errors
-    /// `OutOfMemory`.
+    /// `OutOfMemory`; `Unsupported` if keys and values differ in width, as those of a model with latent attention do.
     pub fn create_sequence(&self) -> Result<SequenceId> {
+        let KvShape { width, value_width, .. } = self.shape();
+        if width != value_width {
+            let message =
+                format!("keys of {width} and values of {value_width} numbers are for sessions and engines only");
+            return Err(Error::unsupported(message).with("expected", width).with("found", value_width));
+        }
         let spans = try_vec(self.layers, Span::default(), "the layers of a sequence")?;
         self.insert(Cache::in_pages(&self.pages, spans, usize::MAX)?)
     }
@@ -332,12 +338,12 @@ impl PagedCache {
             if count == 0 {
                 return Ok(());
             }
-            sequence.cache.reserve(start..start.saturating_add(count))?;
             let [_, keys, values] = &mut sequence.buffers;
             for (buffer, x) in [(&mut *keys, k), (&mut *values, v)] {
                 buffer.reset(count, row)?;
                 buffer.data_mut().copy_from_slice(x);
             }
+            sequence.cache.reserve(start..start.saturating_add(count))?;
             let target = sequence.cache.target(layer, start, 0..count);
             self.device.kv_append(vec![target], keys, values)?;
             sequence.written[layer] = start + count;

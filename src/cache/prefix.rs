@@ -106,14 +106,36 @@ impl Index {
         // Nobody else can come to hold a page meanwhile: that takes one who holds it, or this index.
         let idle = |key: &u64| self.entries.get(key).is_some_and(|entry| Arc::strong_count(&entry.page) == 1);
         let Some((&used, &key)) = self.leaves.iter().find(|(_, key)| idle(key)) else { return false };
+        self.remove(used, key);
+        true
+    }
+
+    /// Forgets a page that one sequence holds, and all that follow it: gives how many these are. None if others hold it.
+    pub(super) fn forget(&mut self, page: &Arc<KvPage>) -> usize {
+        let found = self.entries.iter().find(|(_, entry)| Arc::ptr_eq(&entry.page, page));
+        // Who holds one that follows holds this one too. Nobody can come to hold it meanwhile: see `evict`.
+        let Some((&key, _)) = found.filter(|(_, entry)| Arc::strong_count(&entry.page) == 2) else { return 0 };
+        let mut keys = vec![key];
+        for i in 0.. {
+            let Some(&parent) = keys.get(i) else { break };
+            keys.extend(self.entries.iter().filter(|(_, entry)| entry.parent == Some(parent)).map(|(key, _)| *key));
+        }
+        for &key in keys.iter().rev() {
+            let used = self.entries.get(&key).map_or(0, |entry| entry.used);
+            self.remove(used, key);
+        }
+        keys.len()
+    }
+
+    /// Removes an entry without children.
+    fn remove(&mut self, used: u64, key: u64) {
         self.leaves.remove(&used);
-        let Some(entry) = self.entries.remove(&key) else { return false };
+        let Some(entry) = self.entries.remove(&key) else { return };
         if let Some((key, parent)) = entry.parent.and_then(|key| Some((key, self.entries.get_mut(&key)?))) {
             parent.children -= 1;
             if parent.children == 0 {
                 self.leaves.insert(parent.used, key);
             }
         }
-        true
     }
 }

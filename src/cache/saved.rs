@@ -1,6 +1,6 @@
 //! What a cache gives to a saved session, and takes from it: the tiles that the positions held have to be kept in.
 
-use super::{Cache, Growth};
+use super::{Cache, GroupLayout, Growth};
 use crate::device::{Held, TILE};
 use crate::error::{Error, Result};
 
@@ -56,7 +56,11 @@ impl Cache {
 
     /// True if no layer has forgotten a position.
     pub(crate) fn is_whole(&self) -> bool {
-        self.layout.groups.iter().all(|group| !matches!(group.growth, Growth::Ring { .. }))
+        let places = |group: &GroupLayout| match group.growth {
+            Growth::Ring { .. } => group.places.tiles * TILE,
+            _ => usize::MAX,
+        };
+        self.layout.groups.iter().all(|group| self.written <= places(group))
     }
 
     /// Takes `length` positions as held, whose tiles were set, from the tiles `first` of each layer on.

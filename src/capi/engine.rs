@@ -80,7 +80,7 @@ pub struct llm_engine_params_t {
     pub kv_type: llm_kv_type_t,
     /// Sequences that are processed together; 0 means 8. More give more tokens a second, each of them later.
     pub max_batch: u32,
-    /// Tokens of prompts that are processed together; 0 means 512.
+    /// Tokens of prompts that are processed together; 0 means 256.
     pub chunk: u32,
     /// Threads that compute; as in llm_session_params_t.
     pub threads: u32,
@@ -422,7 +422,6 @@ unsafe fn run(
     let mut list = unsafe { handle::exclusive(events, "events") }?;
     // SAFETY: the caller's promise.
     let out = unsafe { args::out_or_null(more, "more") }?;
-    list.clear();
     let mut events = Vec::new();
     let result = work(&engine, &mut events)?;
     events::fill(&mut list, events);

@@ -76,6 +76,7 @@ pub(super) fn fill(list: &mut Vec<(Event, String)>, events: Vec<Event>) {
         Some(Err(error)) => error.to_string(),
         _ => String::new(),
     };
+    list.clear();
     list.extend(events.into_iter().map(|event| {
         let message = message(&event);
         (event, message)

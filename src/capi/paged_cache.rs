@@ -222,7 +222,8 @@ pub unsafe extern "C" fn llm_paged_cache_new(
     })
 }
 
-/// Makes an empty cache for sessions of a model.
+/// Makes an empty cache for sessions and engines of a model. Where the model's values are narrower than its keys (latent
+/// attention) it has no sequences of its own.
 ///
 /// @param[in] model The model. It is not kept.
 /// @param[in] params max_pages, page_size, kv_type, threads and isa; the numbers of layers and heads and the head's
@@ -276,7 +277,7 @@ pub unsafe extern "C" fn llm_paged_cache_free(cache: *mut llm_paged_cache_t) {
 /// @param[in] cache A cache.
 /// @param[out] sequence The sequence. It takes memory until it is removed.
 /// @param[out] error @nullable Why it failed.
-/// @status OUT_OF_MEMORY
+/// @status OUT_OF_MEMORY; UNSUPPORTED if the cache is for a model whose keys and values differ in width
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]
@@ -414,7 +415,8 @@ pub unsafe extern "C" fn llm_paged_cache_append_tokens(
     })
 }
 
-/// The key of a position, as it is stored: rounded to the cache's type.
+/// The key of a position, as it is stored: rounded to the cache's type. A finite number beyond the range of f16 becomes
+/// its largest.
 ///
 /// @param[in] cache A cache.
 /// @param[in] sequence The sequence.
@@ -443,7 +445,7 @@ pub unsafe extern "C" fn llm_paged_cache_get_k(
     })
 }
 
-/// The value of a position, as it is stored: rounded to the cache's type.
+/// The value of a position, as it is stored: as llm_paged_cache_get_k.
 ///
 /// @param[in] cache A cache.
 /// @param[in] sequence The sequence.
@@ -496,7 +498,7 @@ pub unsafe extern "C" fn llm_paged_cache_sequence_length(
 }
 
 /// The attention of the last positions of a layer: out = softmax(scale * q k^T) v, each query over the positions up to
-/// its own.
+/// its own. With keys in q8_0 or q4_0 the queries are rounded to blocks of 32 integers of 8 bits first.
 ///
 /// @param[in] cache A cache.
 /// @param[in] sequence The sequence.

@@ -44,7 +44,8 @@ pub type llm_token_callback_t =
 
 /// Adds a stop string, which ends a generation when it appears in its text. It is never given out: text that may begin
 /// one is withheld until that is known. Stop strings stay until they are removed. Special tokens have no text here: a
-/// stop string cannot match one, and those that end a turn end the generation anyway.
+/// stop string cannot match one, and those that end a turn end the generation anyway. What is withheld when the context
+/// is full is given out then: one that begins before a llm_session_shift and ends behind it is not found.
 ///
 /// @param[in] session A session.
 /// @param[in] text UTF-8, not empty.

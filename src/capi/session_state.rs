@@ -36,7 +36,9 @@ pub unsafe extern "C" fn llm_session_save(
 
 /// Takes over what llm_session_save wrote, in the place of the tokens that the session holds. The session must be one
 /// of the same model, with the same adapters, number type of keys and values, window and sinks; cache kind, context
-/// and threads may differ. On failure nothing has changed.
+/// and threads may differ. Two limits: what a sliding cache has forgotten cannot be loaded where it would be needed, into
+/// another kind for example; and a model that rotates positions in another way in a long context (longrope) needs one on
+/// the same side of that length. The timings begin anew. On failure nothing has changed.
 ///
 /// @param[in] session A session.
 /// @param[in] path The path, UTF-8 (on Unix any bytes).

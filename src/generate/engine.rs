@@ -39,7 +39,7 @@ pub struct EngineOptions {
     pub max_pages: usize,
     /// Sequences that are processed together; 0: 8.
     pub max_batch: usize,
-    /// Tokens of prompts that are processed together; 0: 512.
+    /// Tokens of prompts that are processed together; 0: 256.
     pub chunk: usize,
     /// The pool to compute on; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
@@ -313,7 +313,7 @@ impl Engine {
     /// do.
     ///
     /// # Errors
-    /// `Busy` if another thread is in a poll; `OutOfMemory`: nothing is lost then, and the next call tries again. Events
+    /// `Busy` while another poll is under way; `OutOfMemory`: nothing is lost then, and the next call tries again. Events
     /// are given out by the next call that succeeds.
     pub fn poll(&self, budget: Duration, events: &mut Vec<Event>) -> Result<bool> {
         self.run(events, |core| {
@@ -347,7 +347,7 @@ impl Engine {
 
     fn run(&self, events: &mut Vec<Event>, work: impl FnOnce(&mut Core) -> Result<()>) -> Result<bool> {
         let Some(mut core) = self.core.try_lock() else {
-            return Err(Error::busy("another thread polls the engine"));
+            return Err(Error::busy("another poll of the engine is under way"));
         };
         core.enter()?;
         let _environment = FloatEnvironment::enter();

@@ -328,7 +328,7 @@ impl Session {
         self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
         let length = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        if let Err(error) = self.catch_up(logits) {
+        if let Err(error) = self.catch_up(0, logits) {
             self.tokens.truncate(length);
             return Err(error);
         }
@@ -361,25 +361,29 @@ impl Session {
     }
 
     /// Processes the tokens that the cache does not hold yet, in chunks. `all` gets the logits of the last
-    /// all.len() / V of them; otherwise only those of the last token are computed.
-    fn catch_up(&mut self, mut all: Option<&mut [f32]>) -> Result<()> {
+    /// all.len() / V of them; otherwise only those of the last token are computed. The last `guesses` may turn out wrong:
+    /// nobody else is to find their pages.
+    fn catch_up(&mut self, guesses: usize, mut all: Option<&mut [f32]>) -> Result<()> {
         let _environment = FloatEnvironment::enter();
         let held = self.cache.length();
-        let result = self.chunks(&mut all);
+        let result = self.chunks(guesses, &mut all);
         if result.is_err() {
             self.cache.truncate(held);
         }
         result
     }
 
-    fn chunks(&mut self, all: &mut Option<&mut [f32]>) -> Result<()> {
+    fn chunks(&mut self, guesses: usize, all: &mut Option<&mut [f32]>) -> Result<()> {
         let vocab_size = self.model.config().vocab_size;
         let total = self.tokens.len();
         // The first token whose logits are asked for.
         let first = total - all.as_ref().map_or(1, |all| all.len() / vocab_size);
         let mut written = 0;
         let salt = self.model.cache_salt(&self.cache_options, self.cache.capacity(), &self.adapters);
-        self.cache.adopt(salt, &self.tokens[..first]);
+        if self.cache.length() == 0 {
+            self.cache.adopt(salt, &self.tokens[..first]);
+            self.cache.count_hits();
+        }
         while self.cache.length() < total {
             let start = self.cache.length();
             let end = total.min(start.saturating_add(self.chunk));
@@ -392,7 +396,7 @@ impl Session {
                 written += n;
             }
             self.cache.commit(end - start);
-            self.cache.publish(salt, &self.tokens);
+            self.cache.publish(salt, &self.tokens[..total - guesses]);
         }
         self.chosen = None;
         let logits = self.scratch.logits.data();
@@ -408,7 +412,7 @@ impl Session {
         self.check_not_empty()?;
         self.settle();
         if self.cache.length() < self.tokens.len() {
-            self.catch_up(None)?;
+            self.catch_up(0, None)?;
         }
         Ok(&self.logits)
     }

@@ -6,18 +6,24 @@ use crate::error::Result;
 /// Bytes of a tensor that are looked at.
 const SAMPLE: u64 = 64;
 
+/// Keys that packing a file adds or changes.
+const OF_PACKING: [&str; 2] = ["llm.packed.", "general.alignment"];
+
 impl Gguf {
-    /// A CRC-32 of the keys with their values, of arrays only the length, and of each tensor's name, shape, type and
-    /// first bytes: files that differ in what they compute hardly share it.
-    pub(crate) fn fingerprint(&self) -> Result<u32> {
+    /// Files that differ in what they compute hardly share it. `tensors`: [`tensors_checksum`](Self::tensors_checksum),
+    /// of a packed file that of the model's.
+    pub(crate) fn fingerprint(&self, tensors: u32) -> u32 {
         let mut crc = crc32fast::Hasher::new();
-        for (key, value) in self.keys() {
-            let value = match value {
-                Value::Array(array) => format!("{key} {}\n", array.len()),
-                value => format!("{key} {value:?}\n"),
-            };
-            crc.update(value.as_bytes());
-        }
+        crc.update(&tensors.to_le_bytes());
+        // What tokens mean does not change what is computed of them, and there are many.
+        let counts = |key: &str| !key.starts_with("tokenizer.") && !OF_PACKING.iter().any(|part| key.starts_with(part));
+        self.visit_keys(counts, |bytes| crc.update(bytes));
+        crc.finalize()
+    }
+
+    /// A CRC-32 of each tensor's name, shape, type and first bytes.
+    pub(crate) fn tensors_checksum(&self) -> Result<u32> {
+        let mut crc = crc32fast::Hasher::new();
         let mut sample = [0; SAMPLE as usize];
         for tensor in self.tensors() {
             crc.update(format!("{} {:?} {}\n", tensor.name, tensor.dims, tensor.type_id).as_bytes());
@@ -28,9 +34,9 @@ impl Gguf {
         Ok(crc.finalize())
     }
 
-    /// Calls `visit` with the bytes of all keys that begin so, and of their values whole.
-    pub(crate) fn visit_keys(&self, prefix: &str, mut visit: impl FnMut(&[u8])) {
-        for (key, value) in self.keys().filter(|(key, _)| key.starts_with(prefix)) {
+    /// Calls `visit` with the bytes of some keys and of their values whole.
+    pub(crate) fn visit_keys(&self, which: impl Fn(&str) -> bool, mut visit: impl FnMut(&[u8])) {
+        for (key, value) in self.keys().filter(|(key, _)| which(key)) {
             match value {
                 Value::Array(array) => {
                     visit(format!("{key} {} {}\n", array.element_type().name(), array.len()).as_bytes());

@@ -38,6 +38,8 @@ pub struct Lora {
     tensor_count: usize,
     bytes: u64,
     slots: Arc<[Slot]>,
+    /// The model's V.
+    vocab_size: usize,
     /// By the index of the model's projections.
     pairs: Vec<Option<Pair>>,
     embedding: Option<Pair>,
@@ -79,13 +81,14 @@ impl Lora {
         let mut packing = Packing { gguf, arena: Arc::default(), matrices: Vec::new(), bytes: 0 };
         let mut lora = Lora {
             id: super::unique_id(),
-            fingerprint: gguf.fingerprint()?,
+            fingerprint: gguf.fingerprint(gguf.tensors_checksum()?),
             name: gguf.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
             alpha,
             rank: 0,
             tensor_count: 0,
             bytes: 0,
             slots: Arc::clone(&model.slots),
+            vocab_size: model.config().vocab_size,
             pairs: model.slots.iter().map(|_| None).collect(),
             embedding: None,
         };
@@ -149,7 +152,9 @@ impl Lora {
 
     /// True if the adapter was loaded for this model, or one with the same tensors.
     fn fits(&self, model: &Model) -> bool {
-        Arc::ptr_eq(&self.slots, &model.slots) || self.slots == model.slots
+        // Of an encoder no slot tells the vocabulary.
+        self.vocab_size == model.config().vocab_size
+            && (Arc::ptr_eq(&self.slots, &model.slots) || self.slots == model.slots)
     }
 
     /// A number that other adapters hardly have, in any process.
@@ -159,7 +164,8 @@ impl Lora {
 
     /// `InvalidArgument` if the adapter is for another model, or the scale is not finite.
     pub(crate) fn check(&self, model: &Model, scale: f32) -> Result<()> {
-        if !scale.is_finite() {
+        let pairs = self.pairs.iter().flatten().chain(&self.embedding);
+        if !scale.is_finite() || pairs.into_iter().any(|pair| !self.factor(pair, scale).is_finite()) {
             return Err(Error::invalid_argument(format!("an adapter's scale is {scale}")).with("scale", scale));
         }
         if !self.fits(model) {
@@ -179,8 +185,12 @@ impl Lora {
     }
 
     fn scaled<'a>(&self, pair: &'a Pair, scale: f32) -> Option<(&'a Pair, f32)> {
-        let s = if self.alpha == 0.0 { scale } else { scale * self.alpha / pair.rank as f32 };
-        (s != 0.0).then_some((pair, s))
+        Some((pair, self.factor(pair, scale))).filter(|(_, s)| *s != 0.0)
+    }
+
+    /// What a pair's product is multiplied with.
+    fn factor(&self, pair: &Pair, scale: f32) -> f32 {
+        if self.alpha == 0.0 { scale } else { scale * self.alpha / pair.rank as f32 }
     }
 }
 

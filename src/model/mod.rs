@@ -115,7 +115,10 @@ impl Model {
             tokenizer,
             name,
             id: unique_id(),
-            fingerprint: packed.map_or_else(|| gguf.fingerprint(), |packed| Ok(packed.fingerprint()))?,
+            fingerprint: gguf.fingerprint(match packed {
+                Some(packed) => packed.tensors_checksum(),
+                None => gguf.tensors_checksum()?,
+            }),
         })
     }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `llm.packed.version` | u32: [`VERSION`] |
 //! | `llm.packed.layout` | string: `x16`, the layout of `device::cpu::packed` |
-//! | `llm.packed.fingerprint` | u32: tells the model's file from others, for saved sessions |
+//! | `llm.packed.checksum` | u32: of the tensors of the model's file, for saved sessions |
 //! | `llm.packed.names` | strings: the tensors that are packed |
 //! | `llm.packed.types` | u32: their ggml types |
 //! | `llm.packed.dimensions` | u64: four for each, fastest first, ones at the end |
@@ -43,7 +43,7 @@ const ALIGNMENT: u64 = 64;
 const PIECE: usize = 16 << 20;
 
 const LAYOUT_KEY: &str = "llm.packed.layout";
-const FINGERPRINT_KEY: &str = "llm.packed.fingerprint";
+const CHECKSUM_KEY: &str = "llm.packed.checksum";
 const NAMES_KEY: &str = "llm.packed.names";
 const TYPES_KEY: &str = "llm.packed.types";
 const DIMENSIONS_KEY: &str = "llm.packed.dimensions";
@@ -52,7 +52,7 @@ const DIMENSIONS_KEY: &str = "llm.packed.dimensions";
 pub(super) struct Packed {
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
-    fingerprint: u32,
+    checksum: u32,
 }
 
 impl Packed {
@@ -74,7 +74,7 @@ impl Packed {
             let error = Error::unsupported(message).with("expected", VERSION).with("found", version);
             return Err(error.with("layout", layout).with("path", gguf.name()));
         }
-        let fingerprint = gguf.u32(FINGERPRINT_KEY)?.ok_or_else(|| missing(FINGERPRINT_KEY))?;
+        let checksum = gguf.u32(CHECKSUM_KEY)?.ok_or_else(|| missing(CHECKSUM_KEY))?;
         let array = |key: &'static str| gguf.array(key)?.ok_or_else(|| missing(key));
         let names = array(NAMES_KEY)?;
         let names = names.strings().ok_or_else(|| wrong(format!("key {NAMES_KEY}: expected strings"), NAMES_KEY))?;
@@ -99,7 +99,7 @@ impl Packed {
             }
             tensors.push(tensor);
         }
-        Ok(Some(Packed { tensors, by_name, fingerprint }))
+        Ok(Some(Packed { tensors, by_name, checksum }))
     }
 
     pub(super) fn tensors(&self) -> &[TensorInfo] {
@@ -110,9 +110,9 @@ impl Packed {
         self.tensors.get(*self.by_name.get(name)?)
     }
 
-    /// That of the model's file.
-    pub(super) fn fingerprint(&self) -> u32 {
-        self.fingerprint
+    /// [`Gguf::tensors_checksum`] of the model's file.
+    pub(super) fn tensors_checksum(&self) -> u32 {
+        self.checksum
     }
 }
 
@@ -174,7 +174,7 @@ impl Model {
         builder.set("general.alignment", gguf.alignment().max(ALIGNMENT) as u32)?;
         builder.set(PACKED_VERSION_KEY, VERSION)?;
         builder.set(LAYOUT_KEY, LAYOUT)?;
-        builder.set(FINGERPRINT_KEY, gguf.fingerprint()?)?;
+        builder.set(CHECKSUM_KEY, gguf.tensors_checksum()?)?;
         builder.set_strings(NAMES_KEY, &packed.iter().map(|tensor| &tensor.name).collect::<Vec<_>>())?;
         builder.set_array(TYPES_KEY, &packed.iter().map(|tensor| tensor.type_id).collect::<Vec<_>>())?;
         let dimensions = packed.iter().flat_map(|tensor| (0..4).map(|i| tensor.dims.get(i).copied().unwrap_or(1)));

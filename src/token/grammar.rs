@@ -247,6 +247,15 @@ impl Matcher {
         }
     }
 
+    /// The errors of [`accept`](Self::accept), for a token that ends the text too.
+    pub(crate) fn check(&mut self, token: u32) -> Result<()> {
+        if self.allowed()?.contains(token) {
+            return Ok(());
+        }
+        let message = format!("the grammar does not allow token {token} here");
+        Err(Error::invalid_argument(message).with("token", token))
+    }
+
     /// Waits for the other thread, for a while. True if [`allowed`](Self::allowed) has nothing to wait for.
     pub(crate) fn is_ready(&mut self, patience: Duration) -> bool {
         self.look_ahead();
@@ -271,10 +280,7 @@ impl Matcher {
     /// # Errors
     /// Those of `allowed`; `InvalidArgument` if the token is not allowed, and nothing changes.
     pub fn accept(&mut self, token: u32) -> Result<()> {
-        if !self.allowed()?.contains(token) {
-            let message = format!("the grammar does not allow token {token} here");
-            return Err(Error::invalid_argument(message).with("token", token));
-        }
+        self.check(token)?;
         if let State::Start(grammar) = &self.state {
             // With a lexer of its own: what others have matched cannot bring it nearer to a limit.
             self.state = State::Here(Box::new(grammar.start.deep_clone()), None);

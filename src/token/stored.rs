@@ -19,15 +19,18 @@ use std::sync::Arc;
 
 /// The tensor that holds the tables, as bytes.
 pub(crate) const TABLES: &str = "llm.packed.tables";
-/// What the tables are made of.
-const KEYS: &str = "tokenizer.ggml.";
 /// Begins the tables; its last byte is the version.
 const MAGIC: u64 = u64::from_le_bytes(*b"llmtabl\x01");
 const ALIGNMENT: usize = 64;
 
+/// Whether tables are made of what this key says.
+fn is_key(key: &str) -> bool {
+    key.starts_with("tokenizer.ggml.")
+}
+
 fn head(gguf: &Gguf) -> [u64; 2] {
     let mut crc = crc32fast::Hasher::new();
-    gguf.visit_keys(KEYS, |bytes| crc.update(bytes));
+    gguf.visit_keys(is_key, |bytes| crc.update(bytes));
     [MAGIC, crc.finalize().into()]
 }
 
@@ -35,7 +38,7 @@ fn head(gguf: &Gguf) -> [u64; 2] {
 /// no vocabulary can be written whose keys collide (SipHash, Aumasson and Bernstein, 2012).
 pub(super) fn seed(gguf: &Gguf) -> u64 {
     let mut hasher = DefaultHasher::new();
-    gguf.visit_keys(KEYS, |bytes| hasher.write(bytes));
+    gguf.visit_keys(is_key, |bytes| hasher.write(bytes));
     hasher.finish()
 }
 

@@ -300,6 +300,57 @@ static void *submit(void *argument)
     return NULL;
 }
 
+struct polled {
+    llm_engine_t *engine;
+    llm_events_t *events;
+    int calls;
+};
+
+static void poll_again(llm_candidate_t *candidates, size_t count, void *user_data)
+{
+    (void)candidates, (void)count;
+    struct polled *polled = user_data;
+    bool more = false;
+    FAILS(BUSY, llm_engine_poll(polled->engine, 0, polled->events, &more, &error));
+    llm_error_free(error);
+    polled->calls++;
+}
+
+/* A poll within a poll fails, and leaves its list as it was. */
+static void failing_polls(void)
+{
+    llm_model_t *model = load();
+    struct polled polled = {engine_of(model, 0), NULL, 0};
+    OK(llm_events_new(&polled.events, &error));
+    llm_sampler_t *sampler = sampler_of(1);
+    const llm_token_t prompt[] = {5, 6, 7};
+    for (int i = 0; i < 2; i++) {
+        llm_request_t *request = NULL;
+        OK(llm_request_new(&request, &error));
+        OK(llm_request_set_tokens(request, prompt, 3, &error));
+        OK(llm_request_set_sampler(request, sampler, &error));
+        llm_request_id_t id = 0;
+        OK(llm_engine_submit(polled.engine, request, &id, &error));
+        llm_request_free(request);
+        llm_events_t *events = polled.events;
+        if (i > 0) OK(llm_events_new(&events, &error));
+        do {
+            OK(llm_engine_wait(polled.engine, UINT64_MAX, events, NULL, &error));
+            CHECK(llm_events_count(events) > 0);
+        } while (i > 0 && polled.calls == 0);
+        if (i > 0) llm_events_free(events);
+        OK(llm_sampler_add_callback(sampler, poll_again, &polled, NULL, &error));
+    }
+    CHECK(llm_events_count(polled.events) > 0);
+    llm_event_t event = {.struct_size = sizeof event};
+    OK(llm_events_get(polled.events, 0, &event, &error));
+    CHECK(event.request == 1);
+    llm_sampler_free(sampler);
+    llm_events_free(polled.events);
+    llm_engine_free(polled.engine);
+    llm_model_free(model);
+}
+
 static void threads(void)
 {
     llm_model_t *model = load();
@@ -483,6 +534,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         {"requests", requests},
         {"events_and_failures", events_and_failures},
+        {"failing_polls", failing_polls},
         {"threads", threads},
         {"log_probabilities", log_probabilities},
         {"searching", searching},

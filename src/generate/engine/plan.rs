@@ -49,7 +49,6 @@ impl Core {
             sequence.part = start..start + n;
             members += 1;
             left -= if pending > 1 { n } else { 0 };
-            self.counts.prompt_tokens += sequence.prompt.saturating_sub(start).min(n) as u64;
         }
         self.sequences.sort_by_key(|sequence| (sequence.part.is_empty(), sequence.salt));
         Ok(self.sequences.iter().filter(|sequence| !sequence.part.is_empty()).count())
@@ -60,30 +59,34 @@ impl Core {
         let (positions, sequence) = (self.pages.page_positions(), &self.sequences[i]);
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let ahead = |other: &Sequence| {
-            let same = other.tokens.iter().zip(known).take_while(|(a, b)| a == b).count() / positions * positions;
-            other.salt == sequence.salt && !other.shown && other.pending() > 1 && same > other.cache.length()
+            let next = (other.cache.length() / positions + 1) * positions;
+            let same = || known.get(..next).is_some_and(|known| other.tokens.get(..next) == Some(known));
+            other.cache.pages() > 0 && other.salt == sequence.salt && !other.shown && other.pending() > 1 && same()
         };
         self.sequences[..i].iter().any(ahead)
     }
 
     /// Whether there are pages for sequence i, which holds none, to be started, with those that others have for its
-    /// beginning.
+    /// beginning and those of all behind it.
     fn may_start(&mut self, i: usize) -> bool {
         let positions = self.pages.page_positions();
         let (before, rest) = self.sequences.split_at_mut(i);
         let Some((sequence, after)) = rest.split_first_mut() else { return false };
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let adopted = sequence.cache.adopt(sequence.salt, known);
-        let others = || before.iter().chain(&*after).filter(|other| other.cache.pages() > 0 && !other.shown);
+        let others = || before.iter().filter(|other| other.cache.pages() > 0 && !other.shown);
         // Pages that those who have started their prompts will need for them.
         let lacking = |other: &Sequence| (other.tokens.len() / positions + 1).saturating_sub(other.cache.pages());
         let promised: usize = others().filter(|other| other.pending() > 1).map(lacking).sum();
         let pool = self.pages.pages().pool();
-        let free = pool.max_pages().saturating_sub(pool.held());
+        // At most: what they share comes free only once.
+        let behind: usize = after.iter().map(|other| other.cache.pages()).sum();
+        let free = pool.max_pages().saturating_sub(pool.held().saturating_sub(behind));
         if others().next().is_some() && free < promised + lacking(sequence) {
             sequence.give_up();
             return false;
         }
+        sequence.cache.count_hits();
         self.counts.reused_tokens += adopted as u64;
         true
     }

@@ -1,5 +1,6 @@
 //! A step of all sequences of a batch, in pieces: a layer, the logits, or one choice.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,9 +154,6 @@ impl Core {
             let mut parts = parts(&mut self.sequences[..members]);
             let pass = self.model.begin(&self.device, &mut parts, &mut self.scratch)?;
             self.step = Some(Step { members, stage: Stage::Layers(pass) });
-            self.counts.steps += 1;
-            self.counts.members += members as u64;
-            self.counts.largest_batch = self.counts.largest_batch.max(members as u64);
         }
         Ok(true)
     }
@@ -193,7 +191,11 @@ impl Core {
             }
             Stage::Logits => {
                 self.model.logits(&self.device, &mut self.scratch)?;
-                for Sequence { cache, salt, tokens, part, .. } in &mut self.sequences[..members] {
+                self.counts.steps += 1;
+                self.counts.members += members as u64;
+                self.counts.largest_batch = self.counts.largest_batch.max(members as u64);
+                for Sequence { cache, salt, tokens, part, prompt, .. } in &mut self.sequences[..members] {
+                    self.counts.prompt_tokens += prompt.saturating_sub(part.start).min(part.len()) as u64;
                     cache.commit(part.len());
                     cache.publish(*salt, tokens);
                 }
@@ -214,7 +216,10 @@ impl Core {
                 match left.iter().position(|&(i, _)| sequences[i].is_ready(Duration::ZERO)) {
                     Some(at) => {
                         let (i, row) = left.remove(at);
-                        self.choose(i, row);
+                        let forks = self.choose(i, row);
+                        if let Some(Step { stage: Stage::Choices(left), .. }) = &mut self.step {
+                            left.extend(forks.map(|fork| (fork, row)));
+                        }
                     }
                     None => _ = sequences[first].is_ready(PATIENCE),
                 }
@@ -223,26 +228,25 @@ impl Core {
         }
     }
 
-    /// Sequence i, and those that it is the first of, choose by row r of the logits.
-    fn choose(&mut self, i: usize, r: usize) {
+    /// Sequence i chooses by row r of the logits. Gives the places of those that it is the first of, which are to choose
+    /// by the same row.
+    fn choose(&mut self, i: usize, r: usize) -> Range<usize> {
+        let end = self.sequences.len();
         let logits = self.scratch.logits.row(r);
         let sequence = &mut self.sequences[i];
         if let Some(search) = &sequence.search {
             search.lock().show(sequence.index, logits);
             sequence.shown = true;
-            return;
+            return end..end;
         }
+        let (request, index) = (sequence.request, sequence.index);
         let siblings = std::mem::take(&mut sequence.siblings);
-        let forks: Vec<_> = (1..=siblings).map(|n| sequence.fork(sequence.index + n)).collect();
-        let first = (sequence.request, sequence.index);
+        let forks: Vec<_> = (index + 1..=index + siblings).map(|n| (n, sequence.fork(n))).collect();
         let mut events = vec![sequence.choose(logits)];
-        for (n, fork) in (1..).zip(forks) {
+        for (n, fork) in forks {
             match fork {
-                Ok(mut fork) => {
-                    events.push(fork.choose(logits));
-                    self.sequences.push(fork);
-                }
-                Err(error) => events.push(Event::failed(first.0, first.1 + n, error)),
+                Ok(fork) => self.sequences.push(fork),
+                Err(error) => events.push(Event::failed(request, n, error)),
             }
         }
         for event in events {
@@ -255,5 +259,6 @@ impl Core {
             }
             self.events.push(event);
         }
+        end..self.sequences.len()
     }
 }

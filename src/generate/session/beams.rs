@@ -37,15 +37,17 @@ impl Session {
             if branches.is_empty() {
                 return Ok(search.take());
             }
-            live = self.follow(&live, &branches)?;
+            live = self.follow(live, &branches)?;
             (0..live.len()).for_each(|i| search.show(i, self.scratch.logits.row(i)));
         }
     }
 
     /// The continuations that go on so, processed together.
-    fn follow(&mut self, live: &[Live], branches: &[Branch]) -> Result<Vec<Live>> {
+    fn follow(&mut self, live: Vec<Live>, branches: &[Branch]) -> Result<Vec<Live>> {
         let follow = |branch: &Branch| Live { cache: live[branch.parent].cache.fork(), token: [branch.token] };
         let mut next: Vec<Live> = branches.iter().map(follow).collect();
+        // A page that only one of them holds is written to where it is.
+        drop(live);
         let adapters = &self.adapters;
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(next.len());
         for Live { cache, token } in &mut next {

@@ -52,9 +52,9 @@ impl Session {
             self.cache = old;
             return Err(error);
         }
-        self.cache.set_altered(whole);
+        self.cache.set_altered(whole && !left.is_empty());
         let before = std::mem::replace(&mut self.tokens, left);
-        if let Err(error) = if self.tokens.is_empty() { Ok(()) } else { self.catch_up(None) } {
+        if let Err(error) = if self.tokens.is_empty() { Ok(()) } else { self.catch_up(0, None) } {
             (self.cache, self.tokens) = (old, before);
             return Err(error);
         }

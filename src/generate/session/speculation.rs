@@ -201,15 +201,15 @@ impl Session {
         let all = (guesses.len() + 1) * v;
         if guesses.is_empty() || rows.try_reserve_exact(all).is_err() || self.tokens.try_reserve(guesses.len()).is_err()
         {
-            return self.catch_up(None);
+            return self.catch_up(0, None);
         }
         rows.resize(all, 0.0);
         self.tokens.extend_from_slice(&guesses);
-        let result = self.catch_up(Some(&mut rows));
+        let result = self.catch_up(guesses.len(), Some(&mut rows));
         self.tokens.truncate(n);
         match result {
             // It may do without guesses.
-            Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(None),
+            Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(0, None),
             result => result?,
         }
         self.logits.copy_from_slice(&rows[..v]);
@@ -235,9 +235,11 @@ impl Session {
         }
     }
 
-    /// Forgets all guesses that have not turned out right.
+    /// Forgets all guesses that have not turned out right, and that of a token whose log probability may be asked for.
     pub(super) fn retract(&mut self) {
-        self.settle();
+        if self.chosen.is_none() {
+            self.settle();
+        }
         self.forget_guesses();
     }
 

@@ -138,7 +138,7 @@ impl Session {
             self.cache.truncate(0);
         }
         if self.cache.length() + 1 < self.tokens.len() {
-            self.catch_up(None)?;
+            self.catch_up(0, None)?;
         }
         let mut out = Checked { stream, crc: crc32fast::Hasher::new() };
         out.write(MAGIC)?;
