@@ -1209,6 +1209,7 @@ typedef struct llm_beam_params_t {
     size_t struct_size;
     /**
      * Continuations are compared by the sum of their log probabilities / length^length_penalty. 0 prefers short ones.
+     * The search is over when `width` of them have ended and score as high as the best other does at its length then.
      * Default 1.
      */
     double length_penalty;

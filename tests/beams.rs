@@ -125,6 +125,20 @@ fn scores_are_those_of_the_tokens_and_the_session_stays() {
     }
 }
 
+/// Without a limit a search ends when enough has ended, not when the context is full.
+#[test]
+fn a_search_ends_when_what_ended_is_best() {
+    let gguf = common::unpacked_gguf("arch/llama/model.gguf");
+    let mut first = session(&common::load(&gguf), CacheKind::Contiguous, 2);
+    let (logits, mut keys) = (first.logits().unwrap(), llm::gguf::Builder::new());
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+    keys.set("tokenizer.ggml.eos_token_id", best as u32).unwrap();
+    let model = common::load(&gguf.with_keys(&keys).unwrap());
+    let options = BeamOptions { width: 1, ..BeamOptions::default() };
+    let found = session(&model, CacheKind::Contiguous, 2).beam_search(&options).unwrap();
+    assert_eq!((found.len(), &found[0].tokens[..], found[0].finish), (1, &[][..], FinishReason::Eog));
+}
+
 /// A continuation that is the only one to go on from another takes over its pages.
 #[test]
 fn pages_of_one_continuation_are_not_copied() {

@@ -289,10 +289,25 @@ fn room_in_an_own_page_needs_no_other() {
         assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &expected), "{keep}");
         session.truncate(keep).unwrap();
     }
-    // What is found is what its tokens lead to.
+    // What is found is what its tokens lead to, also where a page is known again that was forgotten with those behind it.
+    let all = tokens(48, 1);
     session.truncate(0).unwrap();
-    session.append(&tokens(40, 1)).unwrap();
-    assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &tokens(40, 1)));
+    session.append(&all).unwrap();
+    session.truncate(10).unwrap();
+    session.append(&all[10..16]).unwrap();
+    session.append(&tokens(32, 2)).unwrap();
+    let expected = [&all[..16], &tokens(32, 2)].concat();
+    assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &expected));
+    // A page that another sequence holds stays as it is.
+    session.truncate(16).unwrap();
+    let mut other = Session::in_pages(Arc::clone(&model), &pages, &options(CacheOptions::default(), 16)).unwrap();
+    other.append(&[&all[..16], &tokens(17, 3)].concat()).unwrap();
+    session.truncate(10).unwrap();
+    let error = session.append(&[1]).unwrap_err();
+    assert!(matches!(&error, Error::CacheFull(_)), "{error}");
+    drop(other);
+    session.append(&[1]).unwrap();
+    assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &[&all[..10], &[1]].concat()));
 }
 
 #[test]

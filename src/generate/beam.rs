@@ -1,6 +1,8 @@
 //! Beam search: the most likely continuations as a whole, instead of the most likely next token (Lowerre, "The HARPY
 //! Speech Recognition System", 1976; the length penalty is that of Wu et al., "Google's Neural Machine Translation
-//! System", 2016, in its simple form, a power of the length).
+//! System", 2016, in its simple form, a power of the length). It is over when as many continuations as are asked for have
+//! ended and score as high as the best that is followed does now. (With a penalty above 0 that one could still become
+//! better; but to follow it as long as that is possible takes most searches to the end of the context.)
 //!
 //! Here is what is followed and what is kept. A session and an engine compute the logits, each in its way.
 
@@ -53,6 +55,8 @@ const WIDEST: usize = 256;
 /// A search under way.
 pub(super) struct Search {
     options: BeamOptions,
+    /// Tokens that end a continuation.
+    ends: usize,
     /// Tokens of a continuation at most, and what it means to reach them.
     most: usize,
     full: FinishReason,
@@ -69,7 +73,7 @@ struct Live {
     logprob: f64,
     /// As the grammar sees it, if there is one.
     text: Option<Matcher>,
-    /// The most likely tokens behind it, once their logits are known.
+    /// The most likely tokens behind it, once their logits are known: enough to go on with if all ends are among them.
     best: Option<Result<Vec<Logprob>>>,
 }
 
@@ -97,19 +101,20 @@ impl BeamOptions {
     }
 
     fn score(&self, logprob: f64, length: usize) -> f64 {
-        logprob / wide::pow(length as f64, self.length_penalty)
+        // What is certain is so at any length.
+        if logprob == 0.0 { 0.0 } else { logprob / wide::pow(length as f64, self.length_penalty) }
     }
 }
 
 impl Search {
     /// A search of continuations that a grammar describes, and for which there is `room`. It follows one, of which
     /// nothing is there.
-    pub(super) fn new(options: BeamOptions, room: usize, grammar: Option<&Grammar>) -> Search {
+    pub(super) fn new(options: BeamOptions, tokenizer: &Tokenizer, room: usize, grammar: Option<&Grammar>) -> Search {
         let most = if options.max_tokens == 0 { room } else { options.max_tokens.min(room) };
         let full =
             if most > 0 && most == options.max_tokens { FinishReason::Length } else { FinishReason::ContextFull };
         let live = vec![Live { tokens: Vec::new(), logprob: 0.0, text: grammar.map(Grammar::begin), best: None }];
-        Search { options, most, full, live, ended: Vec::new(), masked: Vec::new() }
+        Search { options, ends: tokenizer.eog_count(), most, full, live, ended: Vec::new(), masked: Vec::new() }
     }
 
     /// How many continuations are asked for.
@@ -125,8 +130,8 @@ impl Search {
 
     /// Shows the logits (V) behind continuation `i` of those that are followed.
     pub(super) fn show(&mut self, i: usize, logits: &[f32]) {
-        let Search { options, live, masked, .. } = self;
-        let n = (2 * options.width).min(logits.len());
+        let Search { options, ends, live, masked, .. } = self;
+        let n = (options.width + (*ends).max(options.width)).min(logits.len());
         live[i].best = Some(match &mut live[i].text {
             None => logprobs(logits, 0, n).map(|(_, best)| best),
             Some(text) => {
@@ -143,7 +148,7 @@ impl Search {
 
     /// Chooses what is followed next, by all logits; nothing if the search is over.
     pub(super) fn advance(&mut self, tokenizer: &Tokenizer) -> Result<Vec<Branch>> {
-        let BeamOptions { width, length_penalty, ignore_eog, .. } = self.options;
+        let BeamOptions { width, ignore_eog, .. } = self.options;
         let length = self.live.first().map_or(0, |live| live.tokens.len()) + 1;
         if length > self.most {
             return self.end(tokenizer);
@@ -180,9 +185,7 @@ impl Search {
             }
         }
         self.keep_best();
-        // No continuation gets better than it is now.
-        let longest = if length_penalty > 0.0 { self.most } else { length };
-        let hope = next.first().map(|live| self.options.score(live.logprob, longest));
+        let hope = next.first().map(|live| self.options.score(live.logprob, length));
         let worst = self.ended.last().filter(|_| self.ended.len() == width).map(|beam| beam.score);
         if hope.is_none() || worst.is_some_and(|worst| hope.is_some_and(|hope| hope <= worst)) {
             self.live.clear();

@@ -284,6 +284,11 @@ impl Tokenizer {
         self.vocab.is_end(token)
     }
 
+    /// How many tokens end a generation.
+    pub(crate) fn eog_count(&self) -> usize {
+        self.vocab.end_count()
+    }
+
     /// The score of the token, by which SentencePiece merges; 0 where the file gives none.
     pub fn score(&self, token: u32) -> f32 {
         self.vocab.score(token)

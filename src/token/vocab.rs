@@ -320,6 +320,11 @@ impl Vocab {
         self.ends.binary_search(&id).is_ok()
     }
 
+    /// How many tokens end a generation.
+    pub fn end_count(&self) -> usize {
+        self.ends.len()
+    }
+
     /// The ordinary token with exactly these bytes.
     pub fn ordinary(&self, bytes: &[u8]) -> Option<u32> {
         self.lexicon.ordinary.get(&self.lexicon.pieces, bytes)

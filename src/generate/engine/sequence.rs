@@ -52,7 +52,7 @@ impl Sequence {
         generation.set_grammar(request.grammar)?;
         generation.start(request.options);
         let room = cache.capacity() - request.tokens.len();
-        let search = |options| Arc::new(Mutex::new(Search::new(options, room, generation.grammar())));
+        let search = |options| Arc::new(Mutex::new(Search::new(options, tokenizer, room, generation.grammar())));
         let search = request.beams.map(search);
         Ok(Sequence {
             request: 0,

@@ -29,7 +29,7 @@ impl Session {
         self.retract();
         let _environment = FloatEnvironment::enter();
         let room = self.cache.capacity() - self.tokens.len();
-        let mut search = Search::new(*options, room, self.generation.grammar());
+        let mut search = Search::new(*options, self.model.tokenizer(), room, self.generation.grammar());
         search.show(0, &self.logits);
         let mut live = vec![Live { cache: self.cache.fork(), token: [0] }];
         loop {
