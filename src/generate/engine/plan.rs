@@ -21,16 +21,20 @@ impl Core {
         let decoding = first.filter(|sequence| sequence.pending() == 1).count();
         let mut left = chunk.saturating_sub(decoding).max(LEAST);
         let (mut members, mut full) = (0, false);
+        // Those that have pages and not all of their prompts.
+        let mut started: Vec<usize> = Vec::new();
         for i in 0..self.sequences.len() {
             if members == self.max_batch {
                 break;
             }
+            let before = i.checked_sub(1).filter(|before| self.sequences[*before].computes_pages());
+            started.extend(before);
             let sequence = &self.sequences[i];
             if sequence.shown || sequence.ended || left == 0 && sequence.pending() > 1 {
                 continue;
             }
             if sequence.cache.length() == 0 {
-                if full || self.may_share_soon(i) {
+                if full || self.may_share_soon(i, &started) {
                     continue;
                 }
                 // No other takes the pages that it waits for, but those behind it that have some go on.
@@ -54,16 +58,16 @@ impl Core {
         Ok(self.sequences.iter().filter(|sequence| !sequence.part.is_empty()).count())
     }
 
-    /// Whether someone before sequence i is about to compute pages that it could share.
-    fn may_share_soon(&self, i: usize) -> bool {
+    /// Whether one of those that have `started` is about to compute pages that sequence i could share.
+    fn may_share_soon(&self, i: usize, started: &[usize]) -> bool {
         let (positions, sequence) = (self.pages.page_positions(), &self.sequences[i]);
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let ahead = |other: &Sequence| {
             let next = (other.cache.length() / positions + 1) * positions;
             let same = || known.get(..next).is_some_and(|known| other.tokens.get(..next) == Some(known));
-            other.cache.pages() > 0 && other.salt == sequence.salt && !other.shown && other.pending() > 1 && same()
+            other.salt == sequence.salt && same()
         };
-        self.sequences[..i].iter().any(ahead)
+        started.iter().any(|before| ahead(&self.sequences[*before]))
     }
 
     /// Whether there are pages for sequence i, which holds none, to be started, with those that others have for its

@@ -105,6 +105,11 @@ impl Sequence {
         self.tokens.len() - self.cache.length()
     }
 
+    /// True if it has pages and a prompt that is not processed.
+    pub(super) fn computes_pages(&self) -> bool {
+        self.cache.pages() > 0 && !self.shown && self.pending() > 1
+    }
+
     /// True if the step under way gives the logits of the last token.
     pub(super) fn asks(&self) -> bool {
         self.part.end == self.tokens.len() && !self.part.is_empty()
