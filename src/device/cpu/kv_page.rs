@@ -33,7 +33,7 @@ impl PageShape {
 }
 
 /// Gives out pages, at most so many at a time. Memory is committed as it is first written, and what comes back is kept
-/// for the next that asks.
+/// for the next that asks: all, or one page if there is no limit.
 #[derive(Debug)]
 pub(crate) struct KvPool {
     shape: PageShape,
@@ -217,9 +217,29 @@ impl KvPage {
 
 impl Drop for KvPage {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.pool.free.lock().push(memory);
+        // Where nothing limits the pages, many may have been in use for a while only, as those of a beam search.
+        let mut free = self.pool.free.lock();
+        if self.pool.max_pages < usize::MAX || free.is_empty() {
+            free.extend(self.memory.take());
         }
+        drop(free);
         self.pool.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::KvType;
+
+    #[test]
+    fn only_a_limited_pool_keeps_what_comes_back() {
+        for (max_pages, kept) in [(8, 5), (usize::MAX, 1)] {
+            let kv = KvShape { heads: 1, width: 32, value_width: 32, kv_type: KvType::F16 };
+            let pool = KvPool::new(PageShape { kv, layers: 1, tiles: 1 }, max_pages).unwrap();
+            let pages: Vec<KvPage> = (0..5).map(|_| pool.take().unwrap().unwrap()).collect();
+            drop(pages);
+            assert_eq!((pool.free.lock().len(), pool.used(), pool.peak()), (kept, 0, 5));
+        }
     }
 }

@@ -46,8 +46,12 @@ impl Core {
             let sequence = &mut self.sequences[i];
             let (start, pending) = (sequence.cache.length(), sequence.pending());
             let n = if pending == 1 { 1 } else { pending.min(left) };
-            if !self.reserve(i, n)? {
-                continue;
+            match self.reserve(i, n) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                // Those that have a part get on, and may leave memory behind.
+                Err(Error::OutOfMemory(_)) if members > 0 => break,
+                Err(error) => return Err(error),
             }
             let sequence = &mut self.sequences[i];
             sequence.part = start..start + n;
