@@ -10,7 +10,7 @@ use llm::model::{CacheOptions, Model, Pooling};
 use llm::{Isa, KvType, Threads};
 
 /// The architectures of tests/data/arch.
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 27] = [
     "llama",
     "llama31",
     "llama-linear",
@@ -25,6 +25,7 @@ const NAMES: [&str; 26] = [
     "phi3-longrope",
     "granite",
     "stablelm",
+    "stablelm-12b",
     "starcoder2",
     "gpt2",
     "falcon",

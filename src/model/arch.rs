@@ -60,6 +60,8 @@ pub(crate) enum QkNorms {
     None,
     /// Each head by itself.
     Heads,
+    /// Each head by itself with weights of its own, where the file has them.
+    HeadsApart,
     /// All heads as one row.
     Rows,
 }
@@ -203,8 +205,8 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "phi3", positions: Positions::RotaryHalves, global_every: Some(usize::MAX), ..LLAMA },
     // "Granite 3.0 Language Models", 2024. Its scales are keys.
     Architecture { name: "granite", ..LLAMA },
-    // "Stable LM 2 1.6B Technical Report", 2024.
-    Architecture { name: "stablelm", ..LAYER_NORM },
+    // "Stable LM 2 1.6B Technical Report", 2024. The 12B norms queries and keys.
+    Architecture { name: "stablelm", qk_norms: QkNorms::HeadsApart, ..LAYER_NORM },
     // "StarCoder 2 and The Stack v2", 2024.
     Architecture { name: "starcoder2", activation: Activation::GeluTanh, gated: false, ..LAYER_NORM },
     // Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.

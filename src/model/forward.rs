@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::adapters::{AdapterList, Adapters, Output};
-use super::arch::Norms;
+use super::arch::{Norms, QkNorms};
 use super::config::Config;
 use super::latent::LatentScratch;
 use super::mixture::MixtureScratch;
@@ -266,7 +266,8 @@ impl Model {
                 observe(observer, l, &["attn_q", "attn_k", "attn_v", "attn_qkv"], act);
                 adapters.linear(device, act, [direct.q.to(q), direct.k.fine(k), direct.v.fine(v)])?;
                 let norms = [&direct.q_norm, &direct.k_norm].map(|norm| norm.as_ref().map(|norm| self.norm(norm)));
-                device.head_norm_rope((q, k), norms.into(), config.head_length, rope);
+                let by_heads = config.architecture.qk_norms != QkNorms::Rows;
+                device.head_norm_rope((q, k), norms.into(), by_heads, config.head_length, rope);
             }
             QueriesKeysValues::Latent(latent) => {
                 self.latent_in(device, l, latent, rope, (act, q, k, v), room, adapters, observer)?;

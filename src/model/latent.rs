@@ -79,7 +79,7 @@ impl Model {
         q.reset(act.rows(), heads * width)?;
         device.copy_parts((raw, head), plain..head, (q, width), 0);
         device.put_heads(by_head, heads, q.data_mut(), width, rotated);
-        device.head_norm_rope((q, k), (None, None), width, rope);
+        device.head_norm_rope((q, k), (None, None), true, width, rope);
         Ok(())
     }
 

@@ -330,6 +330,13 @@ impl<'a> Plan<'a> {
         self.decode(tensor)
     }
 
+    /// The (rows, columns) numbers of a tensor, read at once, if the file has it.
+    pub(crate) fn optional_rows(&mut self, name: &str, rows: usize, columns: usize) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.tensor(name) else { return Ok(None) };
+        self.check(tensor, rows, columns)?;
+        self.decode(tensor).map(Some)
+    }
+
     /// The vector, if the file has it.
     pub(crate) fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
         if self.has(name) { self.vector(name, n).map(Some) } else { Ok(None) }

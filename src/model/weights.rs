@@ -59,7 +59,7 @@ pub(crate) struct Direct {
     pub q: Projection,
     pub k: Projection,
     pub v: Projection,
-    /// (E) each, or as wide as q and k, or none.
+    /// (E), or as wide as q or k, or none.
     pub q_norm: Option<NormWeights>,
     pub k_norm: Option<NormWeights>,
 }
@@ -214,6 +214,12 @@ impl Names<'_, '_> {
         if wanted { self.norm(part, n).map(Some) } else { Ok(None) }
     }
 
+    /// (heads, n), without a bias.
+    fn norm_of_heads_if_there(&mut self, part: &str, heads: usize, n: usize) -> Result<Option<NormWeights>> {
+        let weight = self.plan.optional_rows(&self.name(&format!("{part}.weight")), heads, n)?;
+        Ok(weight.map(|weight| NormWeights { weight, bias: None }))
+    }
+
     fn projection(&mut self, part: &str, rows: usize, columns: usize) -> Result<Projection> {
         self.plan.projection(&self.name(part), rows, columns)
     }
@@ -304,13 +310,14 @@ impl Direct {
             let q = names.projection("attn_q", q_rows, d)?;
             [q, names.projection("attn_k", kv_rows, d)?, names.projection("attn_v", kv_rows, d)?]
         };
-        let (q_width, k_width) = match config.architecture.qk_norms {
-            QkNorms::Rows => (q_rows, kv_rows),
-            QkNorms::Heads | QkNorms::None => (e, e),
+        let mut norm = |part: &str, rows: usize| match config.architecture.qk_norms {
+            QkNorms::None => Ok(None),
+            QkNorms::Heads => names.norm(part, e).map(Some),
+            QkNorms::Rows => names.norm(part, rows).map(Some),
+            QkNorms::HeadsApart => names.norm_of_heads_if_there(part, rows / e, e),
         };
-        let normed = config.architecture.qk_norms != QkNorms::None;
-        let q_norm = names.norm_if(normed, "attn_q_norm", q_width)?;
-        Ok(Direct { q, k, v, q_norm, k_norm: names.norm_if(normed, "attn_k_norm", k_width)? })
+        let (q_norm, k_norm) = (norm("attn_q_norm", q_rows)?, norm("attn_k_norm", kv_rows)?);
+        Ok(Direct { q, k, v, q_norm, k_norm })
     }
 }
 

@@ -147,22 +147,20 @@ impl Device {
     }
 
     fn norm_row(&self, x: &[f32], norm: Norm<'_>, out: &mut [f32]) {
-        match norm.kind {
-            NormKind::Rms => out.copy_from_slice(x),
-            NormKind::Layer => {
-                let mean = sum(x) / x.len() as f32;
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
-            }
-        }
-        let r = self.norm_factor(out, norm.eps);
-        out.iter_mut().zip(norm.weight).for_each(|(out, w)| *out = (*out * r) * w);
-        if let Some(bias) = norm.bias {
-            out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
-        }
+        out.copy_from_slice(x);
+        self.norm_in_place(out, norm);
     }
 
-    fn norm_factor(&self, x: &[f32], eps: f32) -> f32 {
-        1.0 / ((self.kernels.sum_of_squares)(x) / x.len() as f32 + eps).sqrt()
+    fn norm_in_place(&self, x: &mut [f32], norm: Norm<'_>) {
+        if norm.kind == NormKind::Layer {
+            let mean = sum(x) / x.len() as f32;
+            x.iter_mut().for_each(|x| *x -= mean);
+        }
+        let r = 1.0 / ((self.kernels.sum_of_squares)(x) / x.len() as f32 + norm.eps).sqrt();
+        x.iter_mut().zip(norm.weight).for_each(|(x, w)| *x = (*x * r) * w);
+        if let Some(bias) = norm.bias {
+            x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        }
     }
 
     /// x = the values of act, (T,n).
@@ -172,12 +170,13 @@ impl Device {
         Ok(())
     }
 
-    /// Norms q and k where a norm is given, head by head or, with a norm as wide as they are, all heads at once; then
-    /// rotates each head. `e` is the head width.
+    /// Norms q and k where a norm is given, then rotates each head. `e` is the head width. With `by_heads` each head is
+    /// normed by itself: all by the same weights (E), or each by its own, in weights as wide as a row.
     pub(crate) fn head_norm_rope(
         &self,
         (q, k): (&mut Buffer, &mut Buffer),
         (q_norm, k_norm): (Option<Norm<'_>>, Option<Norm<'_>>),
+        by_heads: bool,
         e: usize,
         rope: &RopeTable,
     ) {
@@ -189,9 +188,10 @@ impl Device {
             let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
             for (row, norm) in [(q, q_norm), (k, k_norm)] {
                 if let Some(norm) = norm {
-                    for part in row.chunks_exact_mut(norm.weight.len()) {
-                        let r = self.norm_factor(part, norm.eps);
-                        part.iter_mut().zip(norm.weight).for_each(|(x, w)| *x = (*x * r) * w);
+                    let part = if by_heads { e } else { row.len() };
+                    let weights = norm.weight.chunks_exact(part).cycle();
+                    for (part, weight) in row.chunks_exact_mut(part).zip(weights) {
+                        self.norm_in_place(part, Norm { weight, ..norm });
                     }
                 }
                 for head in row.chunks_exact_mut(e) {

@@ -21,6 +21,13 @@ fn assert_near(found: &[f32], expected: impl Iterator<Item = (f64, f64)>, limit:
     assert_eq!(count, found.len());
 }
 
+/// The norm without its bias.
+fn normed(x: &[f64], norm: Norm<'_>) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let mean = if norm.kind == NormKind::Layer { mean } else { 0.0 };
+    rms_norm(&x.iter().map(|x| x - mean).collect::<Vec<_>>(), norm.weight, f64::from(norm.eps))
+}
+
 fn rms_norm(x: &[f64], weight: &[f32], eps: f64) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     x.iter().zip(weight).map(|(x, &w)| x / (mean + eps).sqrt() * f64::from(w)).collect()
@@ -223,16 +230,23 @@ fn heads_are_normed_and_rotated() {
     let mut rng = Rng::new(33);
     for (e, pairs) in [(8, 4), (64, 32), (80, 16), (256, 128)] {
         for interleaved in [false, true] {
-            for with_norm in [false, true] {
+            for (kind, apart) in [
+                (None, false),
+                (Some(NormKind::Rms), false),
+                (Some(NormKind::Rms), true),
+                (Some(NormKind::Layer), false),
+                (Some(NormKind::Layer), true),
+            ] {
                 let (t, heads, kv_heads) = (9, 8, 2);
                 let (q, k) = (rng.floats(t * heads * e), rng.floats(t * kv_heads * e));
-                let (q_weight, k_weight) = (rng.floats(e), rng.floats(e));
-                let norm = |weight| with_norm.then_some(rms(weight, 1e-5));
+                let weights = |heads| if apart { heads * e } else { e };
+                let (q_weight, k_weight) = (rng.floats(weights(heads)), rng.floats(weights(kv_heads)));
+                let norm = |weight| kind.map(|kind| Norm { kind, weight, bias: None, eps: 1e-5 });
                 let norms = (norm(&q_weight[..]), norm(&k_weight[..]));
                 let table = rope_table(t, pairs, interleaved);
                 let run = |device: &Device| {
                     let (mut q, mut k) = (buffer(heads * e, &q), buffer(kv_heads * e, &k));
-                    device.head_norm_rope((&mut q, &mut k), norms, e, &table);
+                    device.head_norm_rope((&mut q, &mut k), norms, true, e, &table);
                     [q.data().to_vec(), k.data().to_vec()]
                 };
                 let expected = run(&devices[0].1);
@@ -248,7 +262,8 @@ fn heads_are_normed_and_rotated() {
                     for (i, (found, before)) in found.chunks_exact(e).zip(before.chunks_exact(e)).enumerate() {
                         let mut x: Vec<f64> = before.iter().map(|&x| f64::from(x)).collect();
                         if let Some(norm) = norm {
-                            x = rms_norm(&x, norm.weight, f64::from(norm.eps));
+                            let own = if apart { i % heads * e } else { 0 };
+                            x = normed(&x, Norm { weight: &norm.weight[own..own + e], ..norm });
                         }
                         let mut y = x.clone();
                         for p in 0..pairs {
