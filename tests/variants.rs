@@ -223,6 +223,41 @@ fn scaling_of_positions_that_a_file_does_not_name_is_linear() {
     assert_eq!(error.fact("key"), Some("gpt-oss.rope.freq_base_swa"));
 }
 
+/// The factor of cosines and sines that Hugging Face calls `attention_factor`, in place of 0.1 ln(factor) + 1.
+#[test]
+fn a_file_states_how_yarn_sharpens_attention() {
+    let original = gguf("qwen2-yarn");
+    let key = |name: &str| format!("qwen2.rope.scaling.{name}");
+    let stated = |name: &str, value: f32| with_keys(&original, |builder| builder.set(&key(name), value).unwrap());
+    assert_eq!(original.f32(&key("factor")).unwrap(), Some(4.0));
+    assert!(logits(&stated("yarn_attn_factor", 1.0)) != logits(&original));
+    // Both factors count: what one takes back the other gives.
+    let both = with_keys(&original, |builder| {
+        builder.set(&key("yarn_attn_factor"), 0.5f32).unwrap();
+        builder.set(&key("attn_factor"), 2f32).unwrap();
+    });
+    assert!(logits(&both) == logits(&stated("yarn_attn_factor", 1.0)));
+    // 0.1 ln(4) + 1.
+    let near = logits(&stated("yarn_attn_factor", 1.138_629_4));
+    let distance = |a: &[u32], b: &[u32]| {
+        let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(f32::from_bits(*a)), f64::from(f32::from_bits(*b))));
+        pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / pairs().map(|(_, b)| b * b).sum::<f64>()
+    };
+    assert!(distance(&near, &logits(&original)) < 1e-9);
+    assert!(logits(&stated("yarn_ext_factor", 1.0)) == logits(&original));
+    for value in [0.0, 0.5] {
+        let error = load(&stated("yarn_ext_factor", value)).err().unwrap();
+        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+        assert_eq!(error.fact("key"), Some(&*key("yarn_ext_factor")));
+    }
+    // As llama.cpp writes what was not stated.
+    let unset = with_keys(&original, |builder| {
+        builder.set(&key("yarn_ext_factor"), -1f32).unwrap();
+        builder.set(&key("yarn_attn_factor"), 1f32).unwrap();
+    });
+    assert!(logits(&unset) == logits(&original));
+}
+
 /// A decoder that was trained to see the whole text gives embeddings, as an encoder.
 #[test]
 fn tokens_see_later_ones_where_the_file_says_so() {

@@ -131,8 +131,8 @@ pub(crate) enum Scaling {
     /// Low frequencies are, high ones are not, with a ramp between (Peng et al., "YaRN: Efficient Context Window
     /// Extension of Large Language Models", 2023).
     ///
-    /// `on_scores`: the factor 0.1 ln(factor) + 1 of cosines and sines is not taken there, but scores have one.
-    Yarn { factor: f64, beta_fast: f64, beta_slow: f64, on_scores: bool },
+    /// `magnitude`: what cosines and sines are multiplied by.
+    Yarn { factor: f64, beta_fast: f64, beta_slow: f64, magnitude: f64 },
 }
 
 /// Reads `<architecture>.<name>` keys.
@@ -501,6 +501,21 @@ fn latent(keys: &Keys<'_>, key_length: usize, rotated: usize) -> Result<Latent> 
     Ok(Latent { rank, query_rank: keys.count_or_zero("attention.q_lora_rank")?, plain, value })
 }
 
+/// What a file states that YaRN multiplies cosines and sines by.
+fn yarn_magnitude(keys: &Keys<'_>) -> Result<Option<f64>> {
+    let key = keys.key("rope.scaling.yarn_ext_factor");
+    match keys.gguf.f32(&key)? {
+        None | Some(1.0) => {}
+        // So llama.cpp writes that a file stated neither this nor the other.
+        Some(unset) if unset < 0.0 => return Ok(None),
+        Some(found) => {
+            let message = format!("{key} is {found}, which is not supported; 1 is");
+            return Err(Error::unsupported(message).with("key", key).with("found", found));
+        }
+    }
+    Ok(keys.positive_or_none("rope.scaling.yarn_attn_factor")?.map(f64::from))
+}
+
 fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Result<Rope> {
     let dims = keys.count("rope.dimension_count", MANY)?.unwrap_or(head_length);
     if dims > head_length || !dims.is_multiple_of(2) {
@@ -521,7 +536,12 @@ fn rope(keys: &Keys<'_>, architecture: &Architecture, head_length: usize) -> Res
             factor,
             beta_fast: f64::from(keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)),
             beta_slow: f64::from(keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0)),
-            on_scores: score_slope.is_some(),
+            magnitude: match (yarn_magnitude(keys)?, score_slope) {
+                (Some(stated), _) => stated,
+                // Scores have a factor instead.
+                (None, Some(_)) => 1.0,
+                (None, None) => 0.1 * wide::ln(factor.max(1.0)) + 1.0,
+            },
         },
         Some(other) => {
             let message =

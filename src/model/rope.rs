@@ -49,7 +49,7 @@ fn scaled(rope: &Rope) -> Table {
             angles.iter_mut().for_each(|angle| *angle /= factor);
             1.0
         }
-        Scaling::Yarn { factor, beta_fast, beta_slow, on_scores } => {
+        Scaling::Yarn { factor, beta_fast, beta_slow, magnitude } => {
             // The pair that turns `turns` times within the original context.
             let (n, context) = (rope.dims as f64, rope.original_context as f64);
             let pair =
@@ -60,7 +60,7 @@ fn scaled(rope: &Rope) -> Table {
                 let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                 *angle = *angle / factor * ramp + *angle * (1.0 - ramp);
             }
-            if on_scores { 1.0 } else { 0.1 * wide::ln(factor.max(1.0)) + 1.0 }
+            magnitude
         }
     };
     Table { angles, factor: rope.attention_factor.unwrap_or(1.0) * factor }
