@@ -258,6 +258,22 @@ fn a_file_states_how_yarn_sharpens_attention() {
     assert!(logits(&unset) == logits(&original));
 }
 
+#[test]
+fn a_granite_file_turns_rotation_off() {
+    let finetuned = |name: &str, value: bool| {
+        with_keys(&gguf(name), |builder| builder.set(&format!("{name}.rope.scaling.finetuned"), value).unwrap())
+    };
+    assert!(logits(&finetuned("granite", true)) == logits(&gguf("granite")));
+    let unrotated = finetuned("granite", false);
+    assert!(logits(&unrotated) != logits(&gguf("granite")));
+    // Frequencies count no more.
+    let other = |gguf: &Gguf| with_keys(gguf, |builder| builder.set("granite.rope.freq_base", 123f32).unwrap());
+    assert!(logits(&other(&unrotated)) == logits(&unrotated));
+    assert!(logits(&other(&gguf("granite"))) != logits(&gguf("granite")));
+    // To others the key says where the weights come from.
+    assert!(logits(&finetuned("qwen2", false)) == logits(&gguf("qwen2")));
+}
+
 /// A decoder that was trained to see the whole text gives embeddings, as an encoder.
 #[test]
 fn tokens_see_later_ones_where_the_file_says_so() {

@@ -203,7 +203,7 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
     },
     // "Phi-3 Technical Report", 2024. Where a window is given, all layers have it.
     Architecture { name: "phi3", positions: Positions::RotaryHalves, global_every: Some(usize::MAX), ..LLAMA },
-    // "Granite 3.0 Language Models", 2024. Its scales are keys.
+    // "Granite 3.0 Language Models", 2024. Its scales are keys, and whether it rotates.
     Architecture { name: "granite", ..LLAMA },
     // "Stable LM 2 1.6B Technical Report", 2024. The 12B norms queries and keys.
     Architecture { name: "stablelm", qk_norms: QkNorms::HeadsApart, ..LAYER_NORM },

@@ -302,10 +302,14 @@ impl Config {
             }
             None => return Err(keys.missing(eps_key)),
         };
+        // So Granite's files say that positions do not enter.
+        let unrotated = name == "granite" && gguf.bool(&keys.key("rope.scaling.finetuned"))? == Some(false);
         let rope = match architecture.positions {
+            Positions::RotaryInterleaved | Positions::RotaryHalves if !unrotated => {
+                rope(&keys, architecture, head_length)?
+            }
             // Nothing is rotated, whatever the length of a head.
-            Positions::Learned => Rope { dims: 0, ..rope(&keys, architecture, head_length.next_multiple_of(2))? },
-            Positions::RotaryInterleaved | Positions::RotaryHalves => rope(&keys, architecture, head_length)?,
+            _ => Rope { dims: 0, ..rope(&keys, architecture, head_length.next_multiple_of(2))? },
         };
         let latent = if architecture.latent { Some(latent(&keys, head_length, rope.dims)?) } else { None };
         let window_key = keys.key("attention.sliding_window");
