@@ -217,10 +217,6 @@ fn scaling_of_positions_that_a_file_does_not_name_is_linear() {
         })
     };
     assert!(logits(&yarn("yarn")) == logits(&yarn("none")) && logits(&yarn("none")) != logits(&yarn("linear")));
-    let local = with_keys(&gguf("gpt-oss"), |builder| builder.set("gpt-oss.rope.freq_base_swa", 123f32).unwrap());
-    let error = load(&local).err().unwrap();
-    assert!(matches!(error, Error::Unsupported(_)), "{error}");
-    assert_eq!(error.fact("key"), Some("gpt-oss.rope.freq_base_swa"));
 }
 
 /// The factor of cosines and sines that Hugging Face calls `attention_factor`, in place of 0.1 ln(factor) + 1.
@@ -272,6 +268,25 @@ fn a_granite_file_turns_rotation_off() {
     assert!(logits(&other(&gguf("granite"))) != logits(&gguf("granite")));
     // To others the key says where the weights come from.
     assert!(logits(&finetuned("qwen2", false)) == logits(&gguf("qwen2")));
+}
+
+/// Layers with a window have the base that a file states for them, scaled as the others.
+#[test]
+fn layers_with_a_window_have_a_rotary_base_of_their_own() {
+    for name in ["gemma2", "gpt-oss"] {
+        let base = |keys: &[(&str, f32)]| {
+            with_keys(&gguf(name), |builder| {
+                keys.iter().for_each(|(key, value)| builder.set(&format!("{name}.rope.{key}"), *value).unwrap());
+            })
+        };
+        let of_windows = logits(&base(&[("freq_base_swa", 123.0)]));
+        assert!(logits(&base(&[("freq_base_swa", 10_000.0)])) == logits(&gguf(name)), "{name}");
+        assert!(of_windows != logits(&gguf(name)) && of_windows != logits(&base(&[("freq_base", 123.0)])), "{name}");
+        let all = base(&[("freq_base", 123.0), ("freq_base_swa", 123.0)]);
+        assert!(logits(&all) == logits(&base(&[("freq_base", 123.0)])), "{name}");
+    }
+    let other = with_keys(&gguf("qwen2"), |builder| builder.set("qwen2.rope.freq_base_swa", 123f32).unwrap());
+    assert_eq!(load(&other).err().unwrap().fact("key"), Some("qwen2.rope.freq_base_swa"));
 }
 
 /// A decoder that was trained to see the whole text gives embeddings, as an encoder.

@@ -29,7 +29,7 @@ pub(crate) struct Architecture {
     pub embedding_scaled: bool,
     /// Layers that see only a window, where the file gives one: all but every n-th, by this n.
     pub global_every: Option<usize>,
-    /// Layers with a window have a rotary base of their own and no scaling of positions.
+    /// How layers with a window rotate.
     pub local_rope: LocalRope,
     /// Every n-th layer does not rotate.
     pub unrotated_every: Option<usize>,
@@ -84,9 +84,11 @@ pub(crate) enum Norms {
 pub(crate) enum LocalRope {
     /// The same as of the others, scaled as theirs.
     Same,
-    /// The key `rope.freq_base_swa`, or 10000; not scaled.
+    /// The key `rope.freq_base_swa`, or the same; scaled as the others.
+    Scaled,
+    /// The key, or 10000; not scaled.
     Own,
-    /// The same, not scaled.
+    /// The key, or the same; not scaled.
     Unscaled,
 }
 
@@ -172,6 +174,7 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
         positions: Positions::RotaryHalves,
         activation: Activation::SiluClamped,
         global_every: Some(2),
+        local_rope: LocalRope::Scaled,
         gating: Gating::SoftmaxOfChosen,
         normalized_experts: false,
         ..LLAMA
@@ -186,6 +189,7 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
         norms: Norms::BeforeAndAfter,
         embedding_scaled: true,
         global_every: Some(2),
+        local_rope: LocalRope::Scaled,
         defaults: Defaults { window: Some(4096), attention_softcap: Some(50.0), logit_softcap: Some(30.0) },
         ..LLAMA
     },

@@ -110,9 +110,9 @@ pub(crate) struct Rope {
     /// Elements of a head that are rotated; 0: none.
     pub dims: usize,
     pub base: f64,
-    /// Base of layers with a window, where the architecture has one of their own.
+    /// Base of layers with a window.
     pub local_base: f64,
-    /// How contexts longer than the first training's are reached (not in layers with a base of their own).
+    /// How contexts longer than the first training's are reached; in layers with a window as [`LocalRope`] says.
     pub scaling: Scaling,
     /// The context of the first training.
     pub original_context: usize,

@@ -1,7 +1,6 @@
 //! Rotary frequencies and the tables of a call.
 
-use super::arch::LocalRope;
-use super::arch::Positions;
+use super::arch::{LocalRope, Positions};
 use super::config::{Config, Rope, Rotation, Scaling};
 use crate::device::RopeTable;
 use crate::error::Result;
@@ -32,7 +31,7 @@ pub(crate) struct Frequencies {
     short: Table,
     long: Option<Table>,
     original_context: usize,
-    /// Of layers with a window, where they have their own.
+    /// Of layers with a window, where it is another.
     local: Option<Table>,
 }
 
@@ -93,13 +92,20 @@ impl Frequencies {
             }
             None => (table, None),
         };
-        let local = Table { angles: plain(rope.local_base, rope.dims), factor: 1.0 };
+        let local = match config.architecture.local_rope {
+            LocalRope::Same => None,
+            LocalRope::Scaled if rope.local_base == rope.base => None,
+            LocalRope::Scaled => Some(scaled(&Rope { base: rope.local_base, ..rope.clone() })),
+            LocalRope::Own | LocalRope::Unscaled => {
+                Some(Table { angles: plain(rope.local_base, rope.dims), factor: 1.0 })
+            }
+        };
         Frequencies {
             interleaved: config.architecture.positions == Positions::RotaryInterleaved,
             short,
             long,
             original_context: rope.original_context,
-            local: (config.architecture.local_rope != LocalRope::Same).then_some(local),
+            local,
         }
     }
 
