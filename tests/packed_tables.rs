@@ -157,7 +157,7 @@ fn keys_that_were_changed_since_count() {
     }
 }
 
-/// Not at a multiple of their numbers' size, in memory, or not at all.
+/// Not at a multiple of their numbers' size, in memory, of an older version, or not at all.
 #[test]
 fn tables_that_cannot_be_used_are_made_anew() {
     let gguf = of_vocabulary("bpe", "anew");
@@ -172,7 +172,11 @@ fn tables_that_cannot_be_used_are_made_anew() {
     }
     let bytes = std::fs::read(path("anew-bpe.packed")).unwrap();
     assert!(seen(&Tokenizer::from_gguf(&Gguf::from_bytes(bytes).unwrap()).unwrap()) == expected);
-    for strange in [&[][..], &[0; 64], &tables[..32], b"nothing"] {
+    let mut older = tables.clone();
+    let (length, start) = columns(&tables)[0];
+    assert_eq!(std::mem::replace(&mut older[start + 7], 1), 2);
+    older[start + length..].fill(255);
+    for strange in [&[][..], &[0; 64], &tables[..32], b"nothing", &older] {
         assert!(seen(&Tokenizer::from_gguf(&changed(&gguf, "strange", strange, |_| ())).unwrap()) == expected);
     }
 }

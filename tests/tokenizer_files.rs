@@ -146,6 +146,37 @@ fn marks_in_user_defined_tokens_are_spaces() {
     assert_eq!((t.id(b"  "), t.score(3)), (Some(6), -9.0));
 }
 
+/// A file need not give types: a byte is found by the text of its token, which is decoded as what it is called.
+#[test]
+fn tokens_of_bytes_are_found_by_their_text() {
+    let types = |types: &[i32]| Some(Key::I32s(types.to_vec()));
+    let t = load(&spm(), &[("token_type", None)]).unwrap();
+    assert_eq!(t.encode(b"A", PLAIN).unwrap(), [3, 9]);
+    assert_eq!((t.piece(9).unwrap(), t.kind(9), t.id(b"A")), (&b"<0x41>"[..], Some(TokenKind::Normal), None));
+    assert_eq!(t.encode(b"a<0x41>", PLAIN).unwrap().first(), Some(&7), "what is typed is text");
+    assert!(!t.encode(b"a<0x41>", PLAIN).unwrap().contains(&9));
+    for kind in [1, 3, 4, 5] {
+        let t = load(&spm(), &[("token_type", types(&[2, 3, 3, 1, 1, 1, 1, 1, 1, kind, 4, 3]))]).unwrap();
+        assert_eq!(t.encode(b"A", PLAIN).unwrap(), [3, 9], "type {kind}");
+    }
+    // One that is called a byte is taken first, wherever it stands.
+    let tokens = strings(&["<unk>", "<s>", "</s>", "▁", "<0x41>", "<0x41>", "<0x41>"]);
+    let changes = |kinds: &[i32]| {
+        [("tokens", Some(tokens.clone())), ("token_type", types(kinds)), ("scores", Some(Key::F32s(vec![0.0; 7])))]
+    };
+    let t = load(&spm(), &changes(&[2, 3, 3, 1, 1, 6, 1])).unwrap();
+    assert_eq!((t.encode(b"A", PLAIN).unwrap(), t.piece(5).unwrap(), t.id(b"A")), (vec![3, 5], &b"A"[..], Some(5)));
+    // The same where characters are merged; bytes of others have tokens of their own.
+    let tokens = strings(&["a", "b", "▁", "ab", "<0xC3>", "<0xA9>"]);
+    let merges = ("merges", Some(strings(&["a b"])));
+    for (name, ids) in [("gemma4", &[3, 4, 5][..]), ("gpt-2", &[3])] {
+        let changes =
+            [("pre", Some(Key::Str(name))), ("tokens", Some(tokens.clone())), ("token_type", None), merges.clone()];
+        let t = load(&bpe(), &changes).unwrap();
+        assert_eq!(t.encode("abé".as_bytes(), PLAIN).unwrap(), ids, "{name}");
+    }
+}
+
 #[test]
 fn byte_pairs_merge_by_rank() {
     let t = load(&bpe(), &[]).unwrap();

@@ -42,6 +42,9 @@ pub(super) struct Spelling {
     pub write: fn(&[u8], &mut Vec<u8>) -> bool,
     /// Whether user-defined tokens are written so too.
     pub of_user_defined: bool,
+    /// Whether any token `<0x0A>` stands for its byte when text is encoded, whatever its type: files do not always give
+    /// types. Its own text is what it is otherwise.
+    pub bytes_by_text: bool,
 }
 
 pub(super) struct Lexicon {
@@ -94,7 +97,8 @@ impl Lexicon {
         mergeables.try_reserve_exact(count).map_err(|_| Error::out_of_memory("no memory for the vocabulary"))?;
         for ((token, kind), id) in tokens.zip(&kinds).zip(0..size) {
             let kind = TokenKind::from_id((*kind).into());
-            let byte = if kind == TokenKind::Byte { byte_of(token) } else { None };
+            let named = byte_of(token);
+            let byte = named.filter(|_| kind == TokenKind::Byte);
             let write = |out: &mut Vec<u8>| match (kind, byte) {
                 (TokenKind::Normal | TokenKind::Unused, _) => (spelling.write)(token, out),
                 (TokenKind::UserDefined, _) if spelling.of_user_defined => {
@@ -111,8 +115,11 @@ impl Lexicon {
                 }
             };
             let mergeable = pieces.push(write)?;
-            if let Some(byte) = byte {
-                bytes[usize::from(byte)] = id;
+            if let Some(named) = named {
+                let known = &mut bytes[usize::from(named)];
+                if byte.is_some() || spelling.bytes_by_text && *known == NONE {
+                    *known = id;
+                }
             }
             if mergeable && !token.is_empty() {
                 mergeables.push(id);

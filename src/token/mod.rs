@@ -262,8 +262,10 @@ impl Tokenizer {
     /// The token whose [`piece`](Tokenizer::piece) is exactly this text: the special or user-defined one if there is
     /// one, else one that encoding can give, else the token of a byte.
     pub fn id(&self, piece: &[u8]) -> Option<u32> {
-        let byte =
-            || if let [byte] = piece { Some(self.vocab.byte(*byte)).filter(|id| *id != merge::NONE) } else { None };
+        let byte = || {
+            let [byte] = piece else { return None };
+            Some(self.vocab.byte(*byte)).filter(|id| self.vocab.piece(*id) == Some(piece))
+        };
         self.vocab.special(piece).or_else(|| self.vocab.ordinary(piece)).or_else(byte)
     }
 
@@ -441,7 +443,7 @@ fn byte_pairs(gguf: &Gguf, mut source: Source, pre: &str) -> Result<(Vocab, Algo
     let rules = PreTokenizer::find(pre)?.ok_or_else(|| unsupported("pre-tokenizer", PRE, pre))?;
     let traits = rules.traits;
     let write = bpe::spelling(&rules);
-    let lexicon = source.lexicon(gguf, Spelling { write, of_user_defined: false })?;
+    let lexicon = source.lexicon(gguf, Spelling { write, of_user_defined: false, bytes_by_text: traits.characters })?;
     let vocab = Vocab::new(gguf, lexicon, Defaults::default())?;
     let (count, merges) = vocab::strings(gguf, "tokenizer.ggml.merges")?;
     let merges = match &mut source {
@@ -456,7 +458,8 @@ fn byte_pairs(gguf: &Gguf, mut source: Source, pre: &str) -> Result<(Vocab, Algo
 
 fn merged_by_score(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { bos: Some(1), eos: Some(2), unk: Some(0), ..Defaults::default() };
-    let lexicon = source.lexicon(gguf, Spelling { write: spm::write_spaces, of_user_defined: true })?;
+    let spelling = Spelling { write: spm::write_spaces, of_user_defined: true, bytes_by_text: true };
+    let lexicon = source.lexicon(gguf, spelling)?;
     let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let space_prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     Ok((vocab, Algorithm::Spm { space_prefix }, habits(gguf, true, false, false)?))
@@ -464,7 +467,8 @@ fn merged_by_score(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm,
 
 fn unigram(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let defaults = Defaults { eos: Some(1), unk: Some(2), pad: Some(0), ..Defaults::default() };
-    let lexicon = source.lexicon(gguf, Spelling { write: spm::write_spaces, of_user_defined: true })?;
+    let spelling = Spelling { write: spm::write_spaces, of_user_defined: true, bytes_by_text: false };
+    let lexicon = source.lexicon(gguf, spelling)?;
     let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let spaces = Spaces {
         prefix: gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false),
@@ -477,7 +481,8 @@ fn unigram(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)
 fn word_piece(gguf: &Gguf, mut source: Source) -> Result<(Vocab, Algorithm, Habits)> {
     let (bos, unk, sep, pad, mask) = (Some(101), Some(100), Some(102), Some(0), Some(103));
     let defaults = Defaults { bos, eos: None, unk, sep, pad, mask };
-    let lexicon = source.lexicon(gguf, Spelling { write: word_piece::write_word, of_user_defined: false })?;
+    let spelling = Spelling { write: word_piece::write_word, of_user_defined: false, bytes_by_text: false };
+    let lexicon = source.lexicon(gguf, spelling)?;
     let vocab = Vocab::new(gguf, lexicon, defaults)?;
     let lowercase = gguf.bool("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let strip_accents = gguf.bool("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
