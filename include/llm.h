@@ -125,7 +125,7 @@
 #define LLM_ENCODE_PARSE_SPECIAL 2
 
 /**
- * A flag of decoding: special tokens appear as their text; without it they give nothing.
+ * A flag of decoding: special tokens appear as their text; without it they give nothing. Unused tokens never give any.
  */
 #define LLM_DECODE_SHOW_SPECIAL 1
 
@@ -1846,7 +1846,7 @@ typedef struct llm_event_t {
 #define LLM_TOKEN_KIND_USER_DEFINED 4
 
 /**
- * Never used.
+ * Never used; gives no text.
  */
 #define LLM_TOKEN_KIND_UNUSED 5
 
@@ -3597,7 +3597,7 @@ llm_status_t llm_tokenizer_decode(const llm_tokenizer_t *LLM_NONNULL tokenizer,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
- * The bytes of one token; special tokens as their text. A single token may not be UTF-8.
+ * The bytes of one token; special tokens as their text, unused ones as nothing. A single token may not be UTF-8.
  *
  * @param[in] tokenizer A tokenizer.
  * @param[in] token A token.

@@ -1,8 +1,9 @@
 //! Tokenizers of small files made here: what is missing or wrong is named, what can be passed over is.
 
 use llm::gguf::Gguf;
-use llm::token::{DecodeOptions, EncodeOptions, TokenKind, Tokenizer};
+use llm::token::{DecodeOptions, Decoder, EncodeOptions, Grammar, TokenKind, Tokenizer};
 use llm::{Error, Result};
+use std::sync::Arc;
 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 const SPECIAL: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
@@ -175,6 +176,30 @@ fn tokens_of_bytes_are_found_by_their_text() {
         let t = load(&bpe(), &changes).unwrap();
         assert_eq!(t.encode("abé".as_bytes(), PLAIN).unwrap(), ids, "{name}");
     }
+}
+
+/// What the file calls unused can come of merging, and gives no text.
+#[test]
+fn unused_tokens_give_no_text() {
+    let unused = [("token_type", Some(Key::I32s(vec![2, 3, 3, 1, 1, 1, 5, 1, 1, 6, 5, 5])))];
+    let t = Arc::new(load(&spm(), &unused).unwrap());
+    assert_eq!(t.encode(b"bab", PLAIN).unwrap(), [3, 5, 6]);
+    assert_eq!((t.id(b"ab"), t.kind(6), t.piece(6).unwrap()), (Some(6), Some(TokenKind::Unused), &b""[..]));
+    for show_special in [false, true] {
+        let options = DecodeOptions { show_special, clean_up_spaces: false };
+        assert_eq!(t.decode(&[3, 5, 6, 10, 4, 11], options).unwrap(), b"ba");
+        let mut decoder = Decoder::new(Arc::clone(&t), show_special);
+        let streamed = [5, 6, 10, 4, 11].map(|id| decoder.push(id).unwrap().to_vec()).concat();
+        assert_eq!(streamed, b"ba");
+    }
+    // No grammar lets one come.
+    let grammar = Grammar::regex(&t, "[a-z]*").unwrap();
+    let allowed = grammar.begin().allowed().unwrap();
+    assert_eq!([4, 5, 6, 8].map(|id| allowed.contains(id)), [true, true, false, true]);
+    // One that ends a generation still does.
+    let ends = [unused[0].clone(), ("eos_token_id", Some(Key::U32(6)))];
+    let t = load(&spm(), &ends).unwrap();
+    assert!(t.is_eog(6) && Grammar::regex(&t, "a?").unwrap().begin().allowed().unwrap().contains(6));
 }
 
 #[test]

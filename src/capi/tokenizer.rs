@@ -42,7 +42,7 @@ pub const LLM_ENCODE_ADD_SPECIAL: u32 = 1;
 /// strangers.
 pub const LLM_ENCODE_PARSE_SPECIAL: u32 = 2;
 
-/// A flag of decoding: special tokens appear as their text; without it they give nothing.
+/// A flag of decoding: special tokens appear as their text; without it they give nothing. Unused tokens never give any.
 pub const LLM_DECODE_SHOW_SPECIAL: u32 = 1;
 /// A flag of llm_tokenizer_decode: remove spaces before punctuation if the tokenizer's own decoder does
 /// (llm_tokenizer_info_t::cleans_up_spaces). The text is then not the tokens' pieces put together.
@@ -59,7 +59,7 @@ pub const LLM_TOKEN_KIND_UNKNOWN: llm_token_kind_t = 2;
 pub const LLM_TOKEN_KIND_CONTROL: llm_token_kind_t = 3;
 /// Text added to the vocabulary after training it.
 pub const LLM_TOKEN_KIND_USER_DEFINED: llm_token_kind_t = 4;
-/// Never used.
+/// Never used; gives no text.
 pub const LLM_TOKEN_KIND_UNUSED: llm_token_kind_t = 5;
 /// A single byte.
 pub const LLM_TOKEN_KIND_BYTE: llm_token_kind_t = 6;
@@ -284,7 +284,7 @@ pub unsafe extern "C" fn llm_tokenizer_decode(
     })
 }
 
-/// The bytes of one token; special tokens as their text. A single token may not be UTF-8.
+/// The bytes of one token; special tokens as their text, unused ones as nothing. A single token may not be UTF-8.
 ///
 /// @param[in] tokenizer A tokenizer.
 /// @param[in] token A token.

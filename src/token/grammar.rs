@@ -456,7 +456,7 @@ impl Drop for Worker {
 
 /// How a token stands in the tree: its bytes, behind a mark if it is special; nothing if no text has it.
 fn word(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
-    let piece = tokenizer.piece(token).unwrap_or_default();
+    let piece = tokenizer.vocab.piece(token).unwrap_or_default();
     match tokenizer.kind(token) {
         None => Vec::new(),
         _ if piece.is_empty() || piece.len() > LONGEST_TOKEN => Vec::new(),

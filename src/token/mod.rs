@@ -213,10 +213,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The bytes of one token, which need not be whole characters; of a special token its text. Errors:
-    /// `InvalidArgument` if there is no such token.
+    /// The bytes of one token, which need not be whole characters; of a special token its text; of an unused token
+    /// none. Errors: `InvalidArgument` if there is no such token.
     pub fn piece(&self, token: u32) -> Result<&[u8]> {
-        self.vocab.piece(token).ok_or_else(|| {
+        let is_unused = self.vocab.kind(token) == Some(TokenKind::Unused);
+        self.vocab.piece(token).map(|piece| if is_unused { &[] } else { piece }).ok_or_else(|| {
             let size = self.vocab_size();
             Error::invalid_argument(format!("token {token} is outside the vocabulary of {size}"))
                 .with("token", token)
@@ -260,7 +261,8 @@ impl Tokenizer {
     }
 
     /// The token whose [`piece`](Tokenizer::piece) is exactly this text: the special or user-defined one if there is
-    /// one, else one that encoding can give, else the token of a byte.
+    /// one, else one that encoding can give, else the token of a byte. An unused token that encoding can give is found
+    /// by its text.
     pub fn id(&self, piece: &[u8]) -> Option<u32> {
         let byte = || {
             let [byte] = piece else { return None };

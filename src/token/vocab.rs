@@ -19,7 +19,7 @@ pub enum TokenKind {
     Control,
     /// A piece of text that is found in a text before all others.
     UserDefined,
-    /// In the file, but not in training.
+    /// In the file, but not in training: output leaves it out.
     Unused,
     /// A single byte.
     Byte,
@@ -302,7 +302,7 @@ impl Vocab {
         self.lexicon.pieces.len()
     }
 
-    /// The bytes that the token stands for; of a special token its text.
+    /// The bytes that the token stands for in a text to encode; of a special token its text.
     pub fn piece(&self, id: u32) -> Option<&[u8]> {
         self.lexicon.pieces.get(id)
     }
