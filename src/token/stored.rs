@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// The tensor that holds the tables, as bytes.
 pub(crate) const TABLES: &str = "llm.packed.tables";
 /// Begins the tables; its last byte is the version.
-const MAGIC: u64 = u64::from_le_bytes(*b"llmtabl\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"llmtabl\x01");
 const ALIGNMENT: usize = 64;
 
 /// Whether tables are made of what this key says.
