@@ -295,12 +295,14 @@ fn room_in_an_own_page_needs_no_other() {
     session.append(&all).unwrap();
     session.truncate(10).unwrap();
     session.append(&all[10..16]).unwrap();
+    let new = || Session::in_pages(Arc::clone(&model), &pages, &options(CacheOptions::default(), 16)).unwrap();
+    new().append(&tokens(17, 9)).unwrap();
     session.append(&tokens(32, 2)).unwrap();
     let expected = [&all[..16], &tokens(32, 2)].concat();
     assert!(bits(&mut session) == fresh(&model, CacheOptions::default(), &expected));
     // A page that another sequence holds stays as it is.
     session.truncate(16).unwrap();
-    let mut other = Session::in_pages(Arc::clone(&model), &pages, &options(CacheOptions::default(), 16)).unwrap();
+    let mut other = new();
     other.append(&[&all[..16], &tokens(17, 3)].concat()).unwrap();
     session.truncate(10).unwrap();
     let error = session.append(&[1]).unwrap_err();
