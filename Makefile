@@ -83,7 +83,8 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 # What is there is installed as it is, since root may have no Rust.
-install: $(if $(filter-out $(wildcard $(INSTALLED)),$(INSTALLED)),all)
+install: | $(filter clean all,$(MAKECMDGOALS))
+	@for file in $(INSTALLED); do [ -e "$$file" ] || exec $(MAKE) all; done
 	mkdir -p '$(DESTDIR)$(PREFIX)'
 	cp -R --remove-destination $(STAGE)/. '$(DESTDIR)$(PREFIX)'
 

@@ -26,9 +26,13 @@ static void on_interrupt(int signal_number) {
     llm_cancel_request(processing);
 }
 
+/* Something of the answer is shown. */
+static bool begun;
+
 static bool print_token(llm_token_t token, const char *text, size_t size, void *user_data) {
     (void)token;
     (void)user_data;
+    begun = begun || size > 0;
     fwrite(text, 1, size, stdout);
     fflush(stdout);
     return !interrupted;
@@ -85,12 +89,14 @@ static void turn(llm_session_t *session, llm_sampler_t *sampler, llm_messages_t 
     check(llm_messages_count(messages, &count, &error), &error);
 
     interrupted = 0;
+    begun = false;
     llm_cancel_reset(processing);
     llm_finish_reason_t finish = LLM_FINISH_NONE;
     if (llm_messages_add(messages, "user", LLM_NUL_TERMINATED, text, size, &error) != LLM_STATUS_OK ||
         process(session, messages, &error) != LLM_STATUS_OK ||
         llm_session_start(session, sampler, &params, &error) != LLM_STATUS_OK ||
         llm_session_generate(session, print_token, NULL, &finish, &error) != LLM_STATUS_OK) {
+        if (begun) putchar('\n');
         complain(error);
         check(llm_messages_truncate(messages, count, &error), &error);
         return;
@@ -177,6 +183,8 @@ int main(int argc, char **argv) {
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt;
     sigaction(SIGINT, &action, &before);
+    /* What is ignored stays so. */
+    if (before.sa_handler == SIG_IGN) sigaction(SIGINT, &before, NULL);
 
     bool prompt = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
     if (prompt) fputs(HELP, stderr);

@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 static const char *program = "llm";
-/* The unfinished output, removed if the program fails or is ended by a signal. */
+/* The unfinished output, removed if the program fails or is ended by a signal: NULL or `unfinished_name`, which is not
+ * freed while a signal may come. */
 static char *volatile unfinished;
+static char *unfinished_name;
 
 /* A line of progress is on the terminal. */
 static bool in_progress;
@@ -432,25 +434,25 @@ static char *behind_links(const char *path) {
 static FILE *open_beside(const char *path, const struct stat *old) {
     const char *slash = strrchr(path, '/');
     size_t folder = slash != NULL ? (size_t)(slash - path + 1) : 0;
-    char *name = must_realloc(NULL, folder + 64, 1);
+    char *name = unfinished_name = must_realloc(unfinished_name, folder + 64, 1);
     memcpy(name, path, folder);
     on_end(SIG_DFL, remove_and_end);
     int descriptor = -1;
     for (unsigned number = 0; descriptor < 0 && (number == 0 || errno == EEXIST); number++) {
         /* Short, whatever the length of the name. */
         snprintf(name + folder, 64, ".llm.%ld.%u.part", (long)getpid(), number);
+        unfinished = name;
         descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL, old != NULL ? 0600 : 0666);
+        if (descriptor < 0) unfinished = NULL;
     }
-    if (descriptor < 0) {
-        free(name);
-        return NULL;
-    }
-    unfinished = name;
+    if (descriptor < 0) return NULL;
     FILE *file = fdopen(descriptor, "wb");
     if (file == NULL || old == NULL) return file;
     /* Who may not read the old one may not read the new one either. */
-    bool same_group = fchown(descriptor, (uid_t)-1, old->st_gid) == 0;
-    if (fchmod(descriptor, (same_group ? old->st_mode : old->st_mode & ~(mode_t)S_IRWXG) & 07777) == 0) return file;
+    mode_t mode = old->st_mode & 0777;
+    /* The old group counts as others if the new file has another. */
+    if (fchown(descriptor, (uid_t)-1, old->st_gid) != 0) mode = (mode & 0700) | (mode & (mode >> 3) & 0007);
+    if (fchmod(descriptor, mode) == 0) return file;
     fclose(file);
     return NULL;
 }
@@ -459,7 +461,6 @@ static FILE *open_beside(const char *path, const struct stat *old) {
 static void end_output(output_t *output) {
     int reason = errno;
     remove_unfinished();
-    free(output->temporary);
     free(output->target);
     output->temporary = output->target = NULL;
     errno = reason;
@@ -499,7 +500,10 @@ void write_output(const output_t *output, const void *data, size_t size) {
 }
 
 bool try_commit_output(output_t *output) {
-    bool written = !ferror(output->file) && fflush(output->file) == 0;
+    bool written = !ferror(output->file);
+    /* What it was is not known any more. */
+    if (!written) errno = EIO;
+    written = written && fflush(output->file) == 0;
     /* A pipe or a device has nothing to sync. */
     if (output->temporary != NULL) written = written && fsync(fileno(output->file)) == 0;
     written = fclose(output->file) == 0 && written;

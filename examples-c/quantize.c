@@ -3,7 +3,9 @@
 
 static void on_log(llm_log_level_t level, const char *message, size_t size, void *user_data) {
     (void)user_data;
-    if (level <= LLM_LOG_WARN) fprintf(stderr, "%.*s\n", (int)size, message);
+    if (level > LLM_LOG_WARN) return;
+    end_progress();
+    fprintf(stderr, "%.*s\n", (int)size, message);
 }
 
 /* The number of a type that an option names. */

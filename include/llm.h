@@ -1209,7 +1209,7 @@ typedef struct llm_beam_params_t {
     size_t struct_size;
     /**
      * Continuations are compared by the sum of their log probabilities / length^length_penalty. 0 prefers short ones.
-     * The search is over when `width` of them have ended and score as high as the best other does at its length then.
+     * The search is over when `width` of them have ended and score at least as high as the best unfinished one does now.
      * Default 1.
      */
     double length_penalty;
@@ -4783,7 +4783,8 @@ llm_status_t llm_session_speculation(llm_session_t *LLM_NONNULL session,
  * @param[in] path The path, UTF-8 (on Unix any bytes).
  * @param[in] path_size Its length, or LLM_NUL_TERMINATED.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder
+ * @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder;
+ *     FAILED_PRECONDITION if tokens of a shifted session would have to be processed again, which would change how it goes on
  * @thread one at a time
  */
 LLM_API
@@ -4822,7 +4823,7 @@ llm_status_t llm_session_load(llm_session_t *LLM_NONNULL session,
  * @param[in] session A session.
  * @param[out] bytes The state, to be freed with llm_bytes_free.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CANCELLED, OUT_OF_MEMORY
+ * @status BUSY, CANCELLED, OUT_OF_MEMORY; FAILED_PRECONDITION as llm_session_save
  * @thread one at a time
  */
 LLM_API
@@ -5146,7 +5147,7 @@ llm_status_t llm_messages_add_json(llm_messages_t *LLM_NONNULL messages,
  * Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
  * as text are what the tool's schema takes them for. For a session's answer there is llm_session_answer. Of a request to an
  * engine collect the tokens of its events, but the one that ends it with LLM_FINISH_EOG, and decode them with
- * LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens.
+ * LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens. After LLM_FINISH_STOP cut the stop string off.
  *
  * @param[in] messages A conversation.
  * @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.

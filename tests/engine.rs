@@ -360,6 +360,33 @@ fn a_higher_priority_takes_pages() {
     check_idle(&engine, 3);
 }
 
+/// Pages that several behind share come free only once: they are not taken for one who lacks more.
+#[test]
+fn pages_that_would_not_do_are_not_taken() {
+    let model = tiny("llama");
+    let engine = engine(&model, CACHE, 10, 4, 0);
+    let mut random = Random(11);
+    let common = random.tokens(33);
+    let submit = |priority, tokens: Vec<u32>, max_tokens| {
+        let mut case = case(tokens, 0, max_tokens);
+        case.options.ignore_eog = true;
+        engine.submit(request(&Case { priority, ..case })).unwrap();
+    };
+    // 5 pages; 2 that two have in common and one for each of these.
+    submit(1, random.tokens(70), 8);
+    submit(0, common.clone(), 12);
+    submit(0, common, 12);
+    let mut events = Vec::new();
+    while engine.stats().running < 3 {
+        assert!(engine.wait(Duration::from_secs(60), &mut events).unwrap());
+    }
+    assert_eq!(engine.stats().pages.pages_used, 9);
+    // 6 pages.
+    submit(1, random.tokens(90), 2);
+    run(&engine);
+    assert_eq!(engine.stats().preemptions, 0);
+}
+
 /// One whose beginning nobody computes begins at once, one whose beginning is under way waits for it.
 #[test]
 fn only_a_common_beginning_is_waited_for() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use llm::generate::{EmbedOptions, Session, SessionOptions};
-use llm::gguf::{Builder, Gguf};
+use llm::gguf::{Builder, Gguf, PartLimit};
 use llm::model::{Config, LoadOptions, Model, Pooling};
 use llm::{Error, Result, Threads};
 
@@ -121,6 +121,25 @@ fn it_is_the_same_model() {
     third.save(&state).unwrap();
     turned(&packed).load(&state).unwrap();
     assert!(session(&packed).load(&state).is_err());
+    // One in parts, and itself packed.
+    let mut builder = Builder::new();
+    builder.copy_keys(&gguf).unwrap();
+    gguf.tensors().iter().for_each(|tensor| builder.add_tensor_like(tensor).unwrap());
+    let mut writer = builder.create_split(&path("parts.gguf"), PartLimit { tensors: Some(5), bytes: None }).unwrap();
+    for tensor in gguf.tensors() {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        gguf.read(tensor, 0, &mut bytes).unwrap();
+        writer.write(&tensor.name, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    let count = gguf.tensors().len().div_ceil(5);
+    let parts = Gguf::open(&path(&format!("parts-00001-of-{count:05}.gguf"))).unwrap();
+    assert_eq!(parts.part_count(), count);
+    pack(&parts, &path("of-parts.gguf")).unwrap();
+    let mut whole = session(&parts);
+    whole.append(&[3, 1, 4]).unwrap();
+    whole.save(&state).unwrap();
+    session(&Gguf::open(&path("of-parts.gguf")).unwrap()).load(&state).unwrap();
 }
 
 /// Neither matrices nor tables are copied: they lie in maps of the file, beside that of the metadata.

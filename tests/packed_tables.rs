@@ -14,7 +14,15 @@ use llm::token::{EncodeOptions, Tokenizer};
 /// The tensor that holds them.
 const TABLES: &str = "llm.packed.tables";
 /// Of all kinds of tokenizers.
-const VOCABULARIES: [&str; 6] = ["bpe", "gemma4", "unigram", "unigram-bytes", "bert", "bert-cased"];
+const VOCABULARIES: [&str; 7] = [
+    "trained/bpe",
+    "trained/gemma4",
+    "trained/unigram",
+    "trained/unigram-bytes",
+    "trained/bert",
+    "trained/bert-cased",
+    "arch/llama/model",
+];
 const BYTES: u32 = 24;
 const F32: u32 = 0;
 
@@ -28,7 +36,9 @@ fn path(name: &str) -> PathBuf {
 fn packed(vocabulary: &Gguf, name: &str, keys: impl FnOnce(&mut Builder)) -> Gguf {
     const WIDTH: u64 = 32;
     let mut builder = Builder::new();
-    builder.copy_keys(vocabulary).unwrap();
+    for (key, value) in vocabulary.keys().filter(|(key, _)| !key.starts_with("llama.")) {
+        builder.set(key, value).unwrap();
+    }
     builder.set("general.architecture", "llama").unwrap();
     for key in ["embedding_length", "feed_forward_length", "context_length"] {
         builder.set(&format!("llama.{key}"), WIDTH as u32).unwrap();
@@ -59,7 +69,7 @@ fn packed(vocabulary: &Gguf, name: &str, keys: impl FnOnce(&mut Builder)) -> Ggu
 }
 
 fn of_vocabulary(name: &str, test: &str) -> Gguf {
-    packed(&common::unpacked_gguf(&format!("trained/{name}.gguf")), &format!("{test}-{name}"), |_| ())
+    packed(&common::unpacked_gguf(&format!("{name}.gguf")), &format!("{test}-{}", name.replace('/', "-")), |_| ())
 }
 
 fn tables(gguf: &Gguf) -> Vec<u8> {
@@ -75,7 +85,7 @@ fn changed(gguf: &Gguf, name: &str, tables: &[u8], keys: impl FnOnce(&mut Builde
     builder.copy_keys(gguf).unwrap();
     builder.add_tensor(TABLES, BYTES, &[tables.len() as u64]).unwrap();
     keys(&mut builder);
-    let path = path(&format!("{name}.changed"));
+    let path = path(&format!("{}.changed", name.replace('/', "-")));
     let mut writer = builder.create(&path).unwrap();
     writer.write(TABLES, tables).unwrap();
     writer.finish().unwrap();
@@ -121,8 +131,7 @@ fn columns(tables: &[u8]) -> Vec<(usize, usize)> {
 fn the_same_tokens_as_without_them() {
     for name in VOCABULARIES {
         let gguf = of_vocabulary(name, "same");
-        let (with, without) =
-            (Tokenizer::from_gguf(&gguf).unwrap(), common::unpacked_gguf(&format!("trained/{name}.gguf")));
+        let (with, without) = (Tokenizer::from_gguf(&gguf).unwrap(), common::unpacked_gguf(&format!("{name}.gguf")));
         assert_eq!(seen(&with), seen(&Tokenizer::from_gguf(&without).unwrap()), "{name}");
         // They are looked at at all.
         let mut tables = tables(&gguf);
@@ -160,7 +169,7 @@ fn keys_that_were_changed_since_count() {
 /// Not at a multiple of their numbers' size, in memory, of an older version, or not at all.
 #[test]
 fn tables_that_cannot_be_used_are_made_anew() {
-    let gguf = of_vocabulary("bpe", "anew");
+    let gguf = of_vocabulary("trained/bpe", "anew");
     let expected = seen(&Tokenizer::from_gguf(&gguf).unwrap());
     let tables = tables(&gguf);
     for n in 0..8 {
@@ -170,7 +179,7 @@ fn tables_that_cannot_be_used_are_made_anew() {
         });
         assert!(seen(&Tokenizer::from_gguf(&moved).unwrap()) == expected, "{n}");
     }
-    let bytes = std::fs::read(path("anew-bpe.packed")).unwrap();
+    let bytes = std::fs::read(path("anew-trained-bpe.packed")).unwrap();
     assert!(seen(&Tokenizer::from_gguf(&Gguf::from_bytes(bytes).unwrap()).unwrap()) == expected);
     let mut older = tables.clone();
     let (length, start) = columns(&tables)[0];
@@ -186,7 +195,7 @@ fn tables_that_cannot_be_used_are_made_anew() {
 fn hostile_tables_are_refused() {
     const SLOTS: usize = 6;
     const NAMED_ENDS: usize = 9;
-    let mut named = 0;
+    let (mut named, mut merging) = (0, 0);
     for name in VOCABULARIES {
         let gguf = of_vocabulary(name, "hostile");
         let tables = tables(&gguf);
@@ -212,13 +221,45 @@ fn hostile_tables_are_refused() {
             tables[start - 64..start - 56].copy_from_slice(&(length as u64 - 64).to_ne_bytes());
             tables.drain(start + length - 64..start + length);
         });
+        // Merges: those into tokens that there are not, and no empty slot.
+        if let Some(&(length, start)) = columns.get(NAMED_ENDS + 2) {
+            merging += 1;
+            let change = |tables: &mut Vec<u8>, change: &dyn Fn(&mut [u8; 16])| {
+                tables[start..start + length].as_chunks_mut::<16>().0.iter_mut().for_each(change);
+            };
+            let is_empty = |slot: &[u8; 16]| slot[..8] == [255; 8];
+            refused(&|tables| {
+                change(tables, &|slot| {
+                    if !is_empty(slot) {
+                        slot[12..].fill(0x7F)
+                    }
+                })
+            });
+            refused(&|tables| {
+                change(tables, &|slot| {
+                    if is_empty(slot) {
+                        *slot = [0; 16]
+                    }
+                })
+            });
+        }
         let (length, start) = columns[NAMED_ENDS];
         if length > 0 {
             named += 1;
             refused(&|tables| tables[start..start + 4].fill(0x7F));
         }
     }
-    assert!(named > 2);
+    assert!(named > 2 && merging == 2);
+}
+
+/// Only those of the tokens count.
+#[test]
+fn more_scores_than_tokens() {
+    let vocabulary = common::unpacked_gguf("arch/llama/model.gguf");
+    let mut scores = vocabulary.array("tokenizer.ggml.scores").unwrap().unwrap().to_f32s().unwrap();
+    scores.push(7.0);
+    let gguf = packed(&vocabulary, "scores", |keys| keys.set_array("tokenizer.ggml.scores", &scores).unwrap());
+    assert!(seen(&Tokenizer::from_gguf(&gguf).unwrap()) == seen(&Tokenizer::from_gguf(&vocabulary).unwrap()));
 }
 
 /// Each column, and each of its lengths, with other bytes: an error, or a tokenizer that names no tokens that there are not.

@@ -402,6 +402,23 @@ fn a_shift_is_the_same_in_every_kind() {
     }
 }
 
+/// Its tokens alone do not lead to what it has.
+#[test]
+fn a_shifted_session_that_would_be_processed_again_is_not_saved() {
+    let model = common::load(&gguf("llama"));
+    let cache = CacheOptions { kind: CacheKind::Sliding, window: 64, context_length: 400, ..CACHE };
+    let mut shifted = session(&model, cache, 16);
+    shifted.append(&tokens(20, 6)).unwrap();
+    shifted.shift(4).unwrap();
+    shifted.append(&tokens(70, 7)).unwrap();
+    shifted.truncate(70).unwrap();
+    let mut other = shifted.fork().unwrap();
+    let error = shifted.save_bytes().unwrap_err();
+    assert!(matches!(&error, Error::FailedPrecondition(_)), "{error}");
+    assert!(go_on(&mut shifted, 20) == go_on(&mut other, 20));
+    assert!(shifted.save_bytes().is_ok());
+}
+
 #[test]
 fn a_conversation_goes_on_when_its_context_is_full() {
     let model = common::load(&gguf("llama"));

@@ -86,12 +86,8 @@ impl Pages {
         }
     }
 
-    /// If there is no other page and only the index knows this one beside `page`, the index forgets it, and the result is
-    /// true.
-    fn give_over(&self, page: &mut Held) -> bool {
-        if self.pool.used() < self.pool.max_pages() {
-            return false;
-        }
+    /// If only the index knows a page beside one who holds it, the index forgets it, and the result is true.
+    fn give_over(&self, page: &Held) -> bool {
         let forgotten = self.index.lock().forget(page.page());
         count(&self.counts.evictions, forgotten);
         forgotten > 0
@@ -275,6 +271,11 @@ impl Cache {
         self.groups.iter().map(Vec::len).sum()
     }
 
+    /// What tells the pages held from others.
+    pub(crate) fn page_ids(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flatten().map(|page| Arc::as_ptr(page.page()).addr())
+    }
+
     /// What a layer's queries see.
     pub(crate) fn span(&self, layer: usize) -> Span {
         self.layout.spans[layer]
@@ -291,6 +292,24 @@ impl Cache {
             let message = format!("{} positions do not fit into a cache of {capacity}", range.end);
             return Err(Error::cache_full(message).with("length", range.start).with("context_length", capacity));
         }
+        match self.make_room(range.clone()) {
+            // Without a page for a copy there is still the page itself.
+            Err(Error::CacheFull(_)) if self.give_over(&range) => self.make_room(range),
+            result => result,
+        }
+    }
+
+    /// Has the index forget pages of `range` that only it knows beside this sequence; false if there are none.
+    fn give_over(&self, range: &Range<usize>) -> bool {
+        let mut any = false;
+        for (layout, pages) in self.layout.groups.iter().zip(&self.groups) {
+            let first = range.start / (layout.places.tiles * TILE);
+            any |= pages.iter().skip(first).filter(|page| layout.pages.give_over(page)).count() > 0;
+        }
+        any
+    }
+
+    fn make_room(&mut self, range: Range<usize>) -> Result<()> {
         let (mut ready, mut copies) = (Vec::new(), Vec::new());
         for (g, (layout, pages)) in self.layout.groups.iter().zip(&mut self.groups).enumerate() {
             let positions = layout.places.tiles * TILE;
@@ -301,7 +320,7 @@ impl Cache {
             for i in first..end {
                 let page = match pages.get_mut(i) {
                     Some(page) => {
-                        if page.get_mut().is_some() || layout.pages.give_over(page) {
+                        if page.get_mut().is_some() {
                             continue;
                         }
                         let mut copy = layout.pages.take()?;

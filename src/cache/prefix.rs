@@ -115,10 +115,16 @@ impl Index {
         let found = self.entries.iter().find(|(_, entry)| Arc::ptr_eq(&entry.page, page));
         // Who holds one that follows holds this one too. Nobody can come to hold it meanwhile: see `evict`.
         let Some((&key, _)) = found.filter(|(_, entry)| Arc::strong_count(&entry.page) == 2) else { return 0 };
+        let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (key, entry) in &self.entries {
+            if let Some(parent) = entry.parent {
+                children.entry(parent).or_default().push(*key);
+            }
+        }
         let mut keys = vec![key];
         for i in 0.. {
-            let Some(&parent) = keys.get(i) else { break };
-            keys.extend(self.entries.iter().filter(|(_, entry)| entry.parent == Some(parent)).map(|(key, _)| *key));
+            let Some(parent) = keys.get(i) else { break };
+            keys.extend(children.remove(parent).unwrap_or_default());
         }
         for &key in keys.iter().rev() {
             let used = self.entries.get(&key).map_or(0, |entry| entry.used);

@@ -41,7 +41,7 @@ pub struct llm_beam_params_t {
     /// sizeof(llm_beam_params_t).
     pub struct_size: usize,
     /// Continuations are compared by the sum of their log probabilities / length^length_penalty. 0 prefers short ones.
-    /// The search is over when `width` of them have ended and score as high as the best other does at its length then.
+    /// The search is over when `width` of them have ended and score at least as high as the best unfinished one does now.
     /// Default 1.
     pub length_penalty: f64,
     /// Continuations that are followed at a time, and given in the end, 1 to 256. Default 4.

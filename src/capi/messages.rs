@@ -140,7 +140,7 @@ pub unsafe extern "C" fn llm_messages_add_json(
 /// Command R and A, and gpt-oss (channels); what is none of them, or was cut off, stays content. Arguments that are written
 /// as text are what the tool's schema takes them for. For a session's answer there is llm_session_answer. Of a request to an
 /// engine collect the tokens of its events, but the one that ends it with LLM_FINISH_EOG, and decode them with
-/// LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens.
+/// LLM_DECODE_SHOW_SPECIAL: the text of events lacks special tokens. After LLM_FINISH_STOP cut the stop string off.
 ///
 /// @param[in] messages A conversation.
 /// @param[in] text The answer, UTF-8, decoded with LLM_DECODE_SHOW_SPECIAL: many styles are written with special tokens.

@@ -18,7 +18,8 @@ use super::status::llm_status_t;
 /// @param[in] path The path, UTF-8 (on Unix any bytes).
 /// @param[in] path_size Its length, or LLM_NUL_TERMINATED.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder
+/// @status BUSY, IO, CANCELLED, OUT_OF_MEMORY; NOT_FOUND if there is no such folder; INVALID_ARGUMENT if the path is a folder;
+///     FAILED_PRECONDITION if tokens of a shifted session would have to be processed again, which would change how it goes on
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -67,7 +68,7 @@ pub unsafe extern "C" fn llm_session_load(
 /// @param[in] session A session.
 /// @param[out] bytes The state, to be freed with llm_bytes_free.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CANCELLED, OUT_OF_MEMORY
+/// @status BUSY, CANCELLED, OUT_OF_MEMORY; FAILED_PRECONDITION as llm_session_save
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

@@ -6,8 +6,8 @@ use crate::error::Result;
 /// Bytes of a tensor that are looked at.
 const SAMPLE: u64 = 64;
 
-/// Keys that packing a file adds or changes.
-const OF_PACKING: [&str; 2] = ["llm.packed.", "general.alignment"];
+/// Keys that packing a file adds, changes or removes.
+const OF_PACKING: [&str; 3] = ["llm.packed.", "general.alignment", "split."];
 
 impl Gguf {
     /// Files that differ in what they compute hardly share it. `tensors`: [`tensors_checksum`](Self::tensors_checksum),

@@ -73,7 +73,9 @@ impl NewFile {
                     #[cfg(unix)]
                     if let (Some(old), Some(file)) = (old, &new.file) {
                         let same_group = fchown(file.get_ref(), None, Some(old.gid())).is_ok();
-                        let mode = if same_group { old.mode() } else { old.mode() & !0o070 };
+                        let mode = old.mode() & 0o777;
+                        // The old group counts as others then.
+                        let mode = if same_group { mode } else { mode & 0o700 | mode & mode >> 3 & 0o007 };
                         file.get_ref().set_permissions(fs::Permissions::from_mode(mode)).map_err(fail)?;
                     }
                     return Ok(new);

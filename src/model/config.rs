@@ -510,7 +510,7 @@ fn yarn_magnitude(keys: &Keys<'_>) -> Result<Option<f64>> {
     let key = keys.key("rope.scaling.yarn_ext_factor");
     match keys.gguf.f32(&key)? {
         None | Some(1.0) => {}
-        // So llama.cpp writes that a file stated neither this nor the other.
+        // llama.cpp writes a negative number where a file stated neither key.
         Some(unset) if unset < 0.0 => return Ok(None),
         Some(found) => {
             let message = format!("{key} is {found}, which is not supported; 1 is");

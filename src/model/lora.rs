@@ -162,11 +162,13 @@ impl Lora {
         self.fingerprint
     }
 
-    /// `InvalidArgument` if the adapter is for another model, or the scale is not finite.
+    /// `InvalidArgument` if the adapter is for another model, or the scale, also with alpha over the rank, is not finite.
     pub(crate) fn check(&self, model: &Model, scale: f32) -> Result<()> {
-        let pairs = self.pairs.iter().flatten().chain(&self.embedding);
-        if !scale.is_finite() || pairs.into_iter().any(|pair| !self.factor(pair, scale).is_finite()) {
-            return Err(Error::invalid_argument(format!("an adapter's scale is {scale}")).with("scale", scale));
+        let mut factors = self.pairs.iter().flatten().chain(&self.embedding).map(|pair| self.factor(pair, scale));
+        if !scale.is_finite() || factors.any(|factor| !factor.is_finite()) {
+            let message =
+                format!("an adapter's scale is {scale}, and its alpha {}: the product is not finite", self.alpha);
+            return Err(Error::invalid_argument(message).with("scale", scale));
         }
         if !self.fits(model) {
             return Err(Error::invalid_argument("the adapter was loaded for another model"));

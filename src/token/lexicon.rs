@@ -43,7 +43,7 @@ pub(super) struct Spelling {
     /// Whether user-defined tokens are written so too.
     pub of_user_defined: bool,
     /// Whether any token `<0x0A>` stands for its byte when text is encoded, whatever its type: files do not always give
-    /// types. Its own text is what it is otherwise.
+    /// types. Decoded, it gives its byte only if that is its type.
     pub bytes_by_text: bool,
 }
 
@@ -74,11 +74,12 @@ impl Lexicon {
     pub fn from_keys(gguf: &Gguf, spelling: Spelling, seed: u64) -> Result<Lexicon> {
         let size = vocab::size(gguf)?;
         let (count, tokens) = strings(gguf, TOKENS)?;
-        let scores = match gguf.array("tokenizer.ggml.scores")? {
+        let mut scores = match gguf.array("tokenizer.ggml.scores")? {
             Some(array) => array.to_f32s()?,
             None => try_vec(count, 0.0, "the scores of the vocabulary")?,
         };
         check_length("tokenizer.ggml.scores", scores.len(), count)?;
+        scores.truncate(count);
         let mut kinds = try_vec(count, TokenKind::Normal as u8, "the kinds of the vocabulary")?;
         if let Some(array) = gguf.array("tokenizer.ggml.token_type")? {
             let types = array.to_i32s()?;

@@ -34,7 +34,7 @@ fn head(gguf: &Gguf) -> [u64; 2] {
     [MAGIC, crc.finalize().into()]
 }
 
-/// A start value for the hashes of stored tables. It hangs on all keys, so that the same file is always packed alike, and
+/// A start value for the hashes of stored tables. It depends on all keys, so that the same file is always packed alike, and
 /// no vocabulary can be written whose keys collide (SipHash, Aumasson and Bernstein, 2012).
 pub(super) fn seed(gguf: &Gguf) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -115,7 +115,8 @@ pub(super) struct Stored {
 impl Stored {
     /// Those of a file, if it has some that can be mapped and are those of its keys.
     pub fn of(gguf: &Gguf) -> Result<Option<Stored>> {
-        let Some(map) = gguf.tensor(TABLES).map(|tensor| gguf.map(tensor)).transpose()?.flatten() else {
+        let tensor = gguf.tensor(TABLES).filter(|tensor| tensor.bytes > 0);
+        let Some(map) = tensor.map(|tensor| gguf.map(tensor)).transpose()?.flatten() else {
             return Ok(None);
         };
         let mut stored = Stored { map: Arc::new(map), at: 0 };

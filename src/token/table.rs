@@ -168,7 +168,9 @@ impl PieceTable {
         let slots = &*self.slots;
         let (tag, mask) = ((hash >> 32) as u32 & !self.id_mask, slots.len() - 1);
         let mut at = hash as usize & mask;
-        while let Some(&slot) = slots.get(at) {
+        // An end also where another process has overwritten a file that is mapped.
+        for _ in 0..slots.len() {
+            let Some(&slot) = slots.get(at) else { break };
             let same = || slot & !self.id_mask == tag && pieces.get((slot & self.id_mask) - 1) == Some(key);
             if slot == 0 || same() {
                 break;
@@ -276,7 +278,8 @@ impl MergeTable {
         let key = u64::from(left) << 32 | u64::from(right);
         let mask = slots.len() - 1;
         let mut at = fold(seed ^ key) as usize & mask;
-        while let Some(slot) = slots.get(at) {
+        for _ in 0..slots.len() {
+            let Some(slot) = slots.get(at) else { break };
             if slot.pair == key || slot.pair == NO_PAIR {
                 break;
             }

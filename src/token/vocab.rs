@@ -138,7 +138,7 @@ impl FillIn {
     }
 }
 
-/// The [`ENDS`] that end a turn, the most telling first.
+/// The texts that end a turn, the most telling first.
 const TURN_ENDS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",

@@ -5,6 +5,8 @@
 //! always gets on, and everyone becomes the first. Continuations of a beam search that wait for the others of theirs
 //! have no part, and stand in nobody's way.
 
+use std::collections::HashSet;
+
 use super::sequence::Sequence;
 use super::step::Core;
 use crate::error::{Error, Result};
@@ -33,12 +35,14 @@ impl Core {
             if sequence.shown || sequence.ended || left == 0 && sequence.pending() > 1 {
                 continue;
             }
+            let mut adopted = None;
             if sequence.cache.length() == 0 {
                 if full || self.may_share_soon(i, &started) {
                     continue;
                 }
                 // No other takes the pages that it waits for, but those behind it that have some go on.
-                if !self.may_start(i) {
+                adopted = self.may_start(i);
+                if adopted.is_none() {
                     full = true;
                     continue;
                 }
@@ -54,6 +58,10 @@ impl Core {
                 Err(error) => return Err(error),
             }
             let sequence = &mut self.sequences[i];
+            if let Some(adopted) = adopted {
+                sequence.cache.count_hits();
+                self.counts.reused_tokens += adopted as u64;
+            }
             sequence.part = start..start + n;
             members += 1;
             left -= if pending > 1 { n } else { 0 };
@@ -74,12 +82,12 @@ impl Core {
         started.iter().any(|before| ahead(&self.sequences[*before]))
     }
 
-    /// Whether there are pages for sequence i, which holds none, to be started, with those that others have for its
-    /// beginning and those of all behind it.
-    fn may_start(&mut self, i: usize) -> bool {
+    /// If there are pages for sequence i, which holds none, to be started, with those that others have for its beginning
+    /// and those that only sequences behind it hold: for how many tokens it has pages then.
+    fn may_start(&mut self, i: usize) -> Option<usize> {
         let positions = self.pages.page_positions();
         let (before, rest) = self.sequences.split_at_mut(i);
-        let Some((sequence, after)) = rest.split_first_mut() else { return false };
+        let (sequence, after) = rest.split_first_mut()?;
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let adopted = sequence.cache.adopt(sequence.salt, known);
         let others = || before.iter().filter(|other| other.cache.pages() > 0 && !other.shown);
@@ -87,16 +95,17 @@ impl Core {
         let lacking = |other: &Sequence| (other.tokens.len() / positions + 1).saturating_sub(other.cache.pages());
         let promised: usize = others().filter(|other| other.pending() > 1).map(lacking).sum();
         let pool = self.pages.pages().pool();
-        // At most: what they share comes free only once.
-        let behind: usize = after.iter().map(|other| other.cache.pages()).sum();
-        let free = pool.max_pages().saturating_sub(pool.held().saturating_sub(behind));
+        let mut behind: HashSet<_> = after.iter().flat_map(|other| other.cache.page_ids()).collect();
+        if !behind.is_empty() {
+            let kept = before.iter().chain([&*sequence]).flat_map(|other| other.cache.page_ids());
+            kept.for_each(|page| _ = behind.remove(&page));
+        }
+        let free = pool.max_pages().saturating_sub(pool.held().saturating_sub(behind.len()));
         if others().next().is_some() && free < promised + lacking(sequence) {
             sequence.give_up();
-            return false;
+            return None;
         }
-        sequence.cache.count_hits();
-        self.counts.reused_tokens += adopted as u64;
-        true
+        Some(adopted)
     }
 
     /// Makes room for `n` more tokens of sequence i; false if it has to wait or had to end.

@@ -235,7 +235,8 @@ impl Session {
         }
     }
 
-    /// Forgets all guesses that have not turned out right, and that of a token whose log probability may be asked for.
+    /// Forgets all guesses that have not turned out right. The logits that the last token was chosen by stay: its log
+    /// probability may be asked for.
     pub(super) fn retract(&mut self) {
         if self.chosen.is_none() {
             self.settle();
@@ -249,7 +250,9 @@ impl Session {
             return;
         }
         if let Some(guesser) = &mut self.guesser {
-            guesser.learn(tokens.len(), used);
+            let chosen = self.tokens.get(start + used..).unwrap_or_default();
+            let right = tokens[used..].iter().zip(chosen).take_while(|(guess, token)| guess == token).count();
+            guesser.learn(tokens.len(), used + right);
         }
         self.cache.truncate(start + used);
     }

@@ -107,7 +107,8 @@ impl Session {
     /// processed again before.
     ///
     /// # Errors
-    /// `Io`, `NotFound` if there is no such folder; `Cancelled`, `OutOfMemory`.
+    /// `Io`, `NotFound` if there is no such folder; `Cancelled`, `OutOfMemory`; `FailedPrecondition` if that would change
+    /// how a shifted session goes on.
     pub fn save(&mut self, path: &Path) -> Result<()> {
         self.cancel.check("saving")?;
         let mut file = NewFile::create(path)?;
@@ -118,7 +119,7 @@ impl Session {
     /// What [`save`](Self::save) writes, in memory.
     ///
     /// # Errors
-    /// `Cancelled`, `OutOfMemory`.
+    /// `Cancelled`, `OutOfMemory`, `FailedPrecondition`.
     pub fn save_bytes(&mut self) -> Result<Vec<u8>> {
         self.cancel.check("saving")?;
         let mut out = Vec::new();
@@ -135,6 +136,11 @@ impl Session {
         let (cache, held) = (&self.cache, self.cache.length());
         // The first tile of a ring may have been overwritten in part.
         if (0..cache.layers()).any(|layer| cache.needs_before(layer, held, cache.first_tile(layer))) {
+            if cache.altered() {
+                let message =
+                    "a shifted session whose sliding cache has forgotten a part of what it needs cannot be saved";
+                return Err(Error::failed_precondition(format!("{message}: append tokens first")));
+            }
             self.cache.truncate(0);
         }
         if self.cache.length() + 1 < self.tokens.len() {
