@@ -29,6 +29,10 @@ EXPECTED = {
     "gemma-3-270m-q4_k_m.gguf": (262144, 640, [2, 818, 5279, 529, 7001, 563], 506, 691, 27.613806169955595),
 }
 
+# Where this runs in the background they may be ignored, and the programs would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 checks = 0
 
 
