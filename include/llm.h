@@ -5534,7 +5534,7 @@ LLM_NODISCARD
 llm_status_t llm_paged_cache_append_tokens(const llm_paged_cache_t *LLM_NONNULL cache,
                                            llm_sequence_t sequence,
                                            uint32_t layer,
-                                           const float *LLM_NONNULL k,
+                                           const float *LLM_NULLABLE k,
                                            const float *LLM_NULLABLE v,
                                            size_t count,
                                            llm_error_t **LLM_NULLABLE error);

@@ -346,7 +346,13 @@ fn function(file: &str, item: ItemFn) -> Function {
         // The first parameter is the function's object, if it is one.
         let object = i == 1 && pointer.c_type.starts_with("llm_");
         if counts && !object && length.c_type == "size_t" && pointer.c_type.ends_with('*') && !pointer.nullable {
-            params[i - 1].length = Some(params[i].name.clone());
+            let length = params[i].name.clone();
+            // A number may be that of two arrays, as of keys and values.
+            let both = i > 2 && params[i - 2].c_type == params[i - 1].c_type && params[i - 1].direction == "in";
+            if both {
+                params[i - 2].length = Some(length.clone());
+            }
+            params[i - 1].length = Some(length);
         }
     }
     Function {
