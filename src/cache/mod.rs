@@ -303,8 +303,9 @@ impl Cache {
     fn give_over(&self, range: &Range<usize>) -> bool {
         let mut any = false;
         for (layout, pages) in self.layout.groups.iter().zip(&self.groups) {
-            let first = range.start / (layout.places.tiles * TILE);
-            any |= pages.iter().skip(first).filter(|page| layout.pages.give_over(page)).count() > 0;
+            for page in pages.iter().skip(range.start / (layout.places.tiles * TILE)) {
+                any |= layout.pages.give_over(page);
+            }
         }
         any
     }
@@ -443,12 +444,10 @@ impl Cache {
         Some((&group.pages, group.places.tiles * TILE))
     }
 
-    /// Takes over pages that hold the first of `tokens`, if the cache is empty and its pool knows some; gives how many
-    /// tokens it holds then. `salt` stands for everything else that keys and values depend on.
+    /// Of an empty cache: takes over pages that hold the first of `tokens`, if its pool knows some; gives how many tokens it
+    /// holds then. `salt` stands for everything else that keys and values depend on.
     pub(crate) fn adopt(&mut self, salt: u64, tokens: &[u32]) -> usize {
-        if self.length > 0 {
-            return self.length;
-        }
+        debug_assert_eq!(self.length, 0);
         let Some((pages, positions)) = self.indexed() else { return 0 };
         let (found, chain) = pages.index.lock().find(salt, tokens.chunks_exact(positions));
         self.length = found.len() * positions;

@@ -105,8 +105,8 @@ impl Index {
     pub(super) fn evict(&mut self) -> bool {
         // Nobody else can come to hold a page meanwhile: that takes one who holds it, or this index.
         let idle = |key: &u64| self.entries.get(key).is_some_and(|entry| Arc::strong_count(&entry.page) == 1);
-        let Some((&used, &key)) = self.leaves.iter().find(|(_, key)| idle(key)) else { return false };
-        self.remove(used, key);
+        let Some(key) = self.leaves.values().copied().find(idle) else { return false };
+        self.remove(key);
         true
     }
 
@@ -126,17 +126,14 @@ impl Index {
             let Some(parent) = keys.get(i) else { break };
             keys.extend(children.remove(parent).unwrap_or_default());
         }
-        for &key in keys.iter().rev() {
-            let used = self.entries.get(&key).map_or(0, |entry| entry.used);
-            self.remove(used, key);
-        }
+        keys.iter().rev().for_each(|key| self.remove(*key));
         keys.len()
     }
 
     /// Removes an entry without children.
-    fn remove(&mut self, used: u64, key: u64) {
-        self.leaves.remove(&used);
+    fn remove(&mut self, key: u64) {
         let Some(entry) = self.entries.remove(&key) else { return };
+        self.leaves.remove(&entry.used);
         if let Some((key, parent)) = entry.parent.and_then(|key| Some((key, self.entries.get_mut(&key)?))) {
             parent.children -= 1;
             if parent.children == 0 {

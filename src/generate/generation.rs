@@ -216,12 +216,11 @@ impl Generation {
             None => logits,
         };
         let token = sampler.sample(logits)?;
-        // A step that leaves nothing of what is allowed draws something else.
-        if let Some(Constraint { text, .. }) = &mut self.grammar {
-            text.check(token)?;
-        }
         // The end of a grammar's text is no text.
         if self.tokenizer.is_eog(token) && (!self.options.ignore_eog || self.grammar.is_some()) {
+            if let Some(Constraint { text, .. }) = &mut self.grammar {
+                text.check(token)?;
+            }
             return Ok((Some(token), Some(self.finish(FinishReason::Eog))));
         }
         if let Some(Constraint { text, .. }) = &mut self.grammar {

@@ -33,6 +33,8 @@ pub(crate) struct Architecture {
     pub local_rope: LocalRope,
     /// Every n-th layer does not rotate.
     pub unrotated_every: Option<usize>,
+    /// No layer rotates where the key `rope.scaling.finetuned` is false.
+    pub unrotated_by_key: bool,
     /// Tokens see the whole text, later tokens too, whatever the file says: an encoder.
     pub encoder: bool,
     /// Keys and values are made from one latent vector of each position, which is what is cached.
@@ -117,6 +119,7 @@ const LLAMA: Architecture = Architecture {
     global_every: None,
     local_rope: LocalRope::Same,
     unrotated_every: None,
+    unrotated_by_key: false,
     encoder: false,
     latent: false,
     gating: Gating::Softmax,
@@ -208,7 +211,7 @@ pub(crate) static ARCHITECTURES: &[Architecture] = &[
     // "Phi-3 Technical Report", 2024. Where a window is given, all layers have it.
     Architecture { name: "phi3", positions: Positions::RotaryHalves, global_every: Some(usize::MAX), ..LLAMA },
     // "Granite 3.0 Language Models", 2024. Its scales are keys, and whether it rotates.
-    Architecture { name: "granite", ..LLAMA },
+    Architecture { name: "granite", unrotated_by_key: true, ..LLAMA },
     // "Stable LM 2 1.6B Technical Report", 2024. The 12B norms queries and keys.
     Architecture { name: "stablelm", qk_norms: QkNorms::HeadsApart, ..LAYER_NORM },
     // "StarCoder 2 and The Stack v2", 2024.

@@ -302,8 +302,7 @@ impl Config {
             }
             None => return Err(keys.missing(eps_key)),
         };
-        // So Granite's files say that positions do not enter.
-        let unrotated = name == "granite" && gguf.bool(&keys.key("rope.scaling.finetuned"))? == Some(false);
+        let unrotated = architecture.unrotated_by_key && gguf.bool(&keys.key("rope.scaling.finetuned"))? == Some(false);
         let rope = match architecture.positions {
             Positions::RotaryInterleaved | Positions::RotaryHalves if !unrotated => {
                 rope(&keys, architecture, head_length)?

@@ -339,7 +339,7 @@ impl<'a> Plan<'a> {
 
     /// The vector, if the file has it.
     pub(crate) fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
-        if self.has(name) { self.vector(name, n).map(Some) } else { Ok(None) }
+        self.optional_rows(name, 1, n)
     }
 
     /// Reads and packs the matrices, on all threads, or maps those of a packed file. `progress` gets the bytes done and

@@ -10,7 +10,7 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use bytemuck::Pod;
+use bytemuck::{NoUninit, Pod};
 use memmap2::Mmap;
 use std::hash::{DefaultHasher, Hasher};
 use std::marker::PhantomData;
@@ -48,12 +48,6 @@ pub(crate) enum Column<T> {
     Mapped(Arc<Mmap>, Range<usize>, PhantomData<T>),
 }
 
-impl<T> Default for Column<T> {
-    fn default() -> Column<T> {
-        Column::Made(Vec::new())
-    }
-}
-
 impl<T> Column<T> {
     /// The numbers to be changed; `None` if they are mapped.
     #[inline]
@@ -89,7 +83,7 @@ impl Store {
         Ok(store)
     }
 
-    pub fn put<T: Pod>(&mut self, column: &[T]) -> Result<()> {
+    pub fn put<T: NoUninit>(&mut self, column: &[T]) -> Result<()> {
         let column: &[u8] = bytemuck::cast_slice(column);
         self.0
             .try_reserve(column.len() + 2 * ALIGNMENT)
@@ -139,9 +133,8 @@ impl Stored {
 
     /// A column of so many numbers.
     pub fn take_exactly<T: Pod>(&mut self, count: usize) -> Result<Column<T>> {
-        self.take().and_then(|column| {
-            if column.len() == count { Ok(column) } else { Err(wrong("have a column of another length")) }
-        })
+        let column = self.take()?;
+        if column.len() == count { Ok(column) } else { Err(wrong("have a column of another length")) }
     }
 
     /// A column of one number.

@@ -7,7 +7,6 @@ use bytemuck::{Pod, Zeroable};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The pieces of a vocabulary one after the other in one buffer.
-#[derive(Default)]
 pub(crate) struct Pieces {
     bytes: Column<u8>,
     /// Where each piece ends.
@@ -319,7 +318,7 @@ impl Adjacency {
     }
 
     pub fn store(&self, store: &mut Store) -> Result<()> {
-        store.put(&self.follows.as_flattened().iter().map(|follows| u8::from(*follows)).collect::<Vec<u8>>())
+        store.put(self.follows.as_flattened())
     }
 
     pub fn stored(stored: &mut Stored) -> Result<Adjacency> {

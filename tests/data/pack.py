@@ -41,6 +41,16 @@ def planes(path):
     return compress(data[:whole].reshape(-1, 4).T.tobytes() + data[whole:].tobytes())
 
 
+def save(writer, path):
+    """Writes what a GGUFWriter for `path` holds, packed."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.with_name(path.name + ".planes.zst").write_bytes(planes(path))
+    path.unlink()
+
+
 def round_logits(path, bits):
     data = np.fromfile(path, np.uint8)
     for tensor in gguf.GGUFReader(path).tensors:

@@ -76,8 +76,7 @@ impl Core {
         let known = &sequence.tokens[..sequence.tokens.len() - 1];
         let ahead = |other: &Sequence| {
             let next = (other.cache.length() / positions + 1) * positions;
-            let same = || known.get(..next).is_some_and(|known| other.tokens.get(..next) == Some(known));
-            other.salt == sequence.salt && same()
+            other.salt == sequence.salt && known.get(..next).is_some_and(|known| other.tokens.starts_with(known))
         };
         started.iter().any(|before| ahead(&self.sequences[*before]))
     }

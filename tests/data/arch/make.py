@@ -267,15 +267,6 @@ def add_value(writer, key, value):
     kinds[type(value)](key, value)
 
 
-def save(writer, path):
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    path.with_name(path.name + ".planes.zst").write_bytes(pack.planes(path))
-    path.unlink()
-
-
 def write_model(path, case, config, weights):
     writer = gguf.GGUFWriter(path, case["arch"])
     writer.add_type("model")
@@ -287,7 +278,7 @@ def write_model(path, case, config, weights):
     case["vocabulary"](writer)
     for name, weight in case["export"](weights, config).items():
         writer.add_tensor(gguf_name(name, case["names"]), np.ascontiguousarray(weight))
-    save(writer, path)
+    pack.save(writer, path)
 
 
 def write_golden(path, case, sequences, results):
@@ -297,7 +288,7 @@ def write_golden(path, case, sequences, results):
     for i, (tokens, result) in enumerate(zip(sequences, results)):
         writer.add_tensor(f"tokens.{i}", np.array(tokens, np.int32))
         writer.add_tensor(f"{case['result']}.{i}", result.astype(np.float32))
-    save(writer, path)
+    pack.save(writer, path)
 
 
 # Mistakes: each takes a model (a copy) and its config, and gives a wrong model or changes of the config ---------------

@@ -131,15 +131,6 @@ def vocabulary(folder):
     return {name: field for name, field in fields.items() if name.startswith("tokenizer.")}
 
 
-def save(writer, path):
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    path.with_name(path.name + ".planes.zst").write_bytes(pack.planes(path))
-    path.unlink()
-
-
 def write_model(path, weights, sequential):
     writer = gguf.GGUFWriter(path, "stablelm")
     writer.add_type("model")
@@ -160,7 +151,7 @@ def write_model(path, weights, sequential):
         writer.add_key_value(name, field.contents(), field.types[0], kind)
     for name, weight in weights.items():
         writer.add_tensor(name, weight)
-    save(writer, path)
+    pack.save(writer, path)
 
 
 def write_golden(path, sequences, results):
@@ -170,7 +161,7 @@ def write_golden(path, sequences, results):
     for i, (tokens, result) in enumerate(zip(sequences, results)):
         writer.add_tensor(f"tokens.{i}", np.array(tokens, np.int32))
         writer.add_tensor(f"logits.{i}", result.astype(np.float32))
-    save(writer, path)
+    pack.save(writer, path)
 
 
 def main():
