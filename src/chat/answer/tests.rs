@@ -256,6 +256,7 @@ fn long_answers_take_linear_time() {
         };
         // The best of three; what is short is lost in the noise. Eight times the text, where a square takes 64 times.
         let best = |size: usize| (0..3).map(|_| time(size)).min().unwrap().max(std::time::Duration::from_millis(1));
-        assert!(best(4 << 20) < 24 * best(1 << 19), "{unit}");
+        // A machine that is busy at the wrong moment gets other chances.
+        assert!((0..5).any(|_| best(4 << 20) < 24 * best(1 << 19)), "{unit}");
     }
 }
