@@ -75,62 +75,49 @@ mod probes {
     }
 
     const CHAINS: usize = 12;
+    /// Steps of the chains in a round.
+    const STEPS: usize = 64;
 
-    /// Operations of `n` rounds of integer products; 0 is a sum that must not be left out.
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub fn vnni(n: usize) -> (f64, i32) {
-        let mut sums = [_mm512_setzero_si512(); CHAINS];
-        let (mut x, y) = (_mm512_set1_epi8(3), _mm512_set1_epi8(5));
-        for _ in 0..n {
-            sums.iter_mut().for_each(|sum| *sum = _mm512_dpbusd_epi32(*sum, x, y));
-            x = std::hint::black_box(x);
-        }
-        let sum = sums.into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_add_epi32(a, b));
-        ((n * CHAINS * 128) as f64, _mm512_reduce_add_epi32(sum))
+    /// A probe: the operations of `n` rounds of CHAINS chains of one instruction, which does so many; and what must not be
+    /// left out. Each step takes the last one's result, so that none can be computed once for several.
+    macro_rules! probe {
+        ($name:ident, $features:literal, $operations:literal, $start:expr, |$chain:ident, $x:ident| $step:expr, $end:expr) => {
+            #[target_feature(enable = $features)]
+            pub fn $name(n: usize) -> (f64, i32) {
+                let $x = std::hint::black_box($start);
+                let mut chains = [$x; CHAINS];
+                for _ in 0..n {
+                    for _ in 0..STEPS {
+                        for $chain in &mut chains {
+                            *$chain = $step;
+                        }
+                    }
+                    chains = std::hint::black_box(chains);
+                }
+                ((n * STEPS * CHAINS * $operations) as f64, chains.into_iter().map(|chain| $end(chain)).sum())
+            }
+        };
     }
 
-    /// The same by AVX2's two instructions, which do 32 products.
-    #[target_feature(enable = "avx2")]
-    pub fn maddubs(n: usize) -> (f64, i32) {
-        let mut sums = [_mm256_setzero_si256(); CHAINS];
-        let (mut x, y) = (_mm256_set1_epi8(3), _mm256_set1_epi8(5));
-        for _ in 0..n {
-            sums.iter_mut().for_each(|sum| *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(x, y)));
-            x = std::hint::black_box(x);
-        }
-        let sum = sums.into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_add_epi16(a, b));
-        ((n * CHAINS * 64) as f64, _mm256_extract_epi32::<0>(sum))
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub fn fma512(n: usize) -> (f64, i32) {
-        let mut sums = [_mm512_setzero_ps(); CHAINS];
-        let (mut x, y) = (_mm512_set1_ps(0.5), _mm512_set1_ps(0.25));
-        for _ in 0..n {
-            sums.iter_mut().for_each(|sum| *sum = _mm512_fmadd_ps(x, y, *sum));
-            x = std::hint::black_box(x);
-        }
-        let sum = sums.into_iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, b));
-        ((n * CHAINS * 32) as f64, _mm512_cvtss_f32(sum) as i32)
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn fma256(n: usize) -> (f64, i32) {
-        let mut sums = [_mm256_setzero_ps(); CHAINS];
-        let (mut x, y) = (_mm256_set1_ps(0.5), _mm256_set1_ps(0.25));
-        for _ in 0..n {
-            sums.iter_mut().for_each(|sum| *sum = _mm256_fmadd_ps(x, y, *sum));
-            x = std::hint::black_box(x);
-        }
-        let sum = sums.into_iter().fold(_mm256_setzero_ps(), |a, b| _mm256_add_ps(a, b));
-        ((n * CHAINS * 16) as f64, _mm256_cvtss_f32(sum) as i32)
-    }
+    probe!(vnni, "avx512f,avx512vnni", 128, _mm512_set1_epi8(3), |c, x| _mm512_dpbusd_epi32(*c, x, x), |c| {
+        _mm512_reduce_add_epi32(c)
+    });
+    // Without the additions that sums need: the half of what the CPU's multipliers do at most.
+    probe!(maddubs, "avx2", 64, _mm256_set1_epi8(3), |c, x| _mm256_maddubs_epi16(x, *c), |c| {
+        _mm256_extract_epi32::<0>(c)
+    });
+    probe!(fma512, "avx512f", 32, _mm512_set1_ps(0.5), |c, x| _mm512_fmadd_ps(x, x, *c), |c| {
+        _mm512_cvtss_f32(c) as i32
+    });
+    probe!(fma256, "avx2,fma", 16, _mm256_set1_ps(0.5), |c, x| _mm256_fmadd_ps(x, x, *c), |c| {
+        _mm256_cvtss_f32(c) as i32
+    });
 }
 
 /// The most that this machine does, for the instruction set that the kernels use.
 #[cfg(target_arch = "x86_64")]
 fn limits(isa: Isa, threads: usize) -> std::io::Result<()> {
-    const ROUNDS: usize = 10_000_000;
+    const ROUNDS: usize = 200_000;
     // What keeps a probe's result.
     let keep = |sum: i32| {
         black_box(sum);

@@ -1,5 +1,6 @@
 //! Attention: lanes are positions for the scores, and head elements for the sum of values.
 
+use std::array::from_ref;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -12,25 +13,41 @@ use super::codes::{Bytes, FourBits};
 use super::linear::{Block, Sums, row_numbers};
 use crate::numeric::{self, Real};
 
+/// Tiles of a segment.
+const TILES: usize = SEGMENT / TILE;
+
+/// Keys and values of a tile.
+#[derive(Clone, Copy, Default)]
+struct Place<'a> {
+    keys: &'a [u8],
+    values: &'a [u8],
+}
+
 /// A number type of cached keys and values.
 trait Element: Copy {
     /// True if values have scales, for blocks of elements.
     const SCALED: bool;
-    /// The scores of a vector of positions from `lane` on of each of NT tiles, with NR queries. Asks for what lies at the
-    /// same places of `next`.
-    fn scores<S: Simd, const NR: usize, const NT: usize>(
+    /// The scores of NV vectors of positions with NG of the NR queries, the group `group` of so many.
+    fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
         s: S,
         tile: &Tile<'_>,
-        keys: &[&[u8]; NT],
-        next: &[&[u8]; NT],
-        lane: usize,
-    ) -> [[S::F; NR]; NT];
+        group: usize,
+        keys: &[Keys<'_>; NV],
+    ) -> [[S::F; NG]; NV];
     /// What the weights of a tile's positions are multiplied by for the block of elements that `e` is in.
     fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE];
     /// Where these elements of the position `lane` of a tile begin.
     fn place(stride: usize, lane: usize, e: usize) -> usize;
     /// These elements, that weight multiplies.
     fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F;
+}
+
+/// A vector of positions: those from `lane` on of a tile. What lies at the same places of `next` is asked for.
+#[derive(Clone, Copy, Default)]
+struct Keys<'a> {
+    tile: &'a [u8],
+    next: &'a [u8],
+    lane: usize,
 }
 
 /// Numbers as they are.
@@ -59,22 +76,27 @@ impl<X: Float> Element for Floats<X> {
     const SCALED: bool = false;
 
     #[inline(always)]
-    fn scores<S: Simd, const NR: usize, const NT: usize>(
+    fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
         s: S,
         tile: &Tile<'_>,
-        keys: &[&[u8]; NT],
-        next: &[&[u8]; NT],
-        lane: usize,
-    ) -> [[S::F; NR]; NT] {
-        let mut sums = [[s.f32(0.0); NR]; NT];
+        group: usize,
+        keys: &[Keys<'_>; NV],
+    ) -> [[S::F; NG]; NV] {
+        let mut sums = [[s.f32(0.0); NG]; NV];
         let bytes = TILE * size_of::<X>();
         for (e, q) in tile.q.as_chunks::<NR>().0.iter().enumerate() {
-            for t in 0..NT {
-                s.prefetch(next[t].as_ptr().wrapping_add(e * bytes));
-                let key = bytemuck::cast_slice(&keys[t][e * bytes..(e + 1) * bytes]);
-                let key = X::load(s, &key[lane..]);
-                for r in 0..NR {
-                    sums[t][r] = key.fma(s.f32(q[r]), sums[t][r]);
+            let mut key = [s.f32(0.0); NV];
+            for v in 0..NV {
+                let Keys { tile, next, lane } = keys[v];
+                if lane == 0 {
+                    s.prefetch(next.as_ptr().wrapping_add(e * bytes));
+                }
+                key[v] = X::load(s, &bytemuck::cast_slice(&tile[e * bytes..(e + 1) * bytes])[lane..]);
+            }
+            for r in 0..NG {
+                let q = s.f32(q[group * NG + r]);
+                for v in 0..NV {
+                    sums[v][r] = key[v].fma(q, sums[v][r]);
                 }
             }
         }
@@ -105,25 +127,28 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn scores<S: Simd, const NR: usize, const NT: usize>(
+    fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
         s: S,
         tile: &Tile<'_>,
-        keys: &[&[u8]; NT],
-        next: &[&[u8]; NT],
-        lane: usize,
-    ) -> [[S::F; NR]; NT] {
-        let mut sums = [[s.f32(0.0); NR]; NT];
+        group: usize,
+        keys: &[Keys<'_>; NV],
+    ) -> [[S::F; NG]; NV] {
+        let mut sums = [[s.f32(0.0); NG]; NV];
         let queries = tile.blocks.as_chunks::<WORDS>().0.as_chunks::<NR>().0;
         let (scales, codes) = (2 * TILE, TILE * BYTES);
         for (b, q) in queries.iter().enumerate() {
-            for t in 0..NT {
-                let scale = row_numbers(s, &keys[t][b * scales..(b + 1) * scales], lane);
+            let q = &q.as_chunks::<NG>().0[group];
+            for v in 0..NV {
+                let Keys { tile, next, lane } = keys[v];
+                let scale = row_numbers(s, &tile[b * scales..(b + 1) * scales], lane);
                 let at = scales * queries.len() + b * codes;
-                for line in 0..codes.div_ceil(64) {
-                    s.prefetch(next[t].as_ptr().wrapping_add(at + 64 * line));
+                if lane == 0 {
+                    for line in 0..codes.div_ceil(64) {
+                        s.prefetch(next.as_ptr().wrapping_add(at + 64 * line));
+                    }
                 }
-                let codes = &keys[t][at..at + codes];
-                let mut sums = Sums { y: Block { first: None, last: q }, f: &mut sums[t] };
+                let codes = &tile[at..at + codes];
+                let mut sums = Sums { y: Block { first: None, last: q }, f: &mut sums[v] };
                 if BYTES == BLOCK {
                     sums.symmetric(s, scale, (Bytes, codes), lane);
                 } else {
@@ -208,8 +233,14 @@ impl<X: Element> TileWork for Attend<'_, X> {
         if lowest >= highest {
             return;
         }
+        let mut places = [Place::default(); TILES];
+        for t in lowest / TILE..highest.div_ceil(TILE) {
+            let (keys, values) = tile.kv.head(tile.head, first / TILE + t);
+            places[t] = Place { keys, values };
+        }
+        let places = &places;
         let mut p = [[0.0f32; SEGMENT]; NR];
-        scores::<S, X, NR>(s, tile, first, lowest, highest, &mut p);
+        scores::<S, X, NR>(s, tile, places, lowest..highest, &mut p);
         for r in 0..tile.rows {
             if partial.live[r] {
                 (partial.m[r], partial.l[r]) = softmax(s, &mut p[r], low[r], high[r]);
@@ -229,69 +260,81 @@ impl<X: Element> TileWork for Attend<'_, X> {
                 let o = partial.o_mut(r);
                 o.fill(0.0);
                 let before = low[r]..if shared.is_empty() { high[r] } else { shared.start };
-                values::<S, X, 1>(s, tile, first, before, [&p[r]], [o]);
+                values::<S, X, 1>(s, places, before, from_ref(&p[r]), [o]);
             }
         }
         if shared.is_empty() {
             return;
         }
-        values::<S, X, NR>(s, tile, first, shared.clone(), p.each_ref(), partial.rows_mut());
+        values::<S, X, NR>(s, places, shared.clone(), &p, partial.rows_mut());
         for r in 0..tile.rows {
-            values::<S, X, 1>(s, tile, first, shared.end..high[r], [&p[r]], [partial.o_mut(r)]);
+            values::<S, X, 1>(s, places, shared.end..high[r], from_ref(&p[r]), [partial.o_mut(r)]);
         }
     }
 }
 
-/// p[r][position] = q[r] . k[position] for whole tiles of positions around lowest..highest, capped.
+/// p[r][position] = q[r] . k[position] for whole tiles of positions around `range`, capped.
 #[inline(always)]
 fn scores<S: Simd, X: Element, const NR: usize>(
     s: S,
     tile: &Tile<'_>,
-    first: usize,
-    lowest: usize,
-    highest: usize,
+    places: &[Place<'_>; TILES],
+    range: Range<usize>,
     p: &mut [[f32; SEGMENT]; NR],
 ) {
-    let tiles = lowest / TILE..highest.div_ceil(TILE);
-    // So many tiles at once that their sums hide the latency of an addition.
-    let rest = match NR {
-        1 => scores_of::<S, X, NR, 8>(s, tile, first, tiles, p),
-        2 => scores_of::<S, X, NR, 4>(s, tile, first, tiles, p),
-        4 => scores_of::<S, X, NR, 2>(s, tile, first, tiles, p),
+    let tiles = range.start / TILE..range.end.div_ceil(TILE);
+    // So many sums at a time that they hide the latency of an addition, but no more than there are registers for: vectors
+    // of several tiles where there are few queries, some of the queries where there are many.
+    let rest = match (S::LANES, NR) {
+        (_, 1) => scores_of::<S, X, NR, NR, 8>(s, tile, places, tiles, p),
+        (8 | 16, 2) => scores_of::<S, X, NR, NR, 4>(s, tile, places, tiles, p),
+        (16, 4) => scores_of::<S, X, NR, NR, 2>(s, tile, places, tiles, p),
         _ => tiles,
     };
-    scores_of::<S, X, NR, 1>(s, tile, first, rest, p);
+    match (S::LANES, NR) {
+        (16, _) => scores_of::<S, X, NR, NR, 1>(s, tile, places, rest, p),
+        (8, 12) => scores_of::<S, X, NR, 6, 2>(s, tile, places, rest, p),
+        (8, 8) => scores_of::<S, X, NR, 4, 2>(s, tile, places, rest, p),
+        (4, ..=4) => scores_of::<S, X, NR, NR, 4>(s, tile, places, rest, p),
+        _ => scores_of::<S, X, NR, NR, 2>(s, tile, places, rest, p),
+    };
 }
 
-/// `scores` of NT tiles at a time; gives those that are too few.
+/// `scores` by NV vectors of positions and NG queries at a time; gives the tiles that are too few.
 #[inline(always)]
-fn scores_of<S: Simd, X: Element, const NR: usize, const NT: usize>(
+fn scores_of<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: usize>(
     s: S,
     tile: &Tile<'_>,
-    first: usize,
+    places: &[Place<'_>; TILES],
     mut tiles: Range<usize>,
     p: &mut [[f32; SEGMENT]; NR],
 ) -> Range<usize> {
-    while tiles.len() >= NT {
-        let (mut keys, mut next): ([&[u8]; NT], [&[u8]; NT]) = ([&[]; NT], [&[]; NT]);
-        for t in 0..NT {
-            let own = first / TILE + tiles.start + t;
-            keys[t] = tile.kv.head(tile.head, own).0;
-            // What comes next, or at the end something that is there.
-            next[t] = if tiles.start + t + NT < tiles.end { tile.kv.head(tile.head, own + NT).0 } else { keys[t] };
-        }
-        for lane in (0..TILE).step_by(S::LANES) {
-            let mut sums = X::scores::<S, NR, NT>(s, tile, &keys, &next, lane);
-            for t in 0..NT {
-                for r in 0..NR {
-                    if let Some(cap) = tile.cap {
-                        sums[t][r] = numeric::tanh(sums[t][r].div(s.f32(cap))).mul(s.f32(cap));
+    let a_tile = TILE / S::LANES;
+    let step = NV.div_ceil(a_tile);
+    while tiles.len() >= step {
+        for start in (0..a_tile).step_by(NV) {
+            let mut keys = [Keys::default(); NV];
+            for v in 0..NV {
+                let own = tiles.start + (start + v) / a_tile;
+                // What comes next, or at the end something that is there.
+                let next = if own + step < tiles.end { own + step } else { own };
+                let lane = (start + v) % a_tile * S::LANES;
+                keys[v] = Keys { tile: places[own].keys, next: places[next].keys, lane };
+            }
+            for group in 0..NR / NG {
+                let mut sums = X::scores::<S, NR, NG, NV>(s, tile, group, &keys);
+                for v in 0..NV {
+                    let own = tiles.start + (start + v) / a_tile;
+                    for r in 0..NG {
+                        if let Some(cap) = tile.cap {
+                            sums[v][r] = numeric::tanh(sums[v][r].div(s.f32(cap))).mul(s.f32(cap));
+                        }
+                        s.store(sums[v][r], &mut p[group * NG + r][own * TILE + keys[v].lane..]);
                     }
-                    s.store(sums[t][r], &mut p[r][(tiles.start + t) * TILE + lane..]);
                 }
             }
         }
-        tiles.start += NT;
+        tiles.start += step;
     }
     tiles
 }
@@ -337,10 +380,9 @@ fn live(low: usize, high: usize, at: usize, lanes: usize) -> (usize, usize) {
 #[inline(always)]
 fn values<S: Simd, X: Element, const NR: usize>(
     s: S,
-    tile: &Tile<'_>,
-    first: usize,
+    places: &[Place<'_>; TILES],
     range: Range<usize>,
-    p: [&[f32; SEGMENT]; NR],
+    p: &[[f32; SEGMENT]; NR],
     mut o: [&mut [f32]; NR],
 ) {
     if range.is_empty() {
@@ -350,69 +392,68 @@ fn values<S: Simd, X: Element, const NR: usize>(
     let mut e = 0;
     while e < stride {
         let vectors = (stride - e) / S::LANES;
-        // As many vectors as there are registers for; those of a block's elements alone where it has a scale.
-        if S::REGISTERS == 32 && NR <= 4 && vectors >= 4 && !X::SCALED {
-            values_at::<S, X, NR, 4>(s, tile, first, range.clone(), &p, &mut o, e);
-            e += 4 * S::LANES;
-        } else if S::REGISTERS == 32 && vectors >= 2 {
-            values_at::<S, X, NR, 2>(s, tile, first, range.clone(), &p, &mut o, e);
-            e += 2 * S::LANES;
-        } else {
-            values_at::<S, X, NR, 1>(s, tile, first, range.clone(), &p, &mut o, e);
-            e += S::LANES;
-        }
+        // As many vectors as there are registers for, of some of the rows where these are many; those of a block's elements
+        // alone where it has a scale.
+        let four = vectors >= 4 && if S::REGISTERS == 32 { NR <= 4 && !X::SCALED } else { NR <= 2 };
+        e += S::LANES
+            * match (four, vectors >= 2, S::REGISTERS, NR) {
+                (true, ..) => values_at::<S, X, NR, NR, 4>(s, places, &range, p, &mut o, e),
+                (_, true, 16, 12) => values_at::<S, X, NR, 6, 2>(s, places, &range, p, &mut o, e),
+                (_, true, 16, 8) => values_at::<S, X, NR, 4, 2>(s, places, &range, p, &mut o, e),
+                (_, true, ..) => values_at::<S, X, NR, NR, 2>(s, places, &range, p, &mut o, e),
+                _ => values_at::<S, X, NR, NR, 1>(s, places, &range, p, &mut o, e),
+            };
     }
 }
 
-/// `values` for NV vectors of elements from e on.
+/// `values` for NV vectors of elements from e on, NG rows at a time; gives NV.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one loop, split off so that its accumulators stay in registers
-fn values_at<S: Simd, X: Element, const NR: usize, const NV: usize>(
+fn values_at<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: usize>(
     s: S,
-    tile: &Tile<'_>,
-    first: usize,
-    range: Range<usize>,
-    p: &[&[f32; SEGMENT]; NR],
+    places: &[Place<'_>; TILES],
+    range: &Range<usize>,
+    p: &[[f32; SEGMENT]; NR],
     o: &mut [&mut [f32]; NR],
     e: usize,
-) {
+) -> usize {
     let stride = o[0].len();
-    let mut sum = [[s.f32(0.0); NV]; NR];
-    for r in 0..NR {
-        for v in 0..NV {
-            sum[r][v] = s.load(&o[r][e + v * S::LANES..]);
-        }
-    }
-    let mut position = range.start;
-    while position < range.end {
-        let t = position / TILE;
-        let end = range.end.min((t + 1) * TILE);
-        let values = tile.kv.head(tile.head, first / TILE + t).1;
-        let next = if end < range.end { tile.kv.head(tile.head, first / TILE + t + 1).1 } else { values };
-        let scales = X::scales(s, values, stride, e);
-        for position in position..end {
-            let lane = position % TILE;
-            let mut value = [s.f32(0.0); NV];
+    for (group, p) in p.as_chunks::<NG>().0.iter().enumerate() {
+        let mut sum = [[s.f32(0.0); NV]; NG];
+        for r in 0..NG {
             for v in 0..NV {
-                let e = e + v * S::LANES;
-                s.prefetch(next.as_ptr().wrapping_add(X::place(stride, lane, e)));
-                value[v] = X::values(s, values, stride, lane, e);
+                sum[r][v] = s.load(&o[group * NG + r][e + v * S::LANES..]);
             }
-            for r in 0..NR {
-                let weight = if X::SCALED { p[r][position] * scales[lane] } else { p[r][position] };
-                let weight = s.f32(weight);
+        }
+        for t in range.start / TILE..range.end.div_ceil(TILE) {
+            let values = places[t].values;
+            let next = if (t + 1) * TILE < range.end { places[t + 1].values } else { values };
+            let scales = X::scales(s, values, stride, e);
+            let own = range.start.saturating_sub(t * TILE)..(range.end - t * TILE).min(TILE);
+            for lane in own {
+                let mut value = [s.f32(0.0); NV];
                 for v in 0..NV {
-                    sum[r][v] = weight.fma(value[v], sum[r][v]);
+                    let e = e + v * S::LANES;
+                    if group == 0 {
+                        s.prefetch(next.as_ptr().wrapping_add(X::place(stride, lane, e)));
+                    }
+                    value[v] = X::values(s, values, stride, lane, e);
+                }
+                for r in 0..NG {
+                    let p = p[r].as_chunks::<TILE>().0[t][lane];
+                    let weight = s.f32(if X::SCALED { p * scales[lane] } else { p });
+                    for v in 0..NV {
+                        sum[r][v] = weight.fma(value[v], sum[r][v]);
+                    }
                 }
             }
         }
-        position = end;
-    }
-    for r in 0..NR {
-        for v in 0..NV {
-            s.store(sum[r][v], &mut o[r][e + v * S::LANES..]);
+        for r in 0..NG {
+            for v in 0..NV {
+                s.store(sum[r][v], &mut o[group * NG + r][e + v * S::LANES..]);
+            }
         }
     }
+    NV
 }
 
 /// `scalar::merge`.

@@ -12,13 +12,12 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
-use std::marker::PhantomData;
-
 use super::super::act::WORDS;
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::Codes;
+use super::floats;
 use super::panels::*;
 use crate::numeric::Real;
 use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
@@ -33,9 +32,7 @@ const NEAR: usize = 1024;
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     let format = job.weight.shape().format;
     match format {
-        Format::F32 => float::<S, F32, 64>(s, job),
-        Format::F16 => float::<S, F16, 32>(s, job),
-        Format::BF16 => float::<S, BF16, 32>(s, job),
+        Format::F32 | Format::F16 | Format::BF16 => floats::linear(s, job),
         Format::Q4_0 => quantised::<S, _, NIBBLES>(s, Q4_0, job),
         Format::Q4_1 => quantised::<S, _, { TWO + NIBBLES }>(s, Q4_1, job),
         Format::Q5_0 => quantised::<S, _, { NIBBLES + BITS }>(s, Q5_0, job),
@@ -125,28 +122,64 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
         for (p, panel) in job.panels.clone().zip(panels) {
             let mut out = [[0.0; ROWS]; NY];
             let (plane, rest) = panel.split_at(plane_bytes);
-            for lane in (0..ROWS).step_by(S::LANES) {
-                let mut f = [s.f32(0.0); NY];
-                let blocks = parts.chunks_exact(stride * P::BLOCKS);
-                for (u, (unit, y)) in rest.as_chunks::<UNIT>().0.iter().zip(blocks).enumerate() {
-                    let head = P::head(s, &plane[u * P::PLANE..(u + 1) * P::PLANE], unit, lane);
-                    for (b, y) in y.chunks_exact(stride).enumerate() {
-                        if first && lane == 0 {
-                            prefetch(s, unit, P::BLOCKS, b);
-                        }
-                        let y = if fine {
-                            Block { first: Some(&y[0]), last: &y[1] }
-                        } else {
-                            Block { first: None, last: &y[0] }
-                        };
-                        how.block(s, head, unit, Place { b, lane }, &mut Sums { y, f: &mut f });
+            let units = (plane, rest.as_chunks::<UNIT>().0);
+            let tile = Columns::<NY> { parts, stride, fine, first };
+            // One column leaves registers for all vectors of the panel, which is then read once.
+            match (NY, ROWS / S::LANES) {
+                (1, 2) => rows::<S, P, UNIT, NY, 2>(s, how, units, tile, 0, &mut out),
+                (1, 4) => rows::<S, P, UNIT, NY, 4>(s, how, units, tile, 0, &mut out),
+                _ => {
+                    for lane in (0..ROWS).step_by(S::LANES) {
+                        rows::<S, P, UNIT, NY, 1>(s, how, units, tile, lane, &mut out);
                     }
-                }
-                for (out, f) in out.iter_mut().zip(f) {
-                    s.store(f, &mut out[lane..]);
                 }
             }
             job.write(p, start, &out);
+        }
+    }
+}
+
+/// NY columns: their blocks in parts, so many parts to a block of all columns.
+#[derive(Clone, Copy)]
+struct Columns<'a, const NY: usize> {
+    parts: &'a [Part<NY>],
+    stride: usize,
+    /// Take both parts of a block.
+    fine: bool,
+    first: bool,
+}
+
+/// The products of NV vectors of rows from `lane` on, through all units of a panel.
+#[inline(always)]
+fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: usize>(
+    s: S,
+    how: P,
+    (plane, units): (&[u8], &[[u8; UNIT]]),
+    Columns { parts, stride, fine, first }: Columns<'_, NY>,
+    lane: usize,
+    out: &mut [[f32; ROWS]; NY],
+) {
+    let mut f = [[s.f32(0.0); NY]; NV];
+    for (u, (unit, y)) in units.iter().zip(parts.chunks_exact(stride * P::BLOCKS)).enumerate() {
+        let plane = &plane[u * P::PLANE..(u + 1) * P::PLANE];
+        let mut heads = [P::head(s, plane, unit, lane); NV];
+        for v in 1..NV {
+            heads[v] = P::head(s, plane, unit, lane + v * S::LANES);
+        }
+        for (b, y) in y.chunks_exact(stride).enumerate() {
+            if first && lane == 0 {
+                prefetch(s, unit, P::BLOCKS, b);
+            }
+            let y = if fine { Block { first: Some(&y[0]), last: &y[1] } } else { Block { first: None, last: &y[0] } };
+            for v in 0..NV {
+                let place = Place { b, lane: lane + v * S::LANES };
+                how.block(s, heads[v], unit, place, &mut Sums { y, f: &mut f[v] });
+            }
+        }
+    }
+    for v in 0..NV {
+        for c in 0..NY {
+            s.store(f[v][c], &mut out[c][lane + v * S::LANES..]);
         }
     }
 }
@@ -252,40 +285,45 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
 #[inline(always)]
 fn product<S: Simd, C: Codes, const NY: usize>(
     s: S,
-    (how, codes): (C, &[u8]),
+    codes: (C, &[u8]),
     mins: bool,
     lane: usize,
     y: Block<'_, NY>,
 ) -> [S::I; NY] {
-    let mut acc = [s.i32(0); NY];
-    let (mut part, mut more) = (y.last, false);
+    // Asked here, it is not asked for each column.
     match y.first {
-        Some(first) => (part, more) = (first, true),
-        None if mins => {}
-        None => {
-            for c in 0..NY {
-                acc[c] = C::excess(s, s.i32(y.minus_sum(c)));
+        None => product_of(s, codes, mins, lane, y, [y.last]),
+        Some(first) => product_of(s, codes, mins, lane, y, [first, y.last]),
+    }
+}
+
+#[inline(always)]
+fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
+    s: S,
+    (how, codes): (C, &[u8]),
+    mins: bool,
+    lane: usize,
+    y: Block<'_, NY>,
+    parts: [&Part<NY>; PARTS],
+) -> [S::I; NY] {
+    let mut acc = [s.i32(0); NY];
+    for (p, part) in parts.iter().enumerate() {
+        for c in 0..NY {
+            if p > 0 {
+                acc[c] = s.shl::<8>(acc[c]);
+            }
+            if p + 1 == PARTS && !mins {
+                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.minus_sum(c))));
             }
         }
-    }
-    loop {
         for half in 0..2 {
             let codes = how.half(s, codes, half, lane);
             for c in 0..NY {
                 acc[c] = C::dot(s, acc[c], codes, four(part, half, c));
             }
         }
-        if !more {
-            return acc;
-        }
-        (part, more) = (y.last, false);
-        for c in 0..NY {
-            acc[c] = s.shl::<8>(acc[c]);
-            if !mins {
-                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.minus_sum(c))));
-            }
-        }
     }
+    acc
 }
 
 /// The 16 codes of half `half` of column c.
@@ -299,81 +337,4 @@ fn four<const NY: usize>(part: &[[i32; WORDS]; NY], half: usize, c: usize) -> [i
 #[inline(always)]
 pub(super) fn row_numbers<S: Simd>(s: S, bytes: &[u8], lane: usize) -> S::F {
     s.load_f16(bytemuck::cast_slice(&bytes[2 * lane..2 * (lane + S::LANES)]))
-}
-
-/// The packed panel of a float format: BYTES bytes hold one k of 16 rows.
-trait FloatPanel<const BYTES: usize> {
-    fn load<S: Simd>(s: S, one: &[u8; BYTES], lane: usize) -> S::F;
-}
-
-struct F32;
-
-impl FloatPanel<64> for F32 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, one: &[u8; 64], lane: usize) -> S::F {
-        s.load(bytemuck::cast_slice(&one[4 * lane..4 * (lane + S::LANES)]))
-    }
-}
-
-struct F16;
-
-impl FloatPanel<32> for F16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, one: &[u8; 32], lane: usize) -> S::F {
-        row_numbers(s, one, lane)
-    }
-}
-
-struct BF16;
-
-impl FloatPanel<32> for BF16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, one: &[u8; 32], lane: usize) -> S::F {
-        s.load_bf16(bytemuck::cast_slice(&one[2 * lane..2 * (lane + S::LANES)]))
-    }
-}
-
-fn float<S: Simd, P: FloatPanel<BYTES>, const BYTES: usize>(s: S, job: &Job<'_>) {
-    for (start, width) in job.tiles() {
-        run_tile(s, width, FloatTile::<P, BYTES> { job, start, panel: PhantomData });
-    }
-}
-
-/// The columns of `job` from `start` on.
-struct FloatTile<'a, P, const BYTES: usize> {
-    job: &'a Job<'a>,
-    start: usize,
-    panel: PhantomData<P>,
-}
-
-impl<P: FloatPanel<BYTES>, const BYTES: usize> TileWork for FloatTile<'_, P, BYTES> {
-    /// f = fma(w, x, f), k ascending.
-    #[inline(always)]
-    fn run<S: Simd, const NY: usize>(self, s: S) {
-        assert!(NY <= S::WIDEST);
-        let FloatTile { job, start, .. } = self;
-        let shape = job.weight.shape();
-        let n = shape.columns;
-        let mut x: [&[f32]; NY] = [&[]; NY];
-        for (c, x) in x.iter_mut().enumerate() {
-            *x = &job.act.values()[(start + c) * n..(start + c + 1) * n];
-        }
-        let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
-        for (p, panel) in job.panels.clone().zip(panels) {
-            let mut out = [[0.0; ROWS]; NY];
-            for lane in (0..ROWS).step_by(S::LANES) {
-                let mut f = [s.f32(0.0); NY];
-                for (k, one) in panel.as_chunks::<BYTES>().0[..n].iter().enumerate() {
-                    let w = P::load(s, one, lane);
-                    for c in 0..NY {
-                        f[c] = w.fma(s.f32(x[c][k]), f[c]);
-                    }
-                }
-                for (out, f) in out.iter_mut().zip(f) {
-                    s.store(f, &mut out[lane..]);
-                }
-            }
-            job.write(p, start, &out);
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 pub(super) mod attention;
 mod codes;
+mod floats;
 pub(super) mod linear;
 mod panels;
 pub(super) mod quantise;
