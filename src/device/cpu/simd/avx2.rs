@@ -130,6 +130,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const WIDEST: usize = 4;
+    // Measured on AMD's family 25: Gemma-3-270M decodes 6 % faster than with both, SmolLM2-135M as fast.
+    const AHEAD: (Option<usize>, usize) = if VNNI { (Some(4096), 1024) } else { (None, 2048) };
     type F = F;
     type I = I;
     type Signed = Signed;

@@ -41,6 +41,9 @@ pub(super) trait Simd: Copy {
     const REGISTERS: usize;
     /// The widest tile of columns that a matrix product has the registers for.
     const WIDEST: usize;
+    /// How far ahead of the reading a matrix is asked for, in bytes: from memory into the second cache (nearer, too few
+    /// lines are on their way at a time), if that is worth it, and into the first (near enough to stay).
+    const AHEAD: (Option<usize>, usize) = (Some(4096), 1024);
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.

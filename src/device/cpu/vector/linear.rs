@@ -22,12 +22,6 @@ use super::panels::*;
 use crate::numeric::Real;
 use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 
-/// How far ahead of the reading a line is asked for from memory, into the second cache, in bytes: nearer, too few lines
-/// are on their way at a time.
-const FAR: usize = 4096;
-/// And from there into the first cache: near enough to stay.
-const NEAR: usize = 1024;
-
 /// Computes the panels of `job` for all its columns.
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     let format = job.weight.shape().format;
@@ -190,8 +184,11 @@ fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, 
     let part = UNIT / blocks;
     for line in 0..part.div_ceil(64) {
         let at = unit.as_ptr().wrapping_add(b * part + 64 * line);
-        s.prefetch_far(at.wrapping_add(FAR));
-        s.prefetch(at.wrapping_add(NEAR));
+        let (far, near) = S::AHEAD;
+        if let Some(far) = far {
+            s.prefetch_far(at.wrapping_add(far));
+        }
+        s.prefetch(at.wrapping_add(near));
     }
 }
 
@@ -297,6 +294,7 @@ fn product<S: Simd, C: Codes, const NY: usize>(
     }
 }
 
+/// As `product`, for activations in 1 or 2 parts.
 #[inline(always)]
 fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     s: S,
