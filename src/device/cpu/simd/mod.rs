@@ -9,6 +9,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) mod lanes;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon;
 pub(super) mod words;

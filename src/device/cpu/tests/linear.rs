@@ -169,7 +169,7 @@ fn products_agree_with_the_goldens() {
         gguf.read(w, 0, &mut bytes).unwrap();
         let x = gguf.decode(gguf.tensor("dot.a").unwrap()).unwrap();
         let weight = packed(shape, &bytes);
-        for (isa, device) in variants() {
+        for (isa, device) in variants_and_shapes() {
             for &precision in precisions(&weight) {
                 let found = product(&device, &weight, None, &x, precision);
                 for (r, golden) in goldens(&folder, format).into_iter().enumerate() {

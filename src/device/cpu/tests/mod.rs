@@ -24,14 +24,24 @@ fn variants() -> impl Iterator<Item = (String, Device)> {
     Isa::ALL.into_iter().flat_map(of).map(device)
 }
 
-/// A device of every variant of every instruction set with every number of threads from 1 to 3; the first is scalar on
-/// one thread.
+/// The variants, and the same kernels in plain code with the shapes of other CPUs' vectors.
+fn variants_and_shapes() -> impl Iterator<Item = (String, Device)> {
+    let device = |(name, kernels): (&str, _)| (name.to_owned(), Device { threads: Threads::new(1), kernels });
+    variants().chain(Kernels::shapes().into_iter().map(device))
+}
+
+/// A device of every variant with every number of threads from 1 to 3, the first is scalar on one thread; and of every
+/// shape.
 fn devices() -> Vec<(String, Device)> {
-    let pools = [1, 2, 3].map(Threads::new);
-    let with = |(name, Device { kernels, .. }): &(String, Device), threads: &Threads| {
-        (format!("{name} on {} threads", threads.count()), Device { threads: threads.clone(), kernels })
-    };
-    variants().flat_map(|variant| pools.each_ref().map(|threads| with(&variant, threads))).collect()
+    let others = [2, 3].map(Threads::new);
+    let mut devices: Vec<(String, Device)> = variants_and_shapes().collect();
+    for threads in &others {
+        for (name, Device { kernels, .. }) in variants() {
+            devices
+                .push((format!("{name} on {} threads", threads.count()), Device { threads: threads.clone(), kernels }));
+        }
+    }
+    devices
 }
 
 /// As `tests/isa.rs`, for the variants: nothing that the CPU has is skipped in silence.

@@ -49,7 +49,7 @@ fn blocks() -> Vec<[f32; BLOCK]> {
 
 #[test]
 fn blocks_follow_the_definition() {
-    for (isa, device) in variants() {
+    for (isa, device) in variants_and_shapes() {
         for x in blocks() {
             let (codes, d) = definition(&x);
             let (_, words) = quantised(&act(&device, BLOCK, &x, Precision::Sixteen), 0);
@@ -124,7 +124,7 @@ fn a_column_is_the_same_in_every_tile() {
             quantised(&act(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), WIDTH, x, Precision::Sixteen), 0).1
         })
         .collect();
-    for (isa, device) in variants() {
+    for (isa, device) in variants_and_shapes() {
         for columns in 1..=25 {
             let act = act(&device, WIDTH, &x[..columns * WIDTH], Precision::Sixteen);
             assert_eq!((act.rows(), act.width()), (columns, WIDTH));

@@ -212,7 +212,7 @@ fn the_sum_of_squares_has_its_order() {
         let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
         let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
         let expected = (four[0] + four[2]) + (four[1] + four[3]);
-        for (isa, device) in variants() {
+        for (isa, device) in variants_and_shapes() {
             assert_same(&[(device.kernels.sum_of_squares)(&x)], &[expected], || format!("{isa}, {n} values"));
         }
     }
