@@ -79,7 +79,8 @@ mod probes {
     const STEPS: usize = 64;
 
     /// A probe: the operations of `n` rounds of CHAINS chains of one instruction, which does so many; and what must not be
-    /// left out. Each step takes the last one's result, so that none can be computed once for several.
+    /// left out. Each step takes the last one's result, and the
+    /// compiler knows none of those after a round, so that none can be computed once for several.
     macro_rules! probe {
         ($name:ident, $features:literal, $operations:literal, $start:expr, |$chain:ident, $x:ident| $step:expr, $end:expr) => {
             #[target_feature(enable = $features)]
@@ -102,7 +103,7 @@ mod probes {
     probe!(vnni, "avx512f,avx512vnni", 128, _mm512_set1_epi8(3), |c, x| _mm512_dpbusd_epi32(*c, x, x), |c| {
         _mm512_reduce_add_epi32(c)
     });
-    // Without the additions that sums need: the half of what the CPU's multipliers do at most.
+    // The products alone: a sum needs an addition for each besides.
     probe!(maddubs, "avx2", 64, _mm256_set1_epi8(3), |c, x| _mm256_maddubs_epi16(x, *c), |c| {
         _mm256_extract_epi32::<0>(c)
     });

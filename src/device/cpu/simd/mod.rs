@@ -35,6 +35,9 @@ pub(super) fn run_tile<S: Simd>(s: S, width: usize, work: impl TileWork) {
     }
 }
 
+/// The usual [`AHEAD`](Simd::AHEAD).
+const BOTH_CACHES: (Option<usize>, usize) = (Some(4096), 1024);
+
 /// An instruction set: vectors of [`LANES`](Simd::LANES) f32 or i32.
 pub(super) trait Simd: Copy {
     /// Lanes of a vector; divides 16.
@@ -45,7 +48,7 @@ pub(super) trait Simd: Copy {
     const WIDEST: usize;
     /// How far ahead of the reading a matrix is asked for, in bytes: from memory into the second cache (nearer, too few
     /// lines are on their way at a time), if that is worth it, and into the first (near enough to stay).
-    const AHEAD: (Option<usize>, usize) = (Some(4096), 1024);
+    const AHEAD: (Option<usize>, usize) = BOTH_CACHES;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.

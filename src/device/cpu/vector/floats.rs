@@ -104,6 +104,7 @@ fn rows<S: Simd, P: FloatPanel<BYTES>, const BYTES: usize, const NY: usize, cons
     out: &mut [[f32; ROWS]; NY],
 ) {
     let (mut x, mut f) = (*x, [[s.f32(0.0); NY]; NV]);
+    // So that the compiler knows that they are as long.
     for x in &mut x {
         *x = &x[..panel.len()];
     }

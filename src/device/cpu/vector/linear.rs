@@ -117,7 +117,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
             let mut out = [[0.0; ROWS]; NY];
             let (plane, rest) = panel.split_at(plane_bytes);
             let units = (plane, rest.as_chunks::<UNIT>().0);
-            let tile = Columns::<NY> { parts, stride, fine, first };
+            let tile = TileBlocks::<NY> { parts, stride, fine, first };
             // One column leaves registers for all vectors of the panel, which is then read once.
             match (NY, ROWS / S::LANES) {
                 (1, 2) => rows::<S, P, UNIT, NY, 2>(s, how, units, tile, 0, &mut out),
@@ -133,13 +133,15 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
     }
 }
 
-/// NY columns: their blocks in parts, so many parts to a block of all columns.
+/// The blocks of a tile's NY columns.
 #[derive(Clone, Copy)]
-struct Columns<'a, const NY: usize> {
+struct TileBlocks<'a, const NY: usize> {
     parts: &'a [Part<NY>],
+    /// Parts of a block.
     stride: usize,
-    /// Take both parts of a block.
+    /// Take both.
     fine: bool,
+    /// As in [`QuantisedTile`].
     first: bool,
 }
 
@@ -149,7 +151,7 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
     s: S,
     how: P,
     (plane, units): (&[u8], &[[u8; UNIT]]),
-    Columns { parts, stride, fine, first }: Columns<'_, NY>,
+    TileBlocks { parts, stride, fine, first }: TileBlocks<'_, NY>,
     lane: usize,
     out: &mut [[f32; ROWS]; NY],
 ) {
