@@ -1,8 +1,10 @@
 //! AVX-512 with VNNI: 16 lanes.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Simd, TileWork};
+use super::super::act::WORDS;
+use super::{Simd, TileWork, four};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -39,6 +41,47 @@ macro_rules! simd {
         // stay inside slices whose length the caller of this macro has checked.
         unsafe { $body }
     };
+}
+
+/// acc[c] += codes . y[c]: one vector of codes with every column, then the next.
+///
+/// The order and the addresses are what matters here. The compiler puts the products of a column one after the other, each
+/// of which waits for the one before, and writes addresses of two registers, for which a product is not one instruction to
+/// the CPU but two.
+macro_rules! in_order {
+    ($acc:ident, $codes:ident, $y:ident, $($name:ident $c:literal)*) => {{
+        const { assert!(WORDS * size_of::<i32>() == 48) };
+        simd!(asm!(
+            $(concat!("vpdpbusd 48*", $c, "({y}){{1to16}}, {w0}, {", stringify!($name), "}"),)*
+            $(concat!("vpdpbusd 48*", $c, "+4({y}){{1to16}}, {w1}, {", stringify!($name), "}"),)*
+            $(concat!("vpdpbusd 48*", $c, "+8({y}){{1to16}}, {w2}, {", stringify!($name), "}"),)*
+            $(concat!("vpdpbusd 48*", $c, "+12({y}){{1to16}}, {w3}, {", stringify!($name), "}"),)*
+            y = in(reg) $y,
+            w0 = in(zmm_reg) $codes[0].0,
+            w1 = in(zmm_reg) $codes[1].0,
+            w2 = in(zmm_reg) $codes[2].0,
+            w3 = in(zmm_reg) $codes[3].0,
+            $($name = inout(zmm_reg) $acc[$c].0,)*
+            options(att_syntax, pure, readonly, nostack, preserves_flags)
+        ));
+    }};
+}
+
+/// [`Simd::dots`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots<const NY: usize>(s: Avx512, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+    assert!(half < 2);
+    let words = y.as_flattened()[4 * half..].as_ptr();
+    match NY {
+        12 => in_order!(acc, codes, words, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7 a8 8 a9 9 a10 10 a11 11),
+        8 => in_order!(acc, codes, words, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7),
+        _ => {
+            for c in 0..NY {
+                acc[c] = s.dot(bits, acc[c], codes, four(&y[c], half));
+            }
+        }
+    }
 }
 
 impl Real for F {
@@ -245,6 +288,14 @@ impl Simd for Avx512 {
             acc = simd!(_mm512_dpbusd_epi32(acc, codes[j].0, _mm512_set1_epi32(y[j])));
         }
         I(acc)
+    }
+    #[inline(always)]
+    fn dots<const NY: usize>(self, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+        simd!(dots(self, bits, acc, codes, y, half));
+    }
+    #[inline(always)]
+    fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+        self.dots(8, acc, flipped, y, half);
     }
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {

@@ -15,6 +15,7 @@ pub(super) mod lanes;
 pub(super) mod neon;
 pub(super) mod words;
 
+use super::act::WORDS;
 use crate::numeric::Real;
 
 /// Work on a tile of columns, for any number NY of them that kernels exist for.
@@ -109,6 +110,33 @@ pub(super) trait Simd: Copy {
     fn dot(self, bits: u32, acc: Self::I, codes: [Self::I; 4], y: [i32; 4]) -> Self::I;
     /// As `dot` for signed codes; `flipped` is what [`flip`](Simd::flip) made of them.
     fn dot_signed(self, acc: Self::I, flipped: [Self::Signed; 4], y: [i32; 4]) -> Self::I;
+    /// `dot` for all columns of a tile, with half `half` of their codes.
+    #[inline(always)]
+    fn dots<const NY: usize>(
+        self,
+        bits: u32,
+        acc: &mut [Self::I; NY],
+        codes: [Self::I; 4],
+        y: &[[i32; WORDS]; NY],
+        half: usize,
+    ) {
+        for c in 0..NY {
+            acc[c] = self.dot(bits, acc[c], codes, four(&y[c], half));
+        }
+    }
+    /// `dot_signed`, likewise.
+    #[inline(always)]
+    fn dots_signed<const NY: usize>(
+        self,
+        acc: &mut [Self::I; NY],
+        flipped: [Self::Signed; 4],
+        y: &[[i32; WORDS]; NY],
+        half: usize,
+    ) {
+        for c in 0..NY {
+            acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
+        }
+    }
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
@@ -120,4 +148,10 @@ pub(super) trait Simd: Copy {
     fn prefetch(self, address: *const u8);
     /// As `prefetch`, into the second cache.
     fn prefetch_far(self, address: *const u8);
+}
+
+/// The 16 codes of half `half` of a column's block.
+#[inline(always)]
+fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
+    [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }

@@ -2,18 +2,25 @@
 //!
 //! Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
 
+use super::super::act::WORDS;
 use super::super::packed::{NIBBLES, PAIRS};
 use super::super::simd::Simd;
 use crate::quant::E2M1;
 
 /// How codes are packed, and what is to be taken off their products.
 pub(super) trait Codes: Copy {
-    /// Four k values of each row, in the form that `dot` wants.
+    /// Four k values of each row, in the form that `dots` wants.
     type Vector<S: Simd>: Copy;
     /// The four vectors of half `half` of the 32 values, for the rows from `lane` on.
     fn half<S: Simd>(self, s: S, codes: &[u8], half: usize, lane: usize) -> [Self::Vector<S>; 4];
-    /// acc + codes . y, of codes as `half` gives them.
-    fn dot<S: Simd>(s: S, acc: S::I, codes: [Self::Vector<S>; 4], y: [i32; 4]) -> S::I;
+    /// acc[c] += codes . y[c] for all columns of a tile, of codes as `half` gives them.
+    fn dots<S: Simd, const NY: usize>(
+        s: S,
+        acc: &mut [S::I; NY],
+        codes: [Self::Vector<S>; 4],
+        y: &[[i32; WORDS]; NY],
+        half: usize,
+    );
     /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
     fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I;
 }
@@ -33,8 +40,14 @@ macro_rules! unsigned {
                 $half(s, codes, half, lane)
             }
             #[inline(always)]
-            fn dot<S: Simd>(s: S, acc: S::I, codes: [S::I; 4], y: [i32; 4]) -> S::I {
-                s.dot($bits, acc, codes, y)
+            fn dots<S: Simd, const NY: usize>(
+                s: S,
+                acc: &mut [S::I; NY],
+                codes: [S::I; 4],
+                y: &[[i32; WORDS]; NY],
+                half: usize,
+            ) {
+                s.dots($bits, acc, codes, y, half);
             }
             #[inline(always)]
             fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
@@ -63,8 +76,14 @@ macro_rules! signed {
                 [s.flip(a), s.flip(b), s.flip(c), s.flip(d)]
             }
             #[inline(always)]
-            fn dot<S: Simd>(s: S, acc: S::I, codes: [S::Signed; 4], y: [i32; 4]) -> S::I {
-                s.dot_signed(acc, codes, y)
+            fn dots<S: Simd, const NY: usize>(
+                s: S,
+                acc: &mut [S::I; NY],
+                codes: [S::Signed; 4],
+                y: &[[i32; WORDS]; NY],
+                half: usize,
+            ) {
+                s.dots_signed(acc, codes, y, half);
             }
             #[inline(always)]
             fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {

@@ -253,18 +253,20 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
         let (y, mut g) = (self.y, [s.f32(0.0); NY]);
         for half in 0..2 {
             let (scale, codes) = (scales[half], how.half(s, codes, half, lane));
-            for c in 0..NY {
-                let mut a = s.i32(0);
-                for (p, part) in parts.iter().enumerate() {
+            let mut acc = [s.i32(0); NY];
+            for (p, part) in parts.iter().enumerate() {
+                for c in 0..NY {
                     if p > 0 {
-                        a = s.shl::<8>(a);
+                        acc[c] = s.shl::<8>(acc[c]);
                     }
                     if p + 1 == PARTS && mins.is_none() {
-                        a = s.add_i32(a, C::excess(s, y.minus_half_sum(s, half, c)));
+                        acc[c] = s.add_i32(acc[c], C::excess(s, y.minus_half_sum(s, half, c)));
                     }
-                    a = C::dot(s, a, codes, four(part, half, c));
                 }
-                let a = s.to_f32(a);
+                C::dots(s, &mut acc, codes, part, half);
+            }
+            for c in 0..NY {
+                let a = s.to_f32(acc[c]);
                 g[c] = if half == 0 { a.mul(scale) } else { a.fma(scale, g[c]) };
             }
         }
@@ -318,19 +320,10 @@ fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
         }
         for half in 0..2 {
             let codes = how.half(s, codes, half, lane);
-            for c in 0..NY {
-                acc[c] = C::dot(s, acc[c], codes, four(part, half, c));
-            }
+            C::dots(s, &mut acc, codes, part, half);
         }
     }
     acc
-}
-
-/// The 16 codes of half `half` of column c.
-#[inline(always)]
-fn four<const NY: usize>(part: &[[i32; WORDS]; NY], half: usize, c: usize) -> [i32; 4] {
-    let words = &part[c];
-    [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }
 
 /// The f16 numbers of the rows of a vector, as f32.
