@@ -21,6 +21,8 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const WORDS: usize = 12;
 /// A block of one column in PARTS parts: one in 8 bits, two in 16.
 pub(super) type Parts<const PARTS: usize> = [[i32; WORDS]; PARTS];
+/// A part of the blocks of a tile's NY columns.
+pub(super) type Part<const NY: usize> = [[i32; WORDS]; NY];
 
 /// The tile widths that kernels exist for, widest first; a number of columns is cut greedily.
 pub(super) const WIDTHS: [usize; 5] = [12, 8, 4, 2, 1];

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::act::WORDS;
+use super::super::act::{Part, WORDS};
 use super::{Simd, TileWork, four};
 use crate::numeric::Real;
 
@@ -70,7 +70,7 @@ macro_rules! in_order {
 /// [`Simd::dots`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dots<const NY: usize>(s: Avx512, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+fn dots<const NY: usize>(s: Avx512, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &Part<NY>, half: usize) {
     assert!(half < 2);
     let words = y.as_flattened()[4 * half..].as_ptr();
     match NY {
@@ -290,11 +290,11 @@ impl Simd for Avx512 {
         I(acc)
     }
     #[inline(always)]
-    fn dots<const NY: usize>(self, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+    fn dots<const NY: usize>(self, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &Part<NY>, half: usize) {
         simd!(dots(self, bits, acc, codes, y, half));
     }
     #[inline(always)]
-    fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &[[i32; WORDS]; NY], half: usize) {
+    fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &Part<NY>, half: usize) {
         self.dots(8, acc, flipped, y, half);
     }
     #[inline(always)]

@@ -15,7 +15,7 @@ pub(super) mod lanes;
 pub(super) mod neon;
 pub(super) mod words;
 
-use super::act::WORDS;
+use super::act::{Part, WORDS};
 use crate::numeric::Real;
 
 /// Work on a tile of columns, for any number NY of them that kernels exist for.
@@ -112,14 +112,7 @@ pub(super) trait Simd: Copy {
     fn dot_signed(self, acc: Self::I, flipped: [Self::Signed; 4], y: [i32; 4]) -> Self::I;
     /// `dot` for all columns of a tile, with half `half` of their codes.
     #[inline(always)]
-    fn dots<const NY: usize>(
-        self,
-        bits: u32,
-        acc: &mut [Self::I; NY],
-        codes: [Self::I; 4],
-        y: &[[i32; WORDS]; NY],
-        half: usize,
-    ) {
+    fn dots<const NY: usize>(self, bits: u32, acc: &mut [Self::I; NY], codes: [Self::I; 4], y: &Part<NY>, half: usize) {
         for c in 0..NY {
             acc[c] = self.dot(bits, acc[c], codes, four(&y[c], half));
         }
@@ -130,7 +123,7 @@ pub(super) trait Simd: Copy {
         self,
         acc: &mut [Self::I; NY],
         flipped: [Self::Signed; 4],
-        y: &[[i32; WORDS]; NY],
+        y: &Part<NY>,
         half: usize,
     ) {
         for c in 0..NY {

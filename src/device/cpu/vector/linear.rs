@@ -12,7 +12,7 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
-use super::super::act::WORDS;
+use super::super::act::{Part, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
@@ -52,9 +52,6 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
         Format::TQ1_0 | Format::TQ2_0 => quantised::<S, _, { 8 * PAIRS }>(s, Ternary, job),
     }
 }
-
-/// A part of a tile's block, see `act`.
-type Part<const NY: usize> = [[i32; WORDS]; NY];
 
 /// A tile's block: in 8 bits its one part, in 16 bits both.
 #[derive(Clone, Copy)]
