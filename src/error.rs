@@ -137,8 +137,10 @@ pub(crate) fn try_push<T>(v: &mut Vec<T>, item: T, what: &'static str) -> Result
 
 /// The items in order; as [`try_vec`].
 pub(crate) fn try_collect<T>(items: impl IntoIterator<Item = T>, what: &'static str) -> Result<Vec<T>> {
-    let mut v = Vec::new();
-    items.into_iter().try_for_each(|item| try_push(&mut v, item, what))?;
+    let (mut items, mut v) = (items.into_iter(), Vec::new());
+    let least = items.size_hint().0;
+    v.try_reserve_exact(least).map_err(|_| no_room::<T>(least, what))?;
+    items.try_for_each(|item| try_push(&mut v, item, what))?;
     Ok(v)
 }
 

@@ -1,13 +1,13 @@
 //! What a new GGUF will hold: its keys with their values, and its tensors by name, type and shape.
 
 use super::new_file::NewFile;
-use super::reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, NAME_MAX, no_memory, push};
+use super::reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, METADATA, NAME_MAX, no_memory};
 use super::split::{self, PartLimit};
 use super::tensor::{Dims, MAX_DIMS, known_type, tensor_bytes};
 use super::value::{ARRAY_ID, Element, ElementType, Value};
 use super::writer::{Target, Writer};
 use super::{Gguf, TensorInfo};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_push};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
@@ -166,7 +166,7 @@ impl Builder {
         };
         let bytes = tensor_bytes(&dims, known_type(name, type_id)?, wrong)?;
         self.names.try_reserve(1).map_err(|_| no_memory())?;
-        push(&mut self.tensors, Declared { name: name.to_owned(), dims, type_id, bytes })?;
+        try_push(&mut self.tensors, Declared { name: name.to_owned(), dims, type_id, bytes }, METADATA)?;
         self.names.insert(name.to_owned());
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Builder {
             return Ok(());
         }
         self.by_key.try_reserve(1).map_err(|_| no_memory())?;
-        push(&mut self.entries, entry)?;
+        try_push(&mut self.entries, entry, METADATA)?;
         self.by_key.insert(key.to_owned(), self.entries.len() - 1);
         Ok(())
     }

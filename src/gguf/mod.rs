@@ -18,8 +18,8 @@ mod tensor;
 mod value;
 mod writer;
 
-use crate::error::{Error, Result, try_vec};
-use reader::{Entry, Metadata};
+use crate::error::{Error, Result, try_push, try_vec};
+use reader::{Entry, METADATA, Metadata};
 use source::Source;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Gguf {
             entry.layer = gguf.overlays.len();
             match self.index_of(gguf.key(&entry)) {
                 Some(index) => gguf.metadata.entries[index] = entry,
-                None => reader::push(&mut gguf.metadata.entries, entry)?,
+                None => try_push(&mut gguf.metadata.entries, entry, METADATA)?,
             }
         }
         let Metadata { entries, .. } = &gguf.metadata;

@@ -8,7 +8,7 @@
 use super::source::Source;
 use super::tensor::{Dims, MAX_DIMS, TensorInfo, known_type, tensor_bytes};
 use super::value::{ARRAY_ID, ElementType, Value, quoted, take_string};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_collect, try_push};
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -57,11 +57,12 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
     cursor.check_count("keys", key_count, 8 + 1 + 4 + 1)?;
     cursor.check_count("tensors", tensor_count, 8 + 4 + 4 + 8)?;
 
+    // Nothing is reserved by a count that the file states.
     let mut entries = Vec::new();
     for i in 0..key_count {
         cursor.place = Place::Key(i);
         let entry = cursor.entry()?;
-        push(&mut entries, entry)?;
+        try_push(&mut entries, entry, METADATA)?;
     }
     let key = |i: usize| front(cursor.source, entries.get(i).map(|entry: &Entry| entry.key.clone()));
     let by_key = by_key(entries.len(), key)?;
@@ -71,7 +72,7 @@ pub(super) fn read(source: &mut Source) -> Result<Metadata> {
     for i in 0..tensor_count {
         cursor.place = Place::Tensor(i);
         let tensor = cursor.tensor()?;
-        push(&mut tensors, tensor)?;
+        try_push(&mut tensors, tensor, METADATA)?;
     }
     let by_name = by_name(&tensors)?;
     let end = cursor.at as u64;
@@ -96,9 +97,7 @@ pub(super) fn by_name(tensors: &[TensorInfo]) -> Result<Vec<usize>> {
 
 /// The order of `n` names, none of which may occur twice; `what` has them.
 fn sorted<'n>(what: &'static str, n: usize, name: impl Fn(usize) -> &'n [u8]) -> Result<Vec<usize>> {
-    let mut order = Vec::new();
-    order.try_reserve_exact(n).map_err(|_| no_memory())?;
-    order.extend(0..n);
+    let mut order = try_collect(0..n, METADATA)?;
     order.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
     for pair in order.windows(2) {
         if let [a, b] = *pair
@@ -111,12 +110,8 @@ fn sorted<'n>(what: &'static str, n: usize, name: impl Fn(usize) -> &'n [u8]) ->
     Ok(order)
 }
 
-/// `vec.push` that fails instead of ending the process. Nothing is reserved by a count that a file states.
-pub(super) fn push<T>(vec: &mut Vec<T>, item: T) -> Result<()> {
-    vec.try_reserve(1).map_err(|_| no_memory())?;
-    vec.push(item);
-    Ok(())
-}
+/// What could not be had, in errors of memory.
+pub(super) const METADATA: &str = "the metadata";
 
 pub(super) fn no_memory() -> Error {
     Error::out_of_memory("the memory for the metadata cannot be had")
@@ -171,9 +166,7 @@ fn place_tensors(tensors: &mut [TensorInfo], metadata_end: u64, alignment: u64, 
             }
         }
     }
-    let mut order = Vec::new();
-    order.try_reserve_exact(tensors.len()).map_err(|_| no_memory())?;
-    order.extend(tensors.iter().filter(|tensor| tensor.bytes > 0));
+    let mut order = try_collect(tensors.iter().filter(|tensor| tensor.bytes > 0), METADATA)?;
     order.sort_unstable_by_key(|tensor| tensor.offset);
     for pair in order.windows(2) {
         if let [a, b] = *pair

@@ -4,11 +4,11 @@
 //! has the model's keys and the number of all tensors (`split.tensors.count`). Every tensor lies in one part.
 
 use super::builder::Builder;
-use super::reader::{self, push};
+use super::reader::{self, METADATA};
 use super::source::Source;
 use super::writer::header_bytes;
 use super::{Gguf, Part};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_push};
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
+
+/// What could not be had, in errors of memory.
+pub(super) const PARTS: &str = "the parts of a file";
 
 /// The keys about the split.
 pub(super) const KEYS: [&str; 3] = [NUMBER, COUNT, TENSORS];
@@ -45,14 +48,14 @@ impl PartLimit {
             let info = tensor.header_bytes();
             let size = padded(header + info).saturating_add(data).saturating_add(padded(tensor.bytes));
             if !part.is_empty() && (size > most_bytes || part.len() == most_tensors) {
-                push(&mut parts, std::mem::replace(&mut part, i..i))?;
+                try_push(&mut parts, std::mem::replace(&mut part, i..i), PARTS)?;
                 (header, data) = (header_bytes(builder, Some(parts.len()), 0..0), 0);
             }
             part.end = i + 1;
             header += info;
             data = data.saturating_add(padded(tensor.bytes));
         }
-        push(&mut parts, part)?;
+        try_push(&mut parts, part, PARTS)?;
         let (count, most) = (parts.len(), usize::from(u16::MAX));
         if count > most || i32::try_from(builder.tensors.len()).is_err() {
             let message = format!("expected at most {most} parts, found {count}: allow larger ones");
@@ -170,10 +173,10 @@ fn open_part(first: &mut Gguf, path: &Path, number: u64, count: u64) -> Result<(
             return Err(Error::corrupt_file(message).with("key", key).with("expected", expected).with("found", found));
         }
     }
-    push(&mut first.others, Part { source: part.source, name: part.name })?;
+    try_push(&mut first.others, Part { source: part.source, name: part.name }, PARTS)?;
     for mut tensor in part.metadata.tensors {
         tensor.part = first.others.len();
-        push(&mut first.metadata.tensors, tensor)?;
+        try_push(&mut first.metadata.tensors, tensor, METADATA)?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use super::builder::{Builder, Declared};
 use super::new_file::NewFile;
-use super::reader::{ALIGNMENT_KEY, push};
+use super::reader::{ALIGNMENT_KEY, no_memory};
 use super::split;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_push};
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -65,10 +65,9 @@ fn entries(contents: &Builder, part: Option<usize>) -> impl Iterator<Item = (&st
 
 /// The metadata of one of `parts` (`None`: of the whole).
 pub(super) fn header(contents: &Builder, part: Option<usize>, parts: usize, tensors: &Range<usize>) -> Result<Vec<u8>> {
-    let too_large = || Error::out_of_memory("the memory for the metadata cannot be had");
-    let size = usize::try_from(header_bytes(contents, part, tensors.clone())).map_err(|_| too_large())?;
+    let size = usize::try_from(header_bytes(contents, part, tensors.clone())).map_err(|_| no_memory())?;
     let mut out = Vec::new();
-    out.try_reserve_exact(size).map_err(|_| too_large())?;
+    out.try_reserve_exact(size).map_err(|_| no_memory())?;
     let of_split = part.map(|number| split::entries(number, parts, contents.tensors.len()));
     let of_split = of_split.iter().flatten().map(|(key, bytes)| (*key, &**bytes));
     let keys = entries(contents, part).count() + of_split.clone().count();
@@ -265,7 +264,7 @@ impl Writer {
 
     fn end_part(&mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
-        let closed = file.close().and_then(|()| push(&mut self.complete, file));
+        let closed = file.close().and_then(|()| try_push(&mut self.complete, file, split::PARTS));
         self.noting(closed)
     }
 }
