@@ -33,16 +33,6 @@ pub(crate) fn hash_adapters(list: &AdapterList, hasher: &mut impl Hasher) {
     list.iter().for_each(|(lora, scale)| (lora.id(), scale.to_bits()).hash(hasher));
 }
 
-/// A number that other adapters or scales hardly have, in any process.
-pub(crate) fn fingerprint(list: &AdapterList) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    for (lora, scale) in list {
-        crc.update(&lora.fingerprint().to_le_bytes());
-        crc.update(&scale.to_bits().to_le_bytes());
-    }
-    crc.finalize()
-}
-
 fn same(a: &AdapterList, b: &AdapterList) -> bool {
     let key = |(lora, scale): &(Arc<Lora>, f32)| (lora.id(), scale.to_bits());
     a.iter().map(key).eq(b.iter().map(key))

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
-use super::adapters::{AdapterList, fingerprint, hash_adapters};
+use super::adapters::{AdapterList, hash_adapters};
 use super::forward::Scratch;
 use super::{Config, Model};
 use crate::cache::{Cache, CacheKind, CacheShape, PagedCache, PagedOptions, Span};
@@ -149,30 +149,23 @@ impl Model {
         Ok(())
     }
 
-    /// What keys and values depend on beside the tokens, by name, in a cache with room for `capacity` positions: where
-    /// these are the same, in whatever process, so are the keys and values.
-    pub(crate) fn cached_by(
-        &self,
-        options: &CacheOptions,
-        capacity: usize,
-        adapters: &AdapterList,
-    ) -> [(&'static str, u32); 5] {
+    /// What keys and values depend on beside tokens, model, adapters and number type, by name, in a cache with room for
+    /// `capacity` positions. Files of sessions have these in this order: another order is another version of theirs.
+    pub(crate) fn cache_terms(&self, options: &CacheOptions, capacity: usize) -> [(&'static str, u32); 3] {
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         [
-            ("model", self.fingerprint()),
-            ("adapters", fingerprint(adapters)),
             ("window", size(options.window)),
             ("attention sinks", size(options.sinks)),
             ("rotation of positions", self.rotates_for(capacity).into()),
         ]
     }
 
-    /// A number for the same within this process, where no two models and adapters are taken for one.
+    /// A number for what keys and values of pages depend on beside the tokens: pages have one number type.
     pub(crate) fn cache_salt(&self, options: &CacheOptions, capacity: usize, adapters: &AdapterList) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.id().hash(&mut hasher);
         hash_adapters(adapters, &mut hasher);
-        self.cached_by(options, capacity, adapters).hash(&mut hasher);
+        self.cache_terms(options, capacity).hash(&mut hasher);
         hasher.finish()
     }
 

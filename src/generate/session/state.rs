@@ -71,16 +71,24 @@ fn corrupt(what: &str) -> Error {
 }
 
 impl Session {
+    fn adapters_fingerprint(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        for (lora, scale) in &self.adapters {
+            crc.update(&lora.fingerprint().to_le_bytes());
+            crc.update(&scale.to_bits().to_le_bytes());
+        }
+        crc.finalize()
+    }
+
     /// What a file must agree in with this session, by name.
     fn identity(&self) -> [(&'static str, u32); NAMES] {
         let shape = self.model.config().kv_shape(self.cache.kv_type());
-        let [model, adapters, window, sinks, rotation] =
-            self.model.cached_by(&self.cache_options, self.cache.capacity(), &self.adapters);
+        let [window, sinks, rotation] = self.model.cache_terms(&self.cache_options, self.cache.capacity());
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         [
             ("version", VERSION),
-            model,
-            adapters,
+            ("model", self.model.fingerprint()),
+            ("adapters", self.adapters_fingerprint()),
             window,
             sinks,
             rotation,
