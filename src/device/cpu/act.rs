@@ -22,7 +22,7 @@ pub(super) const WORDS: usize = 12;
 /// A block of one column in PARTS parts: one in 8 bits, two in 16.
 pub(super) type Parts<const PARTS: usize> = [[i32; WORDS]; PARTS];
 /// A part of the blocks of a tile's NY columns.
-pub(super) type Part<const NY: usize> = [[i32; WORDS]; NY];
+pub(super) type TilePart<const NY: usize> = [[i32; WORDS]; NY];
 
 /// The tile widths that kernels exist for, widest first; a number of columns is cut greedily.
 pub(super) const WIDTHS: [usize; 5] = [12, 8, 4, 2, 1];
@@ -178,6 +178,12 @@ impl Act {
         }
         all
     }
+}
+
+/// The words of the 16 codes of half `half` of a column's block.
+#[inline(always)]
+pub(super) fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
+    [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }
 
 /// Resizes within a capacity that is kept; grows by what is asked for and no more.

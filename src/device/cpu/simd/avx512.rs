@@ -3,8 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::act::{Part, WORDS};
-use super::{Simd, TileWork, four};
+use super::super::act::{TilePart, WORDS, four};
+use super::{Simd, TileWork};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -43,42 +43,46 @@ macro_rules! simd {
     };
 }
 
-/// acc[c] += codes . y[c]: one vector of codes with every column, then the next.
+/// acc[c] += codes . y[c] for the columns c that are named: one vector of codes with every column, then the next.
 ///
-/// The order and the addresses are what matters here. The compiler puts the products of a column one after the other, each
-/// of which waits for the one before, and writes addresses of two registers, for which a product is not one instruction to
-/// the CPU but two.
+/// The order and the addresses are what matters. By intrinsics the compiler wrote a column's products one after the other,
+/// where each waits for the one before, or, told the order, addresses of two registers, for which the CPU makes two
+/// instructions of one.
 macro_rules! in_order {
-    ($acc:ident, $codes:ident, $y:ident, $($name:ident $c:literal)*) => {{
+    ($acc:ident, $codes:ident, $y:ident, $half:ident, $($name:ident $c:literal)*) => {{
         const { assert!(WORDS * size_of::<i32>() == 48) };
-        simd!(asm!(
-            $(concat!("vpdpbusd 48*", $c, "({y}){{1to16}}, {w0}, {", stringify!($name), "}"),)*
-            $(concat!("vpdpbusd 48*", $c, "+4({y}){{1to16}}, {w1}, {", stringify!($name), "}"),)*
-            $(concat!("vpdpbusd 48*", $c, "+8({y}){{1to16}}, {w2}, {", stringify!($name), "}"),)*
-            $(concat!("vpdpbusd 48*", $c, "+12({y}){{1to16}}, {w3}, {", stringify!($name), "}"),)*
-            y = in(reg) $y,
-            w0 = in(zmm_reg) $codes[0].0,
-            w1 = in(zmm_reg) $codes[1].0,
-            w2 = in(zmm_reg) $codes[2].0,
-            w3 = in(zmm_reg) $codes[3].0,
-            $($name = inout(zmm_reg) $acc[$c].0,)*
-            options(att_syntax, pure, readonly, nostack, preserves_flags)
-        ));
+        assert!($half < 2);
+        // SAFETY: the CPU has the instructions: a value of `I` exists. acc[c] exists, so y has a column c, of whose 48 bytes
+        // those up to 16 * half + 16 are read, and nothing is written; no flags and no stack are touched.
+        unsafe {
+            asm!(
+                $(concat!("vpdpbusd 48*", $c, "({y}){{1to16}}, {w0}, {", stringify!($name), "}"),)*
+                $(concat!("vpdpbusd 48*", $c, "+4({y}){{1to16}}, {w1}, {", stringify!($name), "}"),)*
+                $(concat!("vpdpbusd 48*", $c, "+8({y}){{1to16}}, {w2}, {", stringify!($name), "}"),)*
+                $(concat!("vpdpbusd 48*", $c, "+12({y}){{1to16}}, {w3}, {", stringify!($name), "}"),)*
+                y = in(reg) $y.as_flattened()[4 * $half..].as_ptr(),
+                w0 = in(zmm_reg) $codes[0].0,
+                w1 = in(zmm_reg) $codes[1].0,
+                w2 = in(zmm_reg) $codes[2].0,
+                w3 = in(zmm_reg) $codes[3].0,
+                $($name = inout(zmm_reg) $acc[$c].0,)*
+                options(att_syntax, pure, readonly, nostack, preserves_flags)
+            );
+        }
     }};
 }
 
-/// [`Simd::dots`].
+/// [`Simd::dots`], for any bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dots<const NY: usize>(s: Avx512, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &Part<NY>, half: usize) {
-    assert!(half < 2);
-    let words = y.as_flattened()[4 * half..].as_ptr();
+fn dots<const NY: usize>(s: Avx512, acc: &mut [I; NY], codes: [I; 4], y: &TilePart<NY>, half: usize) {
     match NY {
-        12 => in_order!(acc, codes, words, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7 a8 8 a9 9 a10 10 a11 11),
-        8 => in_order!(acc, codes, words, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7),
+        12 => in_order!(acc, codes, y, half, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7 a8 8 a9 9 a10 10 a11 11),
+        8 => in_order!(acc, codes, y, half, a0 0 a1 1 a2 2 a3 3 a4 4 a5 5 a6 6 a7 7),
+        // Decoding, which memory bounds.
         _ => {
             for c in 0..NY {
-                acc[c] = s.dot(bits, acc[c], codes, four(&y[c], half));
+                acc[c] = s.dot(8, acc[c], codes, four(&y[c], half));
             }
         }
     }
@@ -290,12 +294,12 @@ impl Simd for Avx512 {
         I(acc)
     }
     #[inline(always)]
-    fn dots<const NY: usize>(self, bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &Part<NY>, half: usize) {
-        simd!(dots(self, bits, acc, codes, y, half));
+    fn dots<const NY: usize>(self, _bits: u32, acc: &mut [I; NY], codes: [I; 4], y: &TilePart<NY>, half: usize) {
+        simd!(dots(self, acc, codes, y, half));
     }
     #[inline(always)]
-    fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &Part<NY>, half: usize) {
-        self.dots(8, acc, flipped, y, half);
+    fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &TilePart<NY>, half: usize) {
+        simd!(dots(self, acc, flipped, y, half));
     }
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {

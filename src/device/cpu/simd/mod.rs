@@ -15,7 +15,7 @@ pub(super) mod lanes;
 pub(super) mod neon;
 pub(super) mod words;
 
-use super::act::{Part, WORDS};
+use super::act::{TilePart, four};
 use crate::numeric::Real;
 
 /// Work on a tile of columns, for any number NY of them that kernels exist for.
@@ -112,7 +112,14 @@ pub(super) trait Simd: Copy {
     fn dot_signed(self, acc: Self::I, flipped: [Self::Signed; 4], y: [i32; 4]) -> Self::I;
     /// `dot` for all columns of a tile, with half `half` of their codes.
     #[inline(always)]
-    fn dots<const NY: usize>(self, bits: u32, acc: &mut [Self::I; NY], codes: [Self::I; 4], y: &Part<NY>, half: usize) {
+    fn dots<const NY: usize>(
+        self,
+        bits: u32,
+        acc: &mut [Self::I; NY],
+        codes: [Self::I; 4],
+        y: &TilePart<NY>,
+        half: usize,
+    ) {
         for c in 0..NY {
             acc[c] = self.dot(bits, acc[c], codes, four(&y[c], half));
         }
@@ -123,7 +130,7 @@ pub(super) trait Simd: Copy {
         self,
         acc: &mut [Self::I; NY],
         flipped: [Self::Signed; 4],
-        y: &Part<NY>,
+        y: &TilePart<NY>,
         half: usize,
     ) {
         for c in 0..NY {
@@ -141,10 +148,4 @@ pub(super) trait Simd: Copy {
     fn prefetch(self, address: *const u8);
     /// As `prefetch`, into the second cache.
     fn prefetch_far(self, address: *const u8);
-}
-
-/// The 16 codes of half `half` of a column's block.
-#[inline(always)]
-fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
-    [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }

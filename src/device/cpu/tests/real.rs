@@ -1,5 +1,6 @@
 //! The lanes of every vector type do what f32 does: each operation of `Real`, the functions over it, loads and stores.
 
+use super::super::act::{TilePart, four};
 use super::super::simd::Simd;
 use super::*;
 use crate::numeric::{self, Real};
@@ -209,11 +210,40 @@ fn dots<S: Simd>(s: S, isa: Isa) {
     }
 }
 
+/// Products of a tile are those of each of its columns with either half of its codes.
+fn columns<S: Simd, const NY: usize>(s: S, isa: Isa) {
+    let mut rng = Rng::new(53);
+    for _ in 0..100 {
+        let y: TilePart<NY> = std::array::from_fn(|_| {
+            std::array::from_fn(|_| i32::from_le_bytes(std::array::from_fn(|_| (rng.below(255) as i32 - 127) as u8)))
+        });
+        let bytes: [Vec<u8>; 4] = std::array::from_fn(|_| rng.bytes(4 * S::LANES));
+        let codes = bytes.each_ref().map(|bytes| s.and(s.load_bytes(bytes), s.i32(0x0F0F_0F0F)));
+        let flipped = bytes.each_ref().map(|bytes| s.flip(s.load_bytes(bytes)));
+        let start = std::array::from_fn(|c| s.i32(1000 * c as i32));
+        for half in 0..2 {
+            let (mut unsigned, mut signed) = (start, start);
+            s.dots(4, &mut unsigned, codes, &y, half);
+            s.dots_signed(&mut signed, flipped, &y, half);
+            for c in 0..NY {
+                let own = four(&y[c], half);
+                let expected = [s.dot(4, start[c], codes, own), s.dot_signed(start[c], flipped, own)];
+                let found = [unsigned[c], signed[c]];
+                let [found, expected] = [found, expected].map(|both| both.map(|v| values(s, v)));
+                assert_eq!(found, expected, "{isa}, half {half} of column {c} of {NY}");
+            }
+        }
+    }
+}
+
 /// All of the above, where the CPU has the instructions.
 fn check_all<S: Simd>(s: Option<S>, isa: Isa) {
     if let Some(s) = s {
         check(s, isa);
         dots(s, isa);
+        columns::<S, 1>(s, isa);
+        columns::<S, 8>(s, isa);
+        columns::<S, 12>(s, isa);
     }
 }
 

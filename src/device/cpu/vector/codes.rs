@@ -2,7 +2,7 @@
 //!
 //! Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
 
-use super::super::act::Part;
+use super::super::act::TilePart;
 use super::super::packed::{NIBBLES, PAIRS};
 use super::super::simd::Simd;
 use crate::quant::E2M1;
@@ -18,7 +18,7 @@ pub(super) trait Codes: Copy {
         s: S,
         acc: &mut [S::I; NY],
         codes: [Self::Vector<S>; 4],
-        y: &Part<NY>,
+        y: &TilePart<NY>,
         half: usize,
     );
     /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
@@ -40,7 +40,13 @@ macro_rules! unsigned {
                 $half(s, codes, half, lane)
             }
             #[inline(always)]
-            fn dots<S: Simd, const NY: usize>(s: S, acc: &mut [S::I; NY], codes: [S::I; 4], y: &Part<NY>, half: usize) {
+            fn dots<S: Simd, const NY: usize>(
+                s: S,
+                acc: &mut [S::I; NY],
+                codes: [S::I; 4],
+                y: &TilePart<NY>,
+                half: usize,
+            ) {
                 s.dots($bits, acc, codes, y, half);
             }
             #[inline(always)]
@@ -74,7 +80,7 @@ macro_rules! signed {
                 s: S,
                 acc: &mut [S::I; NY],
                 codes: [S::Signed; 4],
-                y: &Part<NY>,
+                y: &TilePart<NY>,
                 half: usize,
             ) {
                 s.dots_signed(acc, codes, y, half);

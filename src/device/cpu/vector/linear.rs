@@ -12,7 +12,7 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
-use super::super::act::{Part, WORDS};
+use super::super::act::{TilePart, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
@@ -57,8 +57,8 @@ pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a, const NY: usize> {
     /// The q, which count 256 times, where `last` has the r.
-    pub first: Option<&'a Part<NY>>,
-    pub last: &'a Part<NY>,
+    pub first: Option<&'a TilePart<NY>>,
+    pub last: &'a TilePart<NY>,
 }
 
 /// The words after the last codes: -sum, -sum of the second half, d, d * sum.
@@ -133,7 +133,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
 /// The blocks of a tile's NY columns.
 #[derive(Clone, Copy)]
 struct TileBlocks<'a, const NY: usize> {
-    parts: &'a [Part<NY>],
+    parts: &'a [TilePart<NY>],
     /// Parts of a block.
     stride: usize,
     /// Take both.
@@ -245,7 +245,7 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
         (scales, mins): ([S::F; 2], Option<[S::F; 2]>),
         (how, codes): (C, &[u8]),
         lane: usize,
-        parts: [&Part<NY>; PARTS],
+        parts: [&TilePart<NY>; PARTS],
     ) {
         let (y, mut g) = (self.y, [s.f32(0.0); NY]);
         for half in 0..2 {
@@ -303,7 +303,7 @@ fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
     mins: bool,
     lane: usize,
     y: Block<'_, NY>,
-    parts: [&Part<NY>; PARTS],
+    parts: [&TilePart<NY>; PARTS],
 ) -> [S::I; NY] {
     let mut acc = [s.i32(0); NY];
     for (p, part) in parts.iter().enumerate() {
