@@ -151,11 +151,10 @@ impl Model {
 
     /// What keys and values depend on beside tokens, model, adapters and number type, by name, in a cache with room for
     /// `capacity` positions. Files of sessions have these in this order: another order is another version of theirs.
-    pub(crate) fn cache_terms(&self, options: &CacheOptions, capacity: usize) -> [(&'static str, u32); 3] {
-        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    pub(crate) fn cache_terms(&self, options: &CacheOptions, capacity: usize) -> [(&'static str, usize); 3] {
         [
-            ("window", size(options.window)),
-            ("attention sinks", size(options.sinks)),
+            ("window", options.window),
+            ("attention sinks", options.sinks),
             ("rotation of positions", self.rotates_for(capacity).into()),
         ]
     }
@@ -165,7 +164,7 @@ impl Model {
         let mut hasher = DefaultHasher::new();
         self.id().hash(&mut hasher);
         hash_adapters(adapters, &mut hasher);
-        self.cache_terms(options, capacity).hash(&mut hasher);
+        self.cache_terms(options, capacity).map(|(_, number)| number).hash(&mut hasher);
         hasher.finish()
     }
 

@@ -83,8 +83,9 @@ impl Session {
     /// What a file must agree in with this session, by name.
     fn identity(&self) -> [(&'static str, u32); NAMES] {
         let shape = self.model.config().kv_shape(self.cache.kv_type());
-        let [window, sinks, rotation] = self.model.cache_terms(&self.cache_options, self.cache.capacity());
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let terms = self.model.cache_terms(&self.cache_options, self.cache.capacity());
+        let [window, sinks, rotation] = terms.map(|(name, number)| (name, size(number)));
         [
             ("version", VERSION),
             ("model", self.model.fingerprint()),
