@@ -114,7 +114,7 @@ pub(crate) fn one_line(text: String) -> String {
 }
 
 /// That `n` items cannot be had.
-fn no_room<T>(n: usize, what: &'static str) -> Error {
+pub(crate) fn no_room<T>(n: usize, what: &'static str) -> Error {
     let bytes = n.saturating_mul(size_of::<T>());
     let message = format!("{what} needs {bytes} bytes, which cannot be had");
     Error::out_of_memory(message).with("bytes", bytes).with("what", what)

@@ -1,13 +1,13 @@
 //! What a new GGUF will hold: its keys with their values, and its tensors by name, type and shape.
 
 use super::new_file::NewFile;
-use super::reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, METADATA, NAME_MAX, no_memory};
+use super::reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, METADATA, NAME_MAX};
 use super::split::{self, PartLimit};
 use super::tensor::{Dims, MAX_DIMS, known_type, tensor_bytes};
 use super::value::{ARRAY_ID, Element, ElementType, Value};
 use super::writer::{Target, Writer};
 use super::{Gguf, TensorInfo};
-use crate::error::{Error, Result, try_push};
+use crate::error::{Error, Result, no_room, try_push};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
@@ -112,9 +112,9 @@ impl Builder {
 
     /// Sets a key to an array of texts of any bytes. Errors: as [`Builder::set`].
     pub fn set_strings<S: AsRef<[u8]>>(&mut self, key: &str, texts: &[S]) -> Result<()> {
-        let total = texts.iter().try_fold(0usize, |sum, text| sum.checked_add(8 + text.as_ref().len()));
+        let total = texts.iter().fold(0usize, |sum, text| sum.saturating_add(8 + text.as_ref().len()));
         let mut bytes = Vec::new();
-        start_array(&mut bytes, ElementType::Str, texts.len() as u64, total.ok_or_else(no_memory)?)?;
+        start_array(&mut bytes, ElementType::Str, texts.len() as u64, total)?;
         for text in texts {
             Value::Str(text.as_ref()).put(&mut bytes);
         }
@@ -165,7 +165,7 @@ impl Builder {
             return Err(wrong(message).with("expected", MAX_DIMS).with("found", dims.len()));
         };
         let bytes = tensor_bytes(&dims, known_type(name, type_id)?, wrong)?;
-        self.names.try_reserve(1).map_err(|_| no_memory())?;
+        self.names.try_reserve(1).map_err(|_| no_room::<String>(self.names.len() + 1, METADATA))?;
         try_push(&mut self.tensors, Declared { name: name.to_owned(), dims, type_id, bytes }, METADATA)?;
         self.names.insert(name.to_owned());
         Ok(())
@@ -237,7 +237,7 @@ impl Builder {
             *place = entry;
             return Ok(());
         }
-        self.by_key.try_reserve(1).map_err(|_| no_memory())?;
+        self.by_key.try_reserve(1).map_err(|_| no_room::<(String, usize)>(self.by_key.len() + 1, METADATA))?;
         try_push(&mut self.entries, entry, METADATA)?;
         self.by_key.insert(key.to_owned(), self.entries.len() - 1);
         Ok(())
@@ -254,7 +254,8 @@ fn bad_alignment(found: impl std::fmt::Display) -> Error {
 
 /// The type of a value, and room for `n` bytes of it.
 fn start(out: &mut Vec<u8>, id: u32, n: usize) -> Result<()> {
-    out.try_reserve_exact(n.checked_add(16).ok_or_else(no_memory)?).map_err(|_| no_memory())?;
+    let n = n.saturating_add(16);
+    out.try_reserve_exact(n).map_err(|_| no_room::<u8>(n, METADATA))?;
     out.extend_from_slice(&id.to_le_bytes());
     Ok(())
 }

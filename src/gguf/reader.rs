@@ -113,10 +113,6 @@ fn sorted<'n>(what: &'static str, n: usize, name: impl Fn(usize) -> &'n [u8]) ->
 /// What could not be had, in errors of memory.
 pub(super) const METADATA: &str = "the metadata";
 
-pub(super) fn no_memory() -> Error {
-    Error::out_of_memory("the memory for the metadata cannot be had")
-}
-
 /// The value of the alignment key: a u32 that is a power of two.
 fn alignment(source: &Source, entries: &[Entry]) -> Result<u64> {
     let Some(entry) = entries.iter().find(|entry| front(source, Some(entry.key.clone())) == ALIGNMENT_KEY.as_bytes())

@@ -2,9 +2,9 @@
 
 use super::builder::{Builder, Declared};
 use super::new_file::NewFile;
-use super::reader::{ALIGNMENT_KEY, no_memory};
+use super::reader::{ALIGNMENT_KEY, METADATA};
 use super::split;
-use crate::error::{Error, Result, try_push};
+use crate::error::{Error, Result, no_room, try_push};
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -65,9 +65,9 @@ fn entries(contents: &Builder, part: Option<usize>) -> impl Iterator<Item = (&st
 
 /// The metadata of one of `parts` (`None`: of the whole).
 pub(super) fn header(contents: &Builder, part: Option<usize>, parts: usize, tensors: &Range<usize>) -> Result<Vec<u8>> {
-    let size = usize::try_from(header_bytes(contents, part, tensors.clone())).map_err(|_| no_memory())?;
+    let size = usize::try_from(header_bytes(contents, part, tensors.clone())).unwrap_or(usize::MAX);
     let mut out = Vec::new();
-    out.try_reserve_exact(size).map_err(|_| no_memory())?;
+    out.try_reserve_exact(size).map_err(|_| no_room::<u8>(size, METADATA))?;
     let of_split = part.map(|number| split::entries(number, parts, contents.tensors.len()));
     let of_split = of_split.iter().flatten().map(|(key, bytes)| (*key, &**bytes));
     let keys = entries(contents, part).count() + of_split.clone().count();
