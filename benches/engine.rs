@@ -65,8 +65,9 @@ fn parallel(model: &Arc<Model>, text: &[u32]) -> Result<()> {
             let (start, mut events, mut first) = (Instant::now(), Vec::new(), None);
             while engine.wait(Duration::MAX, &mut events)? {
                 // From when every prompt is processed.
-                if first.is_none() && engine.stats().generated_tokens >= n as u64 {
-                    first = Some((start.elapsed(), engine.stats().generated_tokens));
+                let stats = engine.stats();
+                if first.is_none() && stats.prompt_tokens + stats.reused_tokens >= n as u64 * 128 {
+                    first = Some((start.elapsed(), stats.generated_tokens));
                 }
             }
             let (prefill, tokens) = first.unwrap_or_default();

@@ -50,7 +50,7 @@ def ours(path):
 
 def llama_tokenize():
     """The program of `llama_tokenize.c`."""
-    libraries = peers.llama_bench().parent
+    libraries = peers.llama()
     source = libraries.parent.parent
     program = peers.PEERS / "llama_tokenize"
     command = ["cc", "-O2", ROOT / "benches" / "llama_tokenize.c", "-o", program, "-L", libraries, "-lllama"]

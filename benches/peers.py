@@ -9,11 +9,12 @@ Parts:
   models   prompts of 512 tokens, and 128 tokens one by one
   start    from the start of the process to the first token, and the most memory with a context of 2,048 tokens
   long     prompts of 4,096 tokens, and decoding behind 0, 1,024 and 4,096 tokens, with keys and values in f16 and q8_0
+  parallel 8 sequences together, each of a prompt of 128 tokens and 128 that follow
   threads  one, two and four threads, and one with another program on the other core; no peer
   avx2     both without AVX-512 (another build of llama.cpp)
   formats  a model of 1.1 billion random weights in every format (needs 5 GB in build/peers)
 
-Without a part: models, start, long and threads.
+Without a part: all but avx2 and formats.
 
 Usage: benches/peers.py [--rounds N] [--threads N] [PART ...]
 """
@@ -46,13 +47,13 @@ def cpu(key):
     return line.group(1) if line else ""
 
 
-def llama_bench(native=True):
-    """The path of llama.cpp's benchmark program, built if it is not there: for this machine, or for AVX2."""
+def llama(native=True):
+    """The folder of llama.cpp's benchmark programs, built if they are not there: for this machine, or for AVX2."""
     source = PEERS / f"{PACKAGE.replace('-', '_')}-{VERSION}" / "vendor" / "llama.cpp"
     build = source / ("build" if native else "build-avx2")
-    program = build / "bin" / "llama-bench"
-    if program.exists():
-        return program
+    programs = ["llama-bench", "llama-batched-bench"]
+    if all((build / "bin" / program).exists() for program in programs):
+        return build / "bin"
     if not source.exists():
         PEERS.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", PEERS]
@@ -70,9 +71,9 @@ def llama_bench(native=True):
         options.append("-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse")
     log = (PEERS / "build.log").open("w")
     subprocess.run(["cmake", "-B", build, *options], cwd=source, check=True, stdout=log, stderr=log)
-    command = ["cmake", "--build", build, "-j", str(os.cpu_count()), "--target", "llama-bench"]
+    command = ["cmake", "--build", build, "-j", str(os.cpu_count()), "--target", *programs]
     subprocess.run(command, cwd=source, check=True, stdout=log, stderr=log)
-    return program
+    return build / "bin"
 
 
 def run(command, **more):
@@ -91,20 +92,41 @@ class Test:
         rows = run([str(part) for part in command], env=os.environ | (environment or {}))
         return next(row["tok_s"][0] for row in rows if "tok_s" in row)
 
-    def theirs(self, program, model, threads, setting):
+    def theirs(self, programs, model, threads, setting):
         flash, repack = setting
         if self.kv != "f16" and not flash:
             return 0  # llama.cpp takes quantised values with flash attention only
-        command = [program, "-m", model, "-p", self.pp, "-n", self.tg, "-d", self.depth, "-ctk", self.kv, "-ctv", self.kv]
+        command = [programs / "llama-bench", "-m", model, "-p", self.pp, "-n", self.tg, "-d", self.depth, "-ctk", self.kv, "-ctv", self.kv]
         command += ["-t", threads, "-r", 1, "-fa", flash, "--repack", repack, "-o", "json"]
         return run([str(part) for part in command])[0]["avg_ts"]
 
 
-def compare(program, model, tests, options, environment=None):
+class Together:
+    """Decoding of so many sequences together, behind prompts of 128 tokens."""
+
+    def __init__(self, sequences):
+        self.name, self.sequences = f"tg128, {sequences} sequences", sequences
+
+    def ours(self, model, threads, environment=None):
+        command = [PROGRAMS / "llm-bench", "-m", model, "-p", 128, "-n", 128, "-s", self.sequences, "-t", threads]
+        command += ["-r", 1, "--json"]
+        rows = run([str(part) for part in command], env=os.environ | (environment or {}))
+        return next(row["tok_s"][0] for row in rows if row["test"] == "tg128")
+
+    def theirs(self, programs, model, threads, setting):
+        flash, repack = setting
+        command = [programs / "llama-batched-bench", "-m", model, "-c", 256 * self.sequences, "-npp", 128, "-ntg", 128]
+        command += ["-npl", self.sequences, "-t", threads, "-fa", "on" if flash else "off", "--output-format", "jsonl"]
+        command += [] if repack else ["--no-repack"]
+        output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+        return next(json.loads(line)["speed_tg"] for line in output.splitlines() if line.startswith("{"))
+
+
+def compare(programs, model, tests, options, environment=None):
     """A row for each test."""
     for test in tests:
         settings = list(itertools.product((0, 1), (0, 1)))
-        theirs = lambda setting: test.theirs(program, model, options.threads, setting)
+        theirs = lambda setting: test.theirs(programs, model, options.threads, setting)
         first = {setting: theirs(setting) for setting in settings}
         best = max(settings, key=first.get)
         own, other = [], []
@@ -122,7 +144,7 @@ def table(*columns):
 def models(options):
     table("model", "tokens/s", "libllm", "llama.cpp", "ratio")
     for model in MODELS:
-        compare(llama_bench(), model, [Test("pp512", pp=512), Test("tg128", tg=128)], options)
+        compare(llama(), model, [Test("pp512", pp=512), Test("tg128", tg=128)], options)
 
 
 def long(options):
@@ -130,14 +152,20 @@ def long(options):
     tests = [Test("pp512", pp=512), Test("pp4096", pp=4096)]
     for kv in ("f16", "q8_0"):
         tests += [Test(f"tg32 behind {depth}, {kv}", tg=32, depth=depth, kv=kv) for depth in (0, 1024, 4096)]
-    compare(llama_bench(), next(model for model in MODELS if "SmolLM2" in model.name), tests, options)
+    compare(llama(), next(model for model in MODELS if "SmolLM2" in model.name), tests, options)
+
+
+def parallel(options):
+    table("model", "tokens/s", "libllm", "llama.cpp", "ratio")
+    for model in MODELS:
+        compare(llama(), model, [Together(8)], options)
 
 
 def avx2(options):
     table("model", "tokens/s, AVX2", "libllm", "llama.cpp", "ratio")
     for model in MODELS:
         tests = [Test("pp512", pp=512), Test("tg128", tg=128)]
-        compare(llama_bench(native=False), model, tests, options, {"LLM_ISA": "avx2"})
+        compare(llama(native=False), model, tests, options, {"LLM_ISA": "avx2"})
 
 
 def process(command):
@@ -153,7 +181,7 @@ def process(command):
 
 def start(options):
     """The whole process counts, to its end: llama-bench does not say when the first token is there."""
-    program = llama_bench()
+    program = llama() / "llama-bench"
     table("model", "", "libllm", "llama.cpp", "ratio")
     for model in MODELS:
         own = [PROGRAMS / "llm-generate", "-m", model, "-p", "The capital of France is", "-n", 1, "--temp", 0]
@@ -201,19 +229,19 @@ def formats(options):
             uniform = ["--output-type", name.removesuffix("_S")]
             command = [PROGRAMS / "llm-quantize", original, model, name, *uniform]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        compare(llama_bench(), model, [Test("pp128", pp=128), Test("tg16", tg=16)], options)
+        compare(llama(), model, [Test("pp128", pp=128), Test("tg16", tg=16)], options)
         if model != original:
             model.unlink()
 
 
 def main():
-    parts = {f.__name__: f for f in (models, start, long, threads, avx2, formats)}
+    parts = {f.__name__: f for f in (models, start, long, parallel, threads, avx2, formats)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("parts", nargs="*", metavar="PART")
     options = parser.parse_args()
-    options.parts = options.parts or ["models", "start", "long", "threads"]
+    options.parts = options.parts or ["models", "start", "long", "parallel", "threads"]
     for part in options.parts:
         if part not in parts:
             parser.error(f"there is no part {part}; there are {', '.join(parts)}")
