@@ -72,13 +72,15 @@ pub(crate) struct Act {
     blocks: Vec<i32>,
 }
 
-/// The rows of one tile, to be filled.
-pub(super) struct ActTile<'a> {
+/// Rows of one tile, to be filled.
+pub(super) struct ActRows<'a> {
+    /// The first of the rows.
     pub start: usize,
-    pub width: usize,
-    /// (width, n) values.
+    /// (rows, n) values.
     pub values: &'a mut [f32],
-    blocks: &'a mut [i32],
+    /// The rows of each part of each block.
+    parts: Vec<&'a mut [[i32; WORDS]]>,
+    width: usize,
     precision: Precision,
 }
 
@@ -163,18 +165,25 @@ impl Act {
         tiles(end - start, self.widest).map(move |(first, width)| (start + first, width))
     }
 
-    /// The tiles in order, to be filled, each by its own job.
-    pub(super) fn tiles_mut(&mut self) -> Vec<ActTile<'_>> {
-        let (column, precision) = (self.column_words(), self.precision);
+    /// The rows in order, to be filled by jobs of their own: tiles, or parts of tiles where these are fewer than `jobs`.
+    pub(super) fn rows_mut(&mut self, jobs: usize) -> Vec<ActRows<'_>> {
+        let (column, width, precision) = (self.column_words(), self.width, self.precision);
+        let tiles: Vec<(usize, usize)> = (0..self.groups()).flat_map(|group| self.tiles(group)).collect();
+        let cuts = jobs.div_ceil(tiles.len().max(1));
         let (mut values, mut blocks) = (&mut self.values[..], &mut self.blocks[..]);
-        let mut all = Vec::new();
-        let (groups, widest) = (self.starts.array_windows::<2>(), self.widest);
-        let in_order = groups.flat_map(|[start, end]| tiles(end - start, widest).map(move |(t, n)| (start + t, n)));
-        for (start, width) in in_order {
-            let (own_values, other_values) = values.split_at_mut(width * self.width);
-            let (own_blocks, other_blocks) = blocks.split_at_mut(width * column);
-            (values, blocks) = (other_values, other_blocks);
-            all.push(ActTile { start, width, values: own_values, blocks: own_blocks, precision });
+        let mut all = Vec::with_capacity(tiles.len() * cuts);
+        for (start, rows) in tiles {
+            let (own, others) = blocks.split_at_mut(rows * column);
+            blocks = others;
+            let mut parts: Vec<_> = own.as_chunks_mut::<WORDS>().0.chunks_exact_mut(rows).collect();
+            let cut = rows.div_ceil(cuts);
+            for first in (0..rows).step_by(cut) {
+                let n = cut.min(rows - first);
+                let (own, others) = values.split_at_mut(n * width);
+                values = others;
+                let own_parts = parts.iter_mut().map(|part| part.split_off_mut(..n).unwrap_or_default()).collect();
+                all.push(ActRows { start: start + first, values: own, parts: own_parts, width, precision });
+            }
         }
         all
     }
@@ -202,7 +211,7 @@ pub(super) trait Quantise: Copy {
     fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS>;
 }
 
-impl ActTile<'_> {
+impl ActRows<'_> {
     /// Fills the blocks from the values, in the precision that was asked for.
     #[inline(always)]
     pub(super) fn quantise(&mut self, how: impl Quantise) {
@@ -215,14 +224,11 @@ impl ActTile<'_> {
 
     #[inline(always)]
     fn quantise_as<const PARTS: usize>(&mut self, how: impl Quantise) {
-        let n = self.values.len() / self.width;
-        let words = self.blocks.as_chunks_mut::<WORDS>().0;
-        for (column, row) in self.values.chunks_exact(n).enumerate() {
+        for (i, row) in self.values.chunks_exact(self.width).enumerate() {
             let (blocks, _) = row.as_chunks::<BLOCK>();
-            for (block, words) in blocks.iter().zip(words.chunks_exact_mut(PARTS * self.width)) {
-                let parts = words[column..].iter_mut().step_by(self.width);
-                for (out, part) in parts.zip(how.block::<PARTS>(block)) {
-                    *out = part;
+            for (block, parts) in blocks.iter().zip(self.parts.chunks_exact_mut(PARTS)) {
+                for (out, part) in parts.iter_mut().zip(how.block::<PARTS>(block)) {
+                    out[i] = part;
                 }
             }
         }

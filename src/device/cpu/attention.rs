@@ -222,9 +222,8 @@ impl Device {
         }
         let e = shape.value_width;
         out.reset(q.rows(), op.heads * e, op.precision, self.kernels.widest)?;
-        self.each_tile(out, |tile| {
-            let width = tile.values.len() / tile.width;
-            for (token, row) in (tile.start..).zip(tile.values.chunks_exact_mut(width)) {
+        self.each_rows(out, |rows| {
+            for (token, row) in (rows.start..).zip(rows.values.chunks_exact_mut(op.heads * e)) {
                 let (first, token, tiles) = of_token[token];
                 for (head, out) in row.chunks_exact_mut(e).enumerate() {
                     let index = token * group + head % group;
@@ -235,7 +234,7 @@ impl Device {
                     }
                 }
             }
-            (self.kernels.quantise)(tile);
+            (self.kernels.quantise)(rows);
         });
         Ok(())
     }

@@ -166,11 +166,11 @@ impl Device {
     pub(crate) fn moe_gather(&self, act: &Act, routes: &Routes, out: &mut Act, precision: Precision) -> Result<()> {
         let n = act.width();
         out.reset_groups(routes.counts.iter().copied(), n, precision, self.kernels.widest)?;
-        self.each_tile(out, |tile| {
-            for (row, &token) in tile.values.chunks_exact_mut(n).zip(&routes.tokens[tile.start..]) {
+        self.each_rows(out, |rows| {
+            for (row, &token) in rows.values.chunks_exact_mut(n).zip(&routes.tokens[rows.start..]) {
                 row.copy_from_slice(&act.values()[token * n..(token + 1) * n]);
             }
-            (self.kernels.quantise)(tile);
+            (self.kernels.quantise)(rows);
         });
         Ok(())
     }
@@ -217,13 +217,13 @@ impl Device {
     ) -> Result<()> {
         let tokens = x.len() / (heads * n);
         out.reset_groups((0..heads).map(|_| tokens), part.len(), precision, self.kernels.widest)?;
-        self.each_tile(out, |tile| {
-            for (i, row) in (tile.start..).zip(tile.values.chunks_exact_mut(part.len())) {
+        self.each_rows(out, |rows| {
+            for (i, row) in (rows.start..).zip(rows.values.chunks_exact_mut(part.len())) {
                 let (head, t) = (i / tokens, i % tokens);
                 let head = &x[(t * heads + head) * n..][..n];
                 row.copy_from_slice(&head[part.clone()]);
             }
-            (self.kernels.quantise)(tile);
+            (self.kernels.quantise)(rows);
         });
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::act::{ActTile, Plain};
+use super::act::{ActRows, Plain};
 use super::attention::{Partial, Tile};
 use super::linear::Job;
 use super::scalar;
@@ -91,7 +91,7 @@ pub(super) struct Kernels {
     /// The widest tile of columns that `linear` takes.
     pub widest: usize,
     pub linear: fn(&Job<'_>),
-    pub quantise: fn(&mut ActTile<'_>),
+    pub quantise: fn(&mut ActRows<'_>),
     pub sum_of_squares: fn(&[f32]) -> f32,
     pub gated: Gated,
     pub softcap: fn(f32, &mut [f32]),
@@ -103,7 +103,7 @@ pub(super) struct Kernels {
 static SCALAR: Kernels = Kernels {
     widest: 12,
     linear: scalar::linear,
-    quantise: |tile| tile.quantise(Plain),
+    quantise: |rows| rows.quantise(Plain),
     sum_of_squares: scalar::sum_of_squares,
     gated: scalar::gated,
     softcap: |cap, x| x.iter_mut().for_each(|x| *x = numeric::tanh(*x / cap) * cap),
@@ -124,8 +124,8 @@ macro_rules! instance {
             }
 
             #[target_feature(enable = $features)]
-            fn quantise(s: $simd, tile: &mut ActTile<'_>) {
-                tile.quantise(Vectors(s));
+            fn quantise(s: $simd, rows: &mut ActRows<'_>) {
+                rows.quantise(Vectors(s));
             }
             #[target_feature(enable = $features)]
             fn sum_of_squares(s: $simd, x: &[f32]) -> f32 {
@@ -153,7 +153,7 @@ macro_rules! instance {
                 widest: <$simd>::WIDEST,
                 linear: |job| linear::linear(simd(), job),
                 // SAFETY: as above.
-                quantise: |tile| unsafe { quantise(simd(), tile) },
+                quantise: |rows| unsafe { quantise(simd(), rows) },
                 // SAFETY: as above.
                 sum_of_squares: |x| unsafe { sum_of_squares(simd(), x) },
                 // SAFETY: as above.

@@ -1,6 +1,6 @@
 //! Ops on rows: embedding, norms, rotary embedding, gates. Rows are independent, so threads share them out.
 
-use super::act::{Act, ActTile, Precision};
+use super::act::{Act, ActRows, Precision};
 use super::packed::Weight;
 use super::scalar::tree_sum;
 use super::{Buffer, Device};
@@ -9,17 +9,19 @@ use crate::error::Result;
 
 /// Below this many values an op is done by the calling thread: waking the others would cost more.
 const SMALL: usize = 16 * 1024;
+/// The same for an op that makes activations, which does more to each value.
+const FEW: usize = 4 * 1024;
 
 impl Device {
-    /// Runs `f` on each tile of `act`.
-    pub(super) fn each_tile(&self, act: &mut Act, f: impl Fn(&mut ActTile<'_>) + Sync) {
-        let small = act.rows() * act.width() <= SMALL;
-        let tiles = act.tiles_mut();
-        if small {
-            tiles.into_iter().for_each(|mut tile| f(&mut tile));
-        } else {
-            self.threads.each(tiles, |mut tile| f(&mut tile));
-        }
+    /// Runs `f` on all rows of `act`, some at a time.
+    pub(super) fn each_rows(&self, act: &mut Act, f: impl Fn(&mut ActRows<'_>) + Sync) {
+        let rows = act.rows_mut(self.jobs(act.rows() * act.width()));
+        self.threads.each(rows, |mut rows| f(&mut rows));
+    }
+
+    /// Into how many jobs at least an op is cut that makes activations of so many values.
+    fn jobs(&self, values: usize) -> usize {
+        if values <= FEW { 1 } else { 2 * self.threads.count() }
     }
 
     /// x = W[tokens] * scale. W is (V,D), x (T,D). Every token must be below V.
@@ -105,17 +107,17 @@ impl Device {
     ) -> Result<()> {
         let width = x.width;
         act.reset(x.rows(), width, precision, self.kernels.widest)?;
+        let jobs = self.jobs(x.data().len());
         let mut rest = x.data_mut();
-        let small = rest.len() <= SMALL;
         let mut parts = Vec::new();
-        for tile in act.tiles_mut() {
-            let (own, others) = rest.split_at_mut(tile.values.len());
+        for rows in act.rows_mut(jobs) {
+            let (own, others) = rest.split_at_mut(rows.values.len());
             rest = others;
-            parts.push((tile, own));
+            parts.push((rows, own));
         }
-        let work = |(mut tile, x): (ActTile<'_>, &mut [f32])| {
-            let outs = tile.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
-            for (t, (out, x)) in (tile.start..).zip(outs) {
+        self.threads.each(parts, |(mut rows, x): (ActRows<'_>, &mut [f32])| {
+            let outs = rows.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
+            for (t, (out, x)) in (rows.start..).zip(outs) {
                 if let Some(delta) = delta {
                     self.add_row(x, delta, t, out);
                 }
@@ -124,13 +126,8 @@ impl Device {
                     None => out.copy_from_slice(x),
                 }
             }
-            (self.kernels.quantise)(&mut tile);
-        };
-        if small {
-            parts.into_iter().for_each(work);
-        } else {
-            self.threads.each(parts, work);
-        }
+            (self.kernels.quantise)(&mut rows);
+        });
         Ok(())
     }
 
@@ -219,11 +216,11 @@ impl Device {
         let width = gate.width;
         debug_assert_eq!(act.rows(), gate.rows());
         act.refit(width, precision)?;
-        self.each_tile(act, |tile| {
-            let own = tile.start * width..(tile.start + tile.width) * width;
+        self.each_rows(act, |rows| {
+            let own = rows.start * width..rows.start * width + rows.values.len();
             let up = up.map(|up| &up.data()[own.clone()]);
-            (self.kernels.gated)(activation, &gate.data()[own.clone()], up, tile.values);
-            (self.kernels.quantise)(tile);
+            (self.kernels.gated)(activation, &gate.data()[own.clone()], up, rows.values);
+            (self.kernels.quantise)(rows);
         });
         Ok(())
     }

@@ -183,9 +183,9 @@ fn buffer(width: usize, values: &[f32]) -> Buffer {
 fn act(device: &Device, width: usize, values: &[f32], precision: Precision) -> Act {
     let mut act = Act::default();
     act.reset(values.len() / width, width, precision, device.kernels.widest).unwrap();
-    for mut tile in act.tiles_mut() {
-        tile.values.copy_from_slice(&values[tile.start * width..(tile.start + tile.width) * width]);
-        (device.kernels.quantise)(&mut tile);
+    for mut rows in act.rows_mut(1) {
+        rows.values.copy_from_slice(&values[rows.start * width..][..rows.values.len()]);
+        (device.kernels.quantise)(&mut rows);
     }
     act
 }

@@ -137,15 +137,52 @@ fn a_column_is_the_same_in_every_tile() {
 }
 
 #[test]
+fn rows_are_the_same_in_any_number_of_jobs() {
+    const WIDTH: usize = 64;
+    let x = random_floats(&mut Rng::new(6), 30 * WIDTH, Numbers::Extreme);
+    // Tiles of 12, 12, 4 and 2.
+    let mut act = Act::default();
+    act.reset(30, WIDTH, Precision::Sixteen, 12).unwrap();
+    for (jobs, cut) in
+        [(1, [12, 12, 4, 2].to_vec()), (4, [12, 12, 4, 2].to_vec()), (5, [6, 6, 6, 6, 2, 2, 1, 1].to_vec())]
+    {
+        assert_eq!(act.rows_mut(jobs).iter().map(|rows| rows.values.len() / WIDTH).collect::<Vec<_>>(), cut);
+    }
+    for groups in [vec![8], vec![30], vec![0, 1, 14, 3, 0, 12]] {
+        let mut act = Act::default();
+        let mut expected = None;
+        for jobs in 1..40 {
+            act.reset_groups(groups.iter().copied(), WIDTH, Precision::Sixteen, 12).unwrap();
+            let count = act.rows();
+            for mut rows in act.rows_mut(jobs) {
+                rows.values.copy_from_slice(&x[rows.start * WIDTH..][..rows.values.len()]);
+                rows.quantise(Plain);
+            }
+            assert_eq!(act.values(), &x[..count * WIDTH], "{jobs} jobs");
+            let words: Vec<i32> = (0..act.groups())
+                .flat_map(|group| act.tiles(group).flat_map(|(start, width)| act.tile(start, width)))
+                .copied()
+                .collect();
+            assert_eq!(words, *expected.get_or_insert_with(|| words.clone()), "{jobs} jobs for {groups:?}");
+            // What one run leaves is not what the next one finds.
+            act.rows_mut(1).iter_mut().for_each(|rows| {
+                rows.values.fill(1.0);
+                rows.quantise(Plain);
+            });
+        }
+    }
+}
+
+#[test]
 fn values_alone_have_no_blocks() {
     let mut act = Act::default();
     act.reset(3, 33, Precision::Float, 12).unwrap();
-    act.tiles_mut().iter_mut().for_each(|tile| tile.quantise(Plain));
+    act.rows_mut(1).iter_mut().for_each(|rows| rows.quantise(Plain));
     assert!(act.tile(0, 0).is_empty());
     // The same memory serves a larger and then a smaller call.
     for rows in [40, 2, 7] {
         act.reset(rows, 64, Precision::Eight, 4).unwrap();
         assert_eq!(act.values().len(), rows * 64);
-        assert_eq!(act.tiles_mut().iter().map(|tile| tile.values.len()).sum::<usize>(), rows * 64);
+        assert_eq!(act.rows_mut(1).iter().map(|rows| rows.values.len()).sum::<usize>(), rows * 64);
     }
 }
