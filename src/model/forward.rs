@@ -79,7 +79,7 @@ pub(crate) trait Observer: std::fmt::Debug + Send {
 /// Shows the inputs of matrices to the observer, if there is one.
 pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, names: &[&str], act: &Act) {
     if let Some(observer) = observer {
-        observer.see(layer, names, (0, 1), act.width(), &act.values()[..act.rows() * act.width()]);
+        observer.see(layer, names, (0, 1), act.width(), act.values());
     }
 }
 

@@ -96,7 +96,7 @@ impl Model {
         let config::Latent { rank, value, .. } = *self.latent_lengths()?;
         let LatentScratch { heads: rows, by_head, values, .. } = room;
         let of_heads = precision(weights.v_up.iter().map(|matrix| &matrix.weight), Precision::Eight);
-        let sums = &act.values()[..act.rows() * act.width()];
+        let sums = act.values();
         device.take_heads(sums, heads, rank, 0..rank, rows, of_heads)?;
         device.linear_groups(rows, [GroupProduct { matrices: &weights.v_up, out: by_head }])?;
         values.reset(act.rows(), heads * value)?;

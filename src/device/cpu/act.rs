@@ -68,6 +68,7 @@ pub(crate) struct Act {
     width: usize,
     widest: usize,
     precision: Precision,
+    /// As much as was ever needed.
     values: Vec<f32>,
     blocks: Vec<i32>,
 }
@@ -145,12 +146,13 @@ impl Act {
 
     /// (T,n) values.
     pub(crate) fn values(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.rows() * self.width]
     }
 
     /// (T,n) values, to be filled where blocks are not wanted.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        let n = self.rows() * self.width;
+        &mut self.values[..n]
     }
 
     /// The blocks of the tile that begins at column `start`.
@@ -195,12 +197,10 @@ pub(super) fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
     [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
 }
 
-/// Resizes within a capacity that is kept; grows by what is asked for and no more.
+/// Makes room for `n`, and no more. What there is stays: making it shorter and longer again would fill it each time.
 fn grow<T: Clone>(v: &mut Vec<T>, n: usize, value: T) -> Result<()> {
-    if n > v.capacity() {
+    if n > v.len() {
         *v = try_vec(n, value, "activations")?;
-    } else {
-        v.resize(n, value);
     }
     Ok(())
 }
