@@ -7,7 +7,8 @@
 //! | F16, F32 | `[e][16 positions]`: a vector is 16 positions of one e | `[16 positions][e]`, e padded to a multiple of 16 |
 //! | Q8_0, Q4_0 | blocks of 32 e: a plane `[block][16 scales]`, then the codes of a block as a panel of weights has them, a position a row | a plane `[16 positions][block]` of scales, then `[16 positions][block]` codes as GGUF has them |
 //!
-//! A page holds some tiles of some layers, `[layer][tile]`. A sequence is a list of pages.
+//! A page holds some tiles of some layers, `[tile][layer]`, so that a large page is touched from its beginning on as it
+//! fills. A sequence is a list of pages.
 
 use half::slice::HalfFloatSliceExt;
 
@@ -272,23 +273,24 @@ impl<'a> KvTarget<'a> {
         let mut tiles: Vec<(usize, usize)> = tiles.collect();
         tiles.sort_unstable();
         debug_assert!(tiles.array_windows().all(|[a, b]| a.0 != b.0), "the cache has room");
+        // Pages and tiles that are not wanted are skipped at once, however long the sequence is.
+        let missing = || Error::internal("a tile that is not reserved is written to");
+        let (mut pages, mut next_page) = (pages.iter_mut(), 0);
         let mut wanted = tiles.into_iter().peekable();
-        for (i, page) in pages.iter_mut().enumerate() {
-            if wanted.peek().is_none_or(|(place, _)| place / places.tiles > i) {
-                continue;
-            }
+        while let Some((first, _)) = wanted.peek() {
+            let i = first / places.tiles;
+            let page = pages.nth(i - next_page).ok_or_else(missing)?;
             let page = page.get_mut().ok_or_else(|| Error::internal("a page that is shared is written to"))?;
-            for (j, tile_bytes) in page.tiles_mut(layer).enumerate() {
-                let Some(&(_, tile)) = wanted.peek().filter(|(place, _)| *place == i * places.tiles + j) else {
-                    continue;
-                };
+            let (mut all, mut next) = (page.tiles_mut(layer), i * places.tiles);
+            while let Some((place, tile)) = wanted.next_if(|(place, _)| place / places.tiles == i) {
+                let tile_bytes = all.nth(place - next).ok_or_else(missing)?;
                 let (from, to) = (position.max(tile * TILE), end.min((tile + 1) * TILE));
                 let own = rows.start + from - position..rows.start + to - position;
                 parts.push(TileRows { shape, tile: tile_bytes, lane: from % TILE, rows: own });
-                wanted.next();
+                next = place + 1;
             }
+            next_page = i + 1;
         }
-        debug_assert!(wanted.next().is_none(), "the cache has room");
         Ok(())
     }
 }

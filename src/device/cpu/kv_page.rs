@@ -183,17 +183,16 @@ impl KvPage {
     /// The bytes of a tile of a layer.
     #[inline(always)]
     pub(crate) fn tile(&self, layer: usize, tile: usize) -> &[u8] {
-        let PageShape { kv, tiles, .. } = self.pool.shape;
+        let PageShape { kv, layers, .. } = self.pool.shape;
         let bytes = kv.tile_bytes();
-        &self.bytes()[(layer * tiles + tile) * bytes..][..bytes]
+        &self.bytes()[(tile * layers + layer) * bytes..][..bytes]
     }
 
     /// The tiles of a layer.
     pub(crate) fn tiles_mut(&mut self, layer: usize) -> impl Iterator<Item = &mut [u8]> {
-        let PageShape { kv, tiles, .. } = self.pool.shape;
-        let bytes = kv.tile_bytes();
+        let PageShape { kv, layers, .. } = self.pool.shape;
         let memory = self.memory.as_deref_mut().unwrap_or_default();
-        memory[layer * tiles * bytes..(layer + 1) * tiles * bytes].chunks_exact_mut(bytes.max(1))
+        memory.chunks_exact_mut(kv.tile_bytes().max(1)).skip(layer).step_by(layers.max(1))
     }
 
     /// Takes over the first `tiles` tiles of each layer of another page of the pool.
@@ -203,15 +202,6 @@ impl KvPage {
                 to.copy_from_slice(other.tile(layer, tile));
             }
         }
-    }
-
-    /// The bytes of some tiles of each layer.
-    #[cfg(test)]
-    pub(crate) fn parts_mut(&mut self, tiles: usize) -> impl Iterator<Item = &mut [u8]> {
-        let PageShape { kv, tiles: all, .. } = self.pool.shape;
-        let bytes = kv.tile_bytes();
-        let memory = self.memory.as_deref_mut().unwrap_or_default();
-        memory.chunks_exact_mut((all * bytes).max(1)).map(move |layer| &mut layer[..tiles.min(all) * bytes])
     }
 }
 
@@ -231,6 +221,25 @@ impl Drop for KvPage {
 mod tests {
     use super::*;
     use crate::device::KvType;
+
+    #[test]
+    fn a_page_fills_from_its_beginning() {
+        let kv = KvShape { heads: 2, width: 32, value_width: 32, kv_type: KvType::Q8_0 };
+        let (layers, tiles) = (3, 4);
+        let mut page = KvPool::new(PageShape { kv, layers, tiles }, 1).unwrap().take().unwrap().unwrap();
+        for layer in 0..layers {
+            assert_eq!(page.tiles_mut(layer).count(), tiles);
+            for (tile, bytes) in page.tiles_mut(layer).enumerate() {
+                bytes.fill((10 * tile + layer) as u8);
+            }
+        }
+        // Positions that come later lie behind those that come first, whatever the layer.
+        let filled = page.bytes().chunks_exact(kv.tile_bytes()).map(|tile| usize::from(tile[0])).collect::<Vec<_>>();
+        assert_eq!(filled, [0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32]);
+        for (layer, tile) in (0..layers).flat_map(|layer| (0..tiles).map(move |tile| (layer, tile))) {
+            assert!(page.tile(layer, tile).iter().all(|byte| usize::from(*byte) == 10 * tile + layer));
+        }
+    }
 
     #[test]
     fn only_a_limited_pool_keeps_what_comes_back() {

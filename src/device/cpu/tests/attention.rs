@@ -26,7 +26,7 @@ impl Cache {
         let pool = KvPool::new(PageShape { kv: shape, layers: 1, tiles }, count).unwrap();
         let page = || {
             let mut page = pool.take().unwrap().unwrap();
-            page.parts_mut(tiles).for_each(|bytes| bytes.fill(0xFF));
+            page.tiles_mut(0).for_each(|bytes| bytes.fill(0xFF));
             Held::new(Arc::new(page))
         };
         Cache { shape, places: Places { tiles, pinned }, pages: (0..count).map(|_| page()).collect() }
