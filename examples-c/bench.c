@@ -224,6 +224,7 @@ int main(int argc, char **argv) {
     if (repeats == 0) wrong_usage("-r takes 1 or more");
     if (bench.sequences == 0) wrong_usage("-s takes 1 or more");
     if (bench.sequences > 1 && bench.depth > 0) wrong_usage("-s and -d are not measured together");
+    if (bench.sequences > 1 && prompt > UINT32_MAX - single) wrong_usage("-p is too large");
     if (bench.sequences > 1 && (prompt == 0 || single < 2)) wrong_usage("-s takes a -p of 1 or more and an -n of 2 or more");
     bench.kv_type = kv_type_of(bench.kv_name);
 

@@ -60,6 +60,7 @@ run_all() { # BIN: what each program does, and how it fails
     run 2 "$1/llm-logits" -m $model --tokens "1,70,262" -o "$work/never"
     run 0 "$1/llm-perplexity" -m $model -f "$work/text" -c 10
     run 0 "$1/llm-bench" -m $model -p 20 -n 5 -r 2 --json
+    run 0 "$1/llm-bench" -m $model -p 20 -n 5 -s 3 -r 1
     run 0 "$1/llm-inspect" $model
     run 0 "$1/llm-inspect" $model --json
     run 1 "$1/llm-inspect" "$work/cut.gguf"

@@ -103,6 +103,11 @@ def usage():
         ["bench", "-m", "x", "-r", "0"],
         ["bench", "-m", "x", "-d", "4294967295"],
         ["bench", "-m", "x", "--kv", "q9"],
+        ["bench", "-m", "x", "-s", "0"],
+        ["bench", "-m", "x", "-s", "2", "-d", "1"],
+        ["bench", "-m", "x", "-s", "2", "-p", "0"],
+        ["bench", "-m", "x", "-s", "2", "-n", "1"],
+        ["bench", "-m", "x", "-s", "2", "-p", "4294967295"],
         ["embed", "-m", "x"],
         ["embed", "-m", "x", "-p", "y", "--pooling", "most"],
         ["pack", "x"],
@@ -635,6 +640,11 @@ def bench(model):
     behind = json.loads(run("bench", "-m", model, "-p", 0, "-n", 4, "-d", 40, "--kv", "q8_0", "-r", 2, "--json")[0])
     check([row["test"] for row in behind] == ["tg4", "load"], "-p 0")
     check((behind[0]["depth"], behind[0]["kv"], len(behind[0]["tok_s"])) == (40, "q8_0", 2), "-d and --kv")
+    together = json.loads(run("bench", "-m", model, "-p", 20, "-n", 5, "-s", 3, "-r", 2, "--json")[0])
+    check([row["test"] for row in together] == ["pp20", "tg5", "load"], "-s")
+    for row in together[:2]:
+        check(row["sequences"] == 3 and len(row["tok_s"]) == 2 and min(row["tok_s"]) > 0, row)
+    check([row["sequences"] for row in result[:2]] == [1, 1], "without -s")
 
 
 usage()
