@@ -419,6 +419,41 @@ fn a_shifted_session_that_would_be_processed_again_is_not_saved() {
     assert!(shifted.save_bytes().is_ok());
 }
 
+/// What fails changes nothing, though the ring has forgotten meanwhile what the tokens alone do not lead to.
+#[test]
+fn a_shifted_session_is_as_it_was_after_a_failure() {
+    let model = common::load(&gguf("llama"));
+    let cache = CacheOptions { kind: CacheKind::Sliding, window: 64, context_length: 300_000, ..CACHE };
+    let mut shifted = session(&model, cache, 16);
+    shifted.append(&tokens(20, 6)).unwrap();
+    shifted.shift(4).unwrap();
+    let expected = go_on(&mut shifted.fork().unwrap(), 90);
+    let cancel = llm::Cancel::new();
+    shifted.set_cancel(cancel.clone());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            cancel.request();
+        });
+        assert!(matches!(shifted.append(&tokens(250_000, 7)), Err(Error::Cancelled(_))));
+    });
+    cancel.reset();
+    assert!(go_on(&mut shifted, 90) == expected);
+}
+
+/// To open a pipe would wait until somebody writes to it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_sessions_file() {
+    let pipe = path("pipe");
+    let _ = std::fs::remove_file(&pipe);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = session(&common::load(&gguf("llama")), CACHE, 16).load(&pipe).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    let error = llm::quantize::Importance::read(&pipe).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+}
+
 #[test]
 fn a_conversation_goes_on_when_its_context_is_full() {
     let model = common::load(&gguf("llama"));

@@ -65,9 +65,10 @@ fn count(counter: &AtomicU64, n: usize) {
 }
 
 impl Pages {
-    /// A pool of at most `max_pages` pages, which are found by their prefix if they are to be `indexed`.
-    pub(crate) fn new(shape: PageShape, max_pages: usize, indexed: bool) -> Result<Arc<Pages>> {
-        let pool = KvPool::new(shape, max_pages)?;
+    /// A pool of at most `max_pages` pages that keeps up to `kept` which nobody uses. They are found by their prefix if they
+    /// are to be `indexed`.
+    pub(crate) fn new(shape: PageShape, max_pages: usize, kept: usize, indexed: bool) -> Result<Arc<Pages>> {
+        let pool = KvPool::new(shape, max_pages, kept)?;
         Ok(Arc::new(Pages { pool, indexed, index: Mutex::new(Index::default()), counts: Counts::default() }))
     }
 
@@ -121,8 +122,8 @@ struct GroupLayout {
 enum Growth {
     /// One page that has room for all.
     Fixed,
-    /// One page of which the first tiles are pinned and the others a ring of so many positions, for layers whose widest
-    /// window is `window`.
+    /// One page of which the first tiles are pinned and the others a ring of so many positions, for layers whose window
+    /// is `window`.
     Ring { positions: usize, window: usize },
     /// A page more when the last is full.
     Paged,
@@ -228,8 +229,10 @@ impl Cache {
         let (groups, of_layer) = shape.groups(kind, chunk, paged::page_tiles(page_size)?);
         let (mut layouts, mut pages) = (Vec::with_capacity(groups.len()), Vec::with_capacity(groups.len()));
         for Group { growth, pinned, layers, tiles } in groups {
-            // There is no limit but the capacity: a fork has pages of the same pool.
-            let pool = Pages::new(PageShape { kv: shape.kv, layers, tiles }, usize::MAX, false)?;
+            // There is no limit but the capacity: a fork has pages of the same pool. Many may be in use for a while only, as
+            // those of a beam search, and a page with room for all is as large as the cache.
+            let kept = usize::from(growth == Growth::Paged);
+            let pool = Pages::new(PageShape { kv: shape.kv, layers, tiles }, usize::MAX, kept, false)?;
             let own = if growth == Growth::Paged { None } else { Some(Held::new(Arc::new(pool.take()?))) };
             pages.push(own.into_iter().collect());
             layouts.push(GroupLayout { pages: pool, places: Places { tiles, pinned }, growth });
@@ -325,11 +328,9 @@ impl Cache {
                             continue;
                         }
                         let mut copy = layout.pages.take()?;
-                        let held = match layout.growth {
-                            Growth::Ring { .. } => layout.places.tiles,
-                            _ => self.written.max(range.start).saturating_sub(i * positions).div_ceil(TILE),
-                        };
-                        copy.copy_from(page, held);
+                        // Of a ring, once it is full, all: more was written than it has room for.
+                        let written = self.written.max(range.start).saturating_sub(i * positions);
+                        copy.copy_from(page, written.div_ceil(TILE));
                         copies.push(&layout.pages.counts.copies);
                         copy
                     }
@@ -372,16 +373,20 @@ impl Cache {
     /// before need: gives how many it holds.
     pub(crate) fn truncate(&mut self, length: usize) -> usize {
         let length = length.min(self.length);
-        let kept = |group: &GroupLayout| match group.growth {
-            Growth::Ring { positions, window } => (length + 1).saturating_sub(window) + positions >= self.written,
-            _ => true,
-        };
-        self.length = if self.layout.groups.iter().all(kept) { length } else { 0 };
+        self.length = if self.keeps(length, self.written) { length } else { 0 };
         if self.length == 0 {
             (self.written, self.altered, self.restored) = (0, false, false);
         }
         self.trim();
         self.length
+    }
+
+    /// True if no ring lacks what `length` positions need once `written` were written.
+    pub(crate) fn keeps(&self, length: usize, written: usize) -> bool {
+        self.layout.groups.iter().all(|group| match group.growth {
+            Growth::Ring { positions, window } => (length + 1).saturating_sub(window) + positions >= written,
+            _ => true,
+        })
     }
 
     /// Gives back pages that hold no committed position.

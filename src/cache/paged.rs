@@ -175,12 +175,8 @@ impl PagedCache {
     pub(crate) fn with_shape(kv: KvShape, options: &PagedOptions) -> Result<PagedCache> {
         positive("max_pages", options.max_pages)?;
         let (layers, tiles) = (options.layers, page_tiles(options.page_size)?);
-        let pages = Pages::new(PageShape { kv, layers, tiles }, options.max_pages, true)?;
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::choose()?,
-        };
-        let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
+        let pages = Pages::new(PageShape { kv, layers, tiles }, options.max_pages, options.max_pages, true)?;
+        let device = Device::of(options.threads.as_ref(), options.isa)?;
         Ok(PagedCache { pages, layers, device, sequences: RwLock::default(), next: AtomicU64::new(1) })
     }
 

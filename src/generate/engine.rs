@@ -205,8 +205,11 @@ impl Engine {
         let CacheOptions { kv_type, page_size, .. } = options.cache;
         let whole = capacity.div_ceil(page_positions(page_size)?).saturating_mul(batch(options));
         let max_pages = if options.max_pages == 0 { whole } else { options.max_pages };
-        let (threads, isa) = (options.threads.clone(), options.isa);
-        let paged = PagedOptions { kv_type, page_size, threads, isa, max_pages, ..PagedOptions::default() };
+        // One pool for the engine and for the cache's own attention.
+        let threads = Some(options.threads.clone().unwrap_or_else(Threads::automatic));
+        let options = &EngineOptions { threads: threads.clone(), ..options.clone() };
+        let paged =
+            PagedOptions { kv_type, page_size, threads, isa: options.isa, max_pages, ..PagedOptions::default() };
         let pages = Arc::new(model.paged_cache(&paged)?);
         Engine::in_pages(model, pages, options)
     }
@@ -218,11 +221,7 @@ impl Engine {
     pub fn in_pages(model: Arc<Model>, pages: Arc<PagedCache>, options: &EngineOptions) -> Result<Engine> {
         model.check_decoder()?;
         let capacity = model.cache_in(&pages, &options.cache)?.capacity();
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::choose()?,
-        };
-        let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
+        let device = Device::of(options.threads.as_ref(), options.isa)?;
         let chunk = SessionOptions { chunk: options.chunk, ..SessionOptions::default() }.chunk_or_default();
         let core = Mutex::new(Core::new(Arc::clone(&model), device, Arc::clone(&pages), batch(options), chunk));
         let (inbox, arrived, stats) = (Mutex::default(), Condvar::new(), Mutex::default());

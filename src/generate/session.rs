@@ -110,7 +110,8 @@ pub struct Session {
     scratch: Scratch,
     chunk: usize,
     cancel: Cancel,
-    /// All tokens. The cache holds the first of them; the rest, at most one, is processed when logits are needed.
+    /// All tokens. The cache holds the first of them; the rest is processed when logits are needed: one, or all where a
+    /// ring has lost what going back needs.
     tokens: Vec<u32>,
     /// (V): what follows the last cached token.
     logits: Vec<f32>,
@@ -155,11 +156,7 @@ impl Session {
     }
 
     fn with_cache(model: Arc<Model>, cache: Cache, options: &SessionOptions) -> Result<Session> {
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::choose()?,
-        };
-        let device = Device::new(options.threads.clone().unwrap_or_else(Threads::automatic), isa)?;
+        let device = Device::of(options.threads.as_ref(), options.isa)?;
         Session::on(device, model, cache, options.cache, options.chunk_or_default())
     }
 
@@ -366,9 +363,15 @@ impl Session {
     fn catch_up(&mut self, guesses: usize, mut all: Option<&mut [f32]>) -> Result<()> {
         let _environment = FloatEnvironment::enter();
         let held = self.cache.length();
+        // What a ring forgets on the way is computed again from the tokens; keys that were moved cannot be.
+        let before = self.cache.altered() && !self.cache.keeps(held, self.tokens.len());
+        let before = before.then(|| self.cache.fork());
         let result = self.chunks(guesses, &mut all);
         if result.is_err() {
-            self.cache.truncate(held);
+            match before {
+                Some(before) => self.cache = before,
+                None => _ = self.cache.truncate(held),
+            }
         }
         result
     }

@@ -32,13 +32,14 @@ impl PageShape {
     }
 }
 
-/// Gives out pages, at most so many at a time. Memory is committed as it is first written, and what comes back is kept
-/// for the next that asks: all, or one page if there is no limit.
+/// Gives out pages, at most so many at a time. Memory is committed as it is first written, and of what comes back so many
+/// are kept for the next that asks.
 #[derive(Debug)]
 pub(crate) struct KvPool {
     shape: PageShape,
     page_bytes: usize,
     max_pages: usize,
+    kept: usize,
     free: Mutex<Vec<MmapMut>>,
     used: AtomicUsize,
     peak: AtomicUsize,
@@ -47,8 +48,8 @@ pub(crate) struct KvPool {
 }
 
 impl KvPool {
-    /// A pool, without any page yet.
-    pub(crate) fn new(shape: PageShape, max_pages: usize) -> Result<Arc<KvPool>> {
+    /// A pool of at most `max_pages`, without any yet, that keeps up to `kept` which nobody uses.
+    pub(crate) fn new(shape: PageShape, max_pages: usize, kept: usize) -> Result<Arc<KvPool>> {
         shape.kv.check()?;
         let page_bytes = shape.bytes().ok_or_else(|| {
             Error::out_of_memory(format!("{} positions of keys and values cannot be had", shape.positions()))
@@ -56,7 +57,7 @@ impl KvPool {
         })?;
         let [used, peak, held, shared] = [const { AtomicUsize::new(0) }; 4];
         let free = Mutex::new(Vec::new());
-        Ok(Arc::new(KvPool { shape, page_bytes, max_pages, free, used, peak, held, shared }))
+        Ok(Arc::new(KvPool { shape, page_bytes, max_pages, kept, free, used, peak, held, shared }))
     }
 
     /// The size of its pages.
@@ -207,9 +208,8 @@ impl KvPage {
 
 impl Drop for KvPage {
     fn drop(&mut self) {
-        // Where nothing limits the pages, many may have been in use for a while only, as those of a beam search.
         let mut free = self.pool.free.lock();
-        if self.pool.max_pages < usize::MAX || free.is_empty() {
+        if free.len() < self.pool.kept {
             free.extend(self.memory.take());
         }
         drop(free);
@@ -226,7 +226,7 @@ mod tests {
     fn a_page_fills_from_its_beginning() {
         let kv = KvShape { heads: 2, width: 32, value_width: 32, kv_type: KvType::Q8_0 };
         let (layers, tiles) = (3, 4);
-        let mut page = KvPool::new(PageShape { kv, layers, tiles }, 1).unwrap().take().unwrap().unwrap();
+        let mut page = KvPool::new(PageShape { kv, layers, tiles }, 1, 1).unwrap().take().unwrap().unwrap();
         for layer in 0..layers {
             assert_eq!(page.tiles_mut(layer).count(), tiles);
             for (tile, bytes) in page.tiles_mut(layer).enumerate() {
@@ -242,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_limited_pool_keeps_what_comes_back() {
-        for (max_pages, kept) in [(8, 5), (usize::MAX, 1)] {
+    fn a_pool_keeps_as_much_as_it_was_told() {
+        for (max_pages, kept) in [(8, 5), (usize::MAX, 1), (usize::MAX, 0)] {
             let kv = KvShape { heads: 1, width: 32, value_width: 32, kv_type: KvType::F16 };
-            let pool = KvPool::new(PageShape { kv, layers: 1, tiles: 1 }, max_pages).unwrap();
+            let pool = KvPool::new(PageShape { kv, layers: 1, tiles: 1 }, max_pages, kept).unwrap();
             let pages: Vec<KvPage> = (0..5).map(|_| pool.take().unwrap().unwrap()).collect();
             drop(pages);
             assert_eq!((pool.free.lock().len(), pool.used(), pool.peak()), (kept, 0, 5));

@@ -42,6 +42,12 @@ impl Device {
     pub(crate) fn new(threads: Threads, isa: Isa) -> Result<Device> {
         Ok(Device { threads, kernels: Kernels::get(isa)? })
     }
+
+    /// As `new`; of what is not given, a pool of a thread for each core, and the best of the instruction sets.
+    pub(crate) fn of(threads: Option<&Threads>, isa: Option<Isa>) -> Result<Device> {
+        let isa = isa.map_or_else(Isa::choose, Ok)?;
+        Device::new(threads.cloned().unwrap_or_else(Threads::automatic), isa)
+    }
 }
 
 /// A (T,n) matrix of f32, reused from call to call.

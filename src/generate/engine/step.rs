@@ -24,7 +24,7 @@ pub(super) struct Core {
     pub sequences: Vec<Sequence>,
     step: Option<Step>,
     scratch: Scratch,
-    /// Seconds of a layer for a token of a prompt, lately.
+    /// Seconds of a layer for a token, lately.
     cost: f64,
     pub events: Vec<Event>,
     pub counts: EngineStats,

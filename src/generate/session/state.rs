@@ -186,7 +186,7 @@ impl Session {
     ///
     /// # Errors
     /// `FailedPrecondition` names what differs; `CacheFull` if the context is shorter than the text; `CorruptFile`, `Io`,
-    /// `NotFound`, `Cancelled`, `OutOfMemory`; `InvalidArgument` for a folder. Nothing has changed then.
+    /// `NotFound`, `Cancelled`, `OutOfMemory`; `InvalidArgument` for what is no file. Nothing has changed then.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let name = path.display().to_string();
         let fail = |e: std::io::Error| {
@@ -194,11 +194,13 @@ impl Session {
             if e.kind() == std::io::ErrorKind::NotFound { Error::not_found(message) } else { Error::io(message) }
         };
         let mut read = || {
-            let file = File::open(path).map_err(fail)?;
-            let kind = file.metadata().map_err(fail)?;
-            if kind.is_dir() {
-                return Err(Error::invalid_argument(format!("expected a session's file, found a folder: {name}")));
+            // Asked before opening: to open a pipe would wait for its writer.
+            let kind = std::fs::metadata(path).map_err(fail)?;
+            if !kind.is_file() {
+                let found = if kind.is_dir() { "a folder" } else { "a device or pipe" };
+                return Err(Error::invalid_argument(format!("expected a session's file, found {found}: {name}")));
             }
+            let file = File::open(path).map_err(fail)?;
             self.read_state(&mut BufReader::new(file), kind.len())
         };
         read().map_err(|e| e.with("path", &name))

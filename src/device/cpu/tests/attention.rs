@@ -23,7 +23,7 @@ impl Cache {
     /// In `count` pages of `tiles`, the first `pinned` tiles of which are kept if there are more positions.
     fn in_pages((heads, width, kv_type): (usize, usize, KvType), tiles: usize, count: usize, pinned: usize) -> Cache {
         let shape = KvShape { heads, width, value_width: width, kv_type };
-        let pool = KvPool::new(PageShape { kv: shape, layers: 1, tiles }, count).unwrap();
+        let pool = KvPool::new(PageShape { kv: shape, layers: 1, tiles }, count, 0).unwrap();
         let page = || {
             let mut page = pool.take().unwrap().unwrap();
             page.tiles_mut(0).for_each(|bytes| bytes.fill(0xFF));
