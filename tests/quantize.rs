@@ -474,6 +474,14 @@ fn importances_of_no_columns_are_refused() {
     assert!(matches!(Importance::read(&path), Err(Error::CorruptFile(_))));
 }
 
+/// A tensor without elements, whatever its other dimensions are.
+#[test]
+fn nothing_is_converted_to_nothing() {
+    let gguf = file_of("empty.gguf", &[], &[("output.weight", &[0, 600_000]), ("blk.0.ffn_up.weight", &[256, 2])]);
+    let copy = go(&gguf, "empty-copy.gguf", "Q8_0", None, &Options::default()).unwrap();
+    assert_eq!(types(&copy), [("output.weight", "F32"), ("blk.0.ffn_up.weight", "Q8_0")]);
+}
+
 /// Names that are longer than the format allows are read, and so they are copied.
 #[test]
 fn long_names_are_copied() {

@@ -124,7 +124,9 @@ pub fn quantize(
 
 /// What a tensor is converted from and to; `None` if it is copied.
 fn conversion(tensor: &TensorInfo, plan: &Plan<'_>) -> Result<Option<(Format, Format)>> {
-    let Some(to) = plan.format(tensor).filter(|to| to.id() != tensor.type_id) else { return Ok(None) };
+    // Of nothing there is nothing to convert.
+    let to = plan.format(tensor).filter(|to| to.id() != tensor.type_id && tensor.bytes > 0);
+    let Some(to) = to else { return Ok(None) };
     Ok(Some((tensor.format()?, to)))
 }
 

@@ -6,14 +6,15 @@
 //! adds: the tree of its own vocabularies, one thread that looks ahead while the model computes, limits for grammars
 //! of strangers, and errors.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::{TokenKind, Tokenizer};
@@ -96,7 +97,8 @@ enum State {
 /// What all grammars of a tokenizer have in common.
 pub(super) struct Vocabulary {
     factory: ParserFactory,
-    worker: OnceLock<Option<Worker>>,
+    /// Begun when there is work, and tried again if there could be none.
+    worker: Mutex<Option<Worker>>,
 }
 
 /// The thread that computes sets of tokens.
@@ -187,7 +189,8 @@ impl Grammar {
 
     /// Whether it was made for this tokenizer.
     pub(crate) fn is_for(&self, tokenizer: &Tokenizer) -> bool {
-        tokenizer.vocabulary().is_ok_and(|vocabulary| Arc::ptr_eq(vocabulary, &self.0.vocabulary))
+        // Where it was made for this tokenizer, that has a vocabulary.
+        matches!(tokenizer.vocabulary.get(), Some(Ok(vocabulary)) if Arc::ptr_eq(vocabulary, &self.0.vocabulary))
     }
 
     /// A text of which nothing is there.
@@ -420,11 +423,11 @@ impl Vocabulary {
         let limits = factory.limits_mut();
         limits.verbose_errors = false;
         limits.max_lexer_states = LEXER_STATES;
-        Ok(Vocabulary { factory, worker: OnceLock::new() })
+        Ok(Vocabulary { factory, worker: Mutex::new(None) })
     }
 
-    /// Where the thread takes its work from; `None` if there can be no thread.
-    fn jobs(&self) -> Option<&Sender<Job>> {
+    /// Where the thread takes its work from; `None` if there can be no thread now.
+    fn jobs(&self) -> Option<Sender<Job>> {
         let start = || {
             let (jobs, queue) = channel::<Job>();
             let work = move || {
@@ -439,7 +442,11 @@ impl Vocabulary {
             let thread = builder.stack_size(STACK + LONGEST * STACK_PER_BYTE).spawn(work).ok()?;
             Some(Worker { jobs: Some(jobs), thread: Some(thread), process: std::process::id() })
         };
-        self.worker.get_or_init(start).as_ref()?.jobs.as_ref()
+        let mut worker = self.worker.lock();
+        if worker.is_none() {
+            *worker = start();
+        }
+        worker.as_ref()?.jobs.clone()
     }
 }
 
