@@ -41,7 +41,7 @@ macro_rules! errors {
         impl Error {
             $($(#[$doc])*
             pub fn $constructor(message: impl Into<String>) -> Self {
-                Error::$variant(Box::new(Detail { message: one_line(message.into()), facts: Vec::new() }))
+                Error::$variant(Box::new(Detail { message: one_line(cut(message.into())), facts: Vec::new() }))
             })*
 
             /// Message and facts.
@@ -91,7 +91,7 @@ impl Error {
     /// Adds a fact, for example `.with("tensor", name)`.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.detail_mut().facts.push((key, value.to_string()));
+        self.detail_mut().facts.push((key, cut(value.to_string())));
         self
     }
 
@@ -99,6 +99,17 @@ impl Error {
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.detail().facts.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
     }
+}
+
+/// A text of a bounded length: a string of a file may have a gigabyte.
+fn cut(mut text: String) -> String {
+    const MOST: usize = 4096;
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push_str("...");
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// A text of one line: control characters, which names in a file may have, are escaped.
@@ -155,6 +166,15 @@ pub(crate) fn try_copy<T: Copy>(list: &[T], what: &'static str) -> Result<Vec<T>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_and_facts_are_cut() {
+        let long = "\u{e4}".repeat(1 << 20);
+        let error = Error::corrupt_file(format!("x{long}")).with("found", &long).with("expected", "a");
+        assert_eq!(error.to_string(), format!("x{}...", "\u{e4}".repeat(2047)));
+        assert_eq!(error.fact("found"), Some(&*format!("{}...", "\u{e4}".repeat(2048))));
+        assert_eq!(error.fact("expected"), Some("a"));
+    }
 
     #[test]
     fn a_message_is_one_line() {

@@ -139,6 +139,7 @@ fn what_would_be_overlooked_is_refused() {
         (2, Some(0u32), "llama.expert_used_count"),
         (2, Some(3), "llama.expert_used_count"),
         (1_000_000, Some(1), "llama.expert_count"),
+        (512, Some(257), "llama.expert_used_count"),
     ] {
         let error = load_changed(None, |builder| {
             builder.set("llama.expert_count", count).unwrap();

@@ -555,6 +555,20 @@ fn hostile_long_tokens() {
     assert_eq!(load(&bpe(), &changes).unwrap().encode(&text, PLAIN).unwrap(), [8; 1 << 13]);
 }
 
+/// Each byte of a special token takes some dozens of memory.
+#[test]
+fn special_tokens_beyond_all_measure_are_refused() {
+    let load = |bytes: usize| {
+        let tokens: Vec<Vec<u8>> = (0..bytes / 256).map(|i| format!("{i:0256}").into_bytes()).collect();
+        let types = vec![3; tokens.len()];
+        load(&bpe(), &[("tokens", Some(Key::Strings(tokens))), ("token_type", Some(Key::I32s(types)))])
+    };
+    let error = load((4 << 20) + 256).err().unwrap();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    assert_eq!(error.fact("found"), Some("4194560"));
+    load(4 << 20).unwrap();
+}
+
 /// A file whose tokens are all the powers of a letter, and texts of that letter, stay linear.
 #[test]
 fn hostile_special_tokens_do_not_slow_a_text_down() {

@@ -11,6 +11,8 @@ mod fingerprint;
 mod map;
 mod new_file;
 pub(crate) use new_file::NewFile;
+pub(crate) use reader::NAME_MAX;
+pub(crate) use value::quoted;
 mod reader;
 mod source;
 mod split;

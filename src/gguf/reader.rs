@@ -18,7 +18,7 @@ pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// The format's limit on the length of a key. Tensor names, which it limits to 64 bytes, are held to the same: longer
 /// ones exist, and do no harm.
-pub(super) const NAME_MAX: u64 = 65535;
+pub(crate) const NAME_MAX: u64 = 65535;
 
 /// Key and value as places in the source.
 #[derive(Clone)]

@@ -248,7 +248,7 @@ impl fmt::Display for Value<'_> {
 }
 
 /// Bytes of a file as they may stand in a message: in quotes, escaped, cut if long.
-pub(super) fn quoted(bytes: &[u8]) -> String {
+pub(crate) fn quoted(bytes: &[u8]) -> String {
     const LONGEST: usize = 80;
     match bytes.get(..LONGEST) {
         Some(start) if bytes.len() > LONGEST => format!("\"{}...\"", start.escape_ascii()),
@@ -320,6 +320,11 @@ impl<'a> Array<'a> {
     /// integer or does not fit, `OutOfMemory`.
     pub fn to_u32s(&self) -> Result<Vec<u32>> {
         self.convert("non-negative integers of 32 bits", |value| value.as_integer()?.try_into().ok())
+    }
+
+    /// As [`to_u32s`](Self::to_u32s), of 64 bits.
+    pub fn to_u64s(&self) -> Result<Vec<u64>> {
+        self.convert("non-negative integers", |value| value.as_integer()?.try_into().ok())
     }
 
     /// The elements as bools. Errors: `CorruptFile` naming the key, `OutOfMemory`.

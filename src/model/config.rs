@@ -231,6 +231,9 @@ impl Keys<'_> {
 /// An expert takes memory beside its weights, so their number is bounded: a small file could state millions of tiny ones.
 const MANY_EXPERTS: usize = 8192;
 
+/// A token's experts are chosen one by one, each from all, and their groups likewise.
+const MANY_USED_EXPERTS: usize = 256;
+
 /// Keys of other architectures' features, after the architecture's name: a file that states one, and not as 0 or false,
 /// describes another model than the one that would be run.
 const UNSUPPORTED_KEYS: [&str; 12] = [
@@ -447,7 +450,7 @@ fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: us
         let key = keys.key("expert_count");
         return Err(bad(&key, format!("{key} is {count}, but must be at most {MANY_EXPERTS}")).with("found", count));
     }
-    let used = keys.required("expert_used_count", count)?;
+    let used = keys.required("expert_used_count", count.min(MANY_USED_EXPERTS))?;
     let gating_key = keys.key("expert_gating_func");
     let has_choice_bias = || keys.gguf.tensors().iter().any(|tensor| tensor.name.ends_with(".exp_probs_b.bias"));
     let gating = match keys.gguf.u64(&gating_key)? {
@@ -465,7 +468,7 @@ fn experts(keys: &Keys<'_>, architecture: &Architecture, feed_forward_length: us
     let groups = match keys.count_or_zero("expert_group_count")? {
         None | Some(1) => None,
         Some(n) => {
-            let used_groups = keys.required("expert_group_used_count", n)?;
+            let used_groups = keys.required("expert_group_used_count", n.min(MANY_USED_EXPERTS))?;
             if !count.is_multiple_of(n) || used > count / n * used_groups {
                 let key = keys.key("expert_group_count");
                 let message = format!("{key}: {used} of {count} experts from {used_groups} of {n} groups");

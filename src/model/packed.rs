@@ -26,7 +26,7 @@ use super::weights::Weights;
 use super::{LoadOptions, Model};
 use crate::device::{Arena, Threads};
 use crate::error::{Error, Result, try_vec};
-use crate::gguf::{Builder, Gguf, PACKED_VERSION_KEY, TensorInfo};
+use crate::gguf::{Builder, Gguf, NAME_MAX, PACKED_VERSION_KEY, TensorInfo};
 use crate::token::{TABLES, Tokenizer};
 
 /// The version of the packing.
@@ -78,9 +78,8 @@ impl Packed {
         let array = |key: &'static str| gguf.array(key)?.ok_or_else(|| missing(key));
         let names = array(NAMES_KEY)?;
         let names = names.strings().ok_or_else(|| wrong(format!("key {NAMES_KEY}: expected strings"), NAMES_KEY))?;
-        let (types, dimensions) = (array(TYPES_KEY)?.to_u32s()?, array(DIMENSIONS_KEY)?);
-        let dimensions: Vec<u64> = dimensions.iter().filter_map(|n| n.as_integer()?.try_into().ok()).collect();
-        if types.len() != names.len() || dimensions.len() != 4 * names.len() {
+        let (types, dimensions) = (array(TYPES_KEY)?, array(DIMENSIONS_KEY)?);
+        if types.len() != names.len() || Some(dimensions.len()) != names.len().checked_mul(4) {
             let message = format!(
                 "expected a type and four dimensions for each of {} packed tensors, found {} and {}",
                 names.len(),
@@ -89,8 +88,13 @@ impl Packed {
             );
             return Err(wrong(message, DIMENSIONS_KEY));
         }
+        let (types, dimensions) = (types.to_u32s()?, dimensions.to_u64s()?);
         let (mut tensors, mut by_name) = (Vec::new(), HashMap::new());
         for ((name, type_id), dims) in names.zip(types).zip(dimensions.as_chunks::<4>().0) {
+            if name.len() > NAME_MAX as usize {
+                let message = format!("a tensor's name has {} bytes, expected at most {NAME_MAX}", name.len());
+                return Err(wrong(message, NAMES_KEY).with("found", name.len()));
+            }
             let name = String::from_utf8_lossy(name).into_owned();
             let used = dims.iter().rposition(|n| *n != 1).map_or(1, |last| last + 1);
             let tensor = TensorInfo::without_data(&name, type_id, &dims[..used])?;

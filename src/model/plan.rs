@@ -94,11 +94,16 @@ impl<'a> Plan<'a> {
     }
 
     fn decode(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
+        self.check_not_packed(tensor)?;
+        self.gguf.decode(tensor)
+    }
+
+    fn check_not_packed(&self, tensor: &TensorInfo) -> Result<()> {
         if self.packed.is_some_and(|packed| packed.tensor(&tensor.name).is_some()) {
             let message = format!("the tensor {} is packed, though it is no matrix", tensor.name);
             return Err(Error::corrupt_file(message).with("tensor", &tensor.name));
         }
-        self.gguf.decode(tensor)
+        Ok(())
     }
 
     fn find(&self, name: &str) -> Result<&'a TensorInfo> {
@@ -254,8 +259,12 @@ impl<'a> Plan<'a> {
     pub(crate) fn first_row_if_there(&mut self, name: &str, columns: usize) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.tensor(name) else { return Ok(None) };
         self.check(tensor, tensor.rows(), columns)?;
-        let mut values = self.decode(tensor)?;
-        values.truncate(columns);
+        self.check_not_packed(tensor)?;
+        let format = tensor.format()?;
+        let mut row = try_vec(format.row_bytes(columns).unwrap_or(0), 0, "a row of a tensor")?;
+        self.gguf.read(tensor, 0, &mut row)?;
+        let mut values = try_vec(columns, 0.0, "a row of a tensor")?;
+        format.decode(&row, &mut values)?;
         Ok(Some(values))
     }
 

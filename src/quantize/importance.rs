@@ -9,7 +9,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result, try_collect, try_vec};
-use crate::gguf::{Builder, Gguf, NewFile, TensorInfo};
+use crate::gguf::{Builder, Gguf, NewFile, TensorInfo, quoted};
 use crate::log::{self, Level};
 use crate::quant::Format;
 
@@ -170,18 +170,20 @@ impl Importance {
             Some(_) => error,
             None => error.with("path", path.display()),
         };
-        let mut magic = [0; 4];
-        let is_gguf = File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == *b"GGUF");
-        // What cannot be opened is left to the first, which says why.
-        if is_gguf || !path.is_file() { Gguf::open(path).and_then(|gguf| read_gguf(&gguf)) } else { read_binary(path) }
-            .map_err(with_path)
+        let begins = |path| {
+            let mut magic = [0; 4];
+            File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == *b"GGUF")
+        };
+        // What is no file, or cannot be opened, is left to the first, which says why. To open a pipe would wait for its writer.
+        let is_gguf = !path.is_file() || begins(path);
+        if is_gguf { Gguf::open(path).and_then(|gguf| read_gguf(&gguf)) } else { read_binary(path) }.map_err(with_path)
     }
 }
 
 fn read_gguf(gguf: &Gguf) -> Result<Importance> {
     let kind = gguf.str("general.type")?.unwrap_or_default();
     if kind != "imatrix" {
-        let message = format!("key general.type: expected \"imatrix\", found {kind:?}");
+        let message = format!("key general.type: expected \"imatrix\", found {}", quoted(kind.as_bytes()));
         return Err(Error::corrupt_file(message).with("key", "general.type").with("found", kind));
     }
     let mut importance = Importance {

@@ -32,7 +32,7 @@ pub(crate) use stored::TABLES;
 pub use vocab::{FillIn, TokenKind};
 
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, quoted};
 use bpe::Bpe;
 use charsmap::Charsmap;
 use grammar::Vocabulary;
@@ -273,7 +273,14 @@ impl Tokenizer {
 
     /// What all grammars have in common.
     fn vocabulary(&self) -> Result<&Arc<Vocabulary>> {
-        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(self).map(Arc::new));
+        let vocabulary = match self.vocabulary.get() {
+            Some(vocabulary) => vocabulary,
+            None => match Vocabulary::new(self) {
+                // There may be memory the next time.
+                Err(e @ Error::OutOfMemory(_)) => return Err(e),
+                new => self.vocabulary.get_or_init(|| new.map(Arc::new)),
+            },
+        };
         vocabulary.as_ref().map_err(Clone::clone)
     }
 
@@ -413,7 +420,8 @@ fn chat_templates(gguf: &Gguf) -> Result<Vec<(String, String)>> {
 }
 
 fn unsupported(what: &str, key: &'static str, name: &str) -> Error {
-    Error::unsupported(format!("{what} {name:?} is not implemented")).with("key", key).with("name", name)
+    let message = format!("{what} {} is not implemented", quoted(name.as_bytes()));
+    Error::unsupported(message).with("key", key).with("name", name)
 }
 
 /// What a model of tokenizers does, unless the file says something else.

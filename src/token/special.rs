@@ -16,6 +16,9 @@ pub(crate) enum Part<'a> {
 /// token that it finds, to see whether that is the longest.
 const LONGEST: usize = 256;
 
+/// Bytes of all of them at most: each takes some dozens in an automaton. Vocabularies have a few KiB.
+const MOST: usize = 4 << 20;
+
 /// One automaton (Aho and Corasick, 1975) per way to look at a text. Of the tokens that begin at a place the longest
 /// is taken, as the models' own tokenizers do, in time linear in the text.
 pub(crate) struct Specials {
@@ -63,6 +66,12 @@ impl Specials {
     pub fn new(vocab: &Vocab, strips: impl Fn(&[u8]) -> Strips) -> Result<Specials> {
         let found = vocab.specials().filter(|(.., text)| text.len() <= LONGEST);
         let all: Vec<_> = found.map(|(id, kind, text)| (kind, (id, strips(text), text))).collect();
+        let bytes: usize = all.iter().map(|(_, (.., text))| text.len()).sum();
+        if bytes > MOST {
+            let message = format!("the special tokens have {bytes} bytes, which are too many: expected at most {MOST}");
+            let error = Error::unsupported(message).with("key", "tokenizer.ggml.tokens");
+            return Err(error.with("expected", MOST).with("found", bytes));
+        }
         let always = all.iter().filter(|(kind, _)| *kind == TokenKind::UserDefined);
         Ok(Specials {
             always: Automaton::new(always.map(|(_, token)| *token))?,
