@@ -734,7 +734,8 @@ typedef struct llm_session_params_t {
      */
     llm_kv_type_t kv_type;
     /**
-     * Tokens of a prompt that are processed at once; 0 means 256. More needs more memory and is hardly faster.
+     * Tokens of a prompt that are processed at once; 0 means 256, or fewer if these would take more memory than the
+     * weights and than 256 MiB. More needs more memory and is hardly faster.
      */
     uint32_t chunk;
     /**
@@ -1505,7 +1506,7 @@ typedef struct llm_engine_params_t {
      */
     uint32_t max_batch;
     /**
-     * Tokens of prompts that are processed together; 0 means 256.
+     * Tokens of prompts that are processed together; 0 as in llm_session_params_t.
      */
     uint32_t chunk;
     /**
@@ -4807,7 +4808,7 @@ llm_status_t llm_session_save(llm_session_t *LLM_NONNULL session,
  * @param[out] error @nullable Why it failed.
  * @status BUSY, NOT_FOUND, IO, CANCELLED, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
  *     FAILED_PRECONDITION names what differs ("what"), another model for example; CACHE_FULL if the context is too
- *     short; INVALID_ARGUMENT for a folder
+ *     short; INVALID_ARGUMENT for what is no file
  * @thread one at a time
  */
 LLM_API

@@ -5,7 +5,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use llm::generate::{GenerateOptions, Session, SessionOptions};
+use llm::generate::{Engine, EngineOptions, GenerateOptions, Request, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf, TensorInfo};
 use llm::model::{CacheOptions, LoadOptions, Model};
 use llm::quant::Format;
@@ -256,6 +256,47 @@ fn the_memory_of_any_context_and_chunk_is_stated_or_refused() {
         last = memory.scratch;
     }
     assert!(Model::memory(&gguf, &context(usize::MAX), usize::MAX).is_err());
+}
+
+/// A small file with a wide network: what 256 tokens of a prompt need is no measure of it.
+#[test]
+fn fewer_tokens_are_processed_together_where_they_are_large() {
+    const WIDE: u64 = 1 << 17;
+    let gguf = Gguf::open(&common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let mut builder = Builder::new();
+    builder.copy_keys(&gguf).unwrap();
+    builder.set("llama.feed_forward_length", WIDE as u32).unwrap();
+    builder.set("llama.context_length", 512u32).unwrap();
+    let wide = |name: &str| name.contains("ffn_") && !name.contains("norm");
+    for tensor in gguf.tensors() {
+        let dims: &[u64] = if tensor.name.contains("down") { &[WIDE, 16] } else { &[16, WIDE] };
+        if wide(&tensor.name) {
+            builder.add_tensor(&tensor.name, Format::F16.id(), dims).unwrap();
+        } else {
+            builder.add_tensor_like(tensor).unwrap();
+        }
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("wide.gguf");
+    let mut writer = builder.create(&path).unwrap();
+    for tensor in gguf.tensors() {
+        let mut data = vec![0; if wide(&tensor.name) { 32 * WIDE as usize } else { tensor.bytes as usize }];
+        if !wide(&tensor.name) {
+            gguf.read(tensor, 0, &mut data).unwrap();
+        }
+        writer.write(&tensor.name, &data).unwrap();
+    }
+    writer.finish().unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    let scratch = |chunk| Model::memory(&gguf, &context(512), chunk).unwrap().scratch;
+    assert!(scratch(256) > 256 << 20 && scratch(0) <= 256 << 20 && scratch(0) == scratch(128));
+    // The engine takes as many at once as that says.
+    let engine = Engine::new(common::load(&gguf), &EngineOptions { cache: context(512), ..EngineOptions::default() });
+    let (engine, mut events) = (engine.unwrap(), Vec::new());
+    let sampler = Sampler::usual(&Params::default()).unwrap();
+    let options = GenerateOptions { max_tokens: 1, ignore_eog: true };
+    engine.submit(Request { options, ..Request::new(vec![70; 256], sampler) }).unwrap();
+    while engine.wait(std::time::Duration::MAX, &mut events).unwrap() {}
+    assert_eq!(engine.stats().steps, 2);
 }
 
 /// The logits of a few tokens.

@@ -80,7 +80,7 @@ pub struct llm_engine_params_t {
     pub kv_type: llm_kv_type_t,
     /// Sequences that are processed together; 0 means 8. More give more tokens a second, each of them later.
     pub max_batch: u32,
-    /// Tokens of prompts that are processed together; 0 means 256.
+    /// Tokens of prompts that are processed together; 0 as in llm_session_params_t.
     pub chunk: u32,
     /// Threads that compute; as in llm_session_params_t.
     pub threads: u32,

@@ -390,7 +390,7 @@ pub unsafe extern "C" fn llm_model_memory(
         let out = args::info(memory, "memory")?;
         let session = args::params(session_params, "session_params")?;
         let cache = session_params::cache_options(&session)?;
-        let memory = Model::memory(&gguf, &cache, session_params::chunk(&session))?;
+        let memory = Model::memory(&gguf, &cache, session.chunk as usize)?;
         let sum = memory.weights.checked_add(memory.kv_cache).and_then(|sum| sum.checked_add(memory.scratch));
         let total = sum.ok_or_else(|| Error::out_of_memory("the model and the session need more than 2^64 bytes"))?;
         out.write(llm_memory_t {

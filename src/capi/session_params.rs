@@ -81,7 +81,8 @@ pub struct llm_session_params_t {
     pub threads: u32,
     /// One of LLM_KV_.
     pub kv_type: llm_kv_type_t,
-    /// Tokens of a prompt that are processed at once; 0 means 256. More needs more memory and is hardly faster.
+    /// Tokens of a prompt that are processed at once; 0 means 256, or fewer if these would take more memory than the
+    /// weights and than 256 MiB. More needs more memory and is hardly faster.
     pub chunk: u32,
     /// One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
     pub isa: llm_isa_t,
@@ -180,9 +181,4 @@ pub(super) fn options(params: &llm_session_params_t) -> Result<SessionOptions> {
         chunk: params.chunk as usize,
         isa: isa(params.isa, "params.isa")?,
     })
-}
-
-/// Tokens of a prompt that are processed at once.
-pub(super) fn chunk(params: &llm_session_params_t) -> usize {
-    SessionOptions { chunk: params.chunk as usize, ..SessionOptions::default() }.chunk_or_default()
 }

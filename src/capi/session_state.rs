@@ -47,7 +47,7 @@ pub unsafe extern "C" fn llm_session_save(
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY, NOT_FOUND, IO, CANCELLED, OUT_OF_MEMORY; CORRUPT_FILE if the file is no session or not as it was written;
 ///     FAILED_PRECONDITION names what differs ("what"), another model for example; CACHE_FULL if the context is too
-///     short; INVALID_ARGUMENT for a folder
+///     short; INVALID_ARGUMENT for what is no file
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

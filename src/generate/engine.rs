@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{BeamOptions, FinishReason, GenerateOptions, SessionOptions};
+use super::{BeamOptions, FinishReason, GenerateOptions};
 use crate::cache::{PagedCache, PagedOptions, PagedStats, page_positions};
 use crate::device::{Device, Isa, Threads};
 use crate::error::{Error, Result};
@@ -222,7 +222,7 @@ impl Engine {
         model.check_decoder()?;
         let capacity = model.cache_in(&pages, &options.cache)?.capacity();
         let device = Device::of(options.threads.as_ref(), options.isa)?;
-        let chunk = SessionOptions { chunk: options.chunk, ..SessionOptions::default() }.chunk_or_default();
+        let chunk = model.chunk(options.chunk);
         let core = Mutex::new(Core::new(Arc::clone(&model), device, Arc::clone(&pages), batch(options), chunk));
         let (inbox, arrived, stats) = (Mutex::default(), Condvar::new(), Mutex::default());
         Ok(Engine { model, pages, cache_options: options.cache, capacity, inbox, arrived, core, stats })

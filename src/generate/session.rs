@@ -34,20 +34,11 @@ pub struct SessionOptions {
     pub cache: CacheOptions,
     /// The pool to compute on; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
-    /// Tokens of a prompt that are processed together; 0: 256. Changes speed and memory, not one bit of a result.
+    /// Tokens of a prompt that are processed together; 0: 256, or fewer if they would take more memory than the weights and
+    /// than 256 MiB. Changes speed and memory, not one bit of a result.
     pub chunk: usize,
     /// The instruction set; `None`: [`Isa::choose`].
     pub isa: Option<Isa>,
-}
-
-/// Tokens processed together if the options do not say.
-const DEFAULT_CHUNK: usize = 256;
-
-impl SessionOptions {
-    /// The chunk that a session with these options uses.
-    pub fn chunk_or_default(&self) -> usize {
-        if self.chunk == 0 { DEFAULT_CHUNK } else { self.chunk }
-    }
 }
 
 /// When a generation ends.
@@ -139,7 +130,7 @@ impl Session {
     /// positions, or cache options that do not go together.
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Session> {
         let cache = &options.cache;
-        let chunk = options.chunk_or_default();
+        let chunk = model.chunk(options.chunk);
         let cache =
             model.config().with_cache(cache, |shape| Cache::new(cache.kind, shape, chunk, cache.page_size))??;
         Session::with_cache(model, cache, options)
@@ -157,7 +148,8 @@ impl Session {
 
     fn with_cache(model: Arc<Model>, cache: Cache, options: &SessionOptions) -> Result<Session> {
         let device = Device::of(options.threads.as_ref(), options.isa)?;
-        Session::on(device, model, cache, options.cache, options.chunk_or_default())
+        let chunk = model.chunk(options.chunk);
+        Session::on(device, model, cache, options.cache, chunk)
     }
 
     fn on(

@@ -73,6 +73,18 @@ fn unique_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// As [`Model::chunk`], for weights of so many bytes. A small file may state a wide network of few inputs, whose activations
+/// are out of proportion to its weights.
+fn usual_chunk(config: &Config, weight_bytes: usize, asked: usize) -> usize {
+    const USUAL: usize = 256;
+    const ROOM: usize = 256 << 20;
+    if asked > 0 {
+        return asked;
+    }
+    let fits = |chunk: &usize| Scratch::bytes(config, *chunk, 1) <= weight_bytes.max(ROOM);
+    std::iter::successors(Some(USUAL), |chunk| Some(chunk / 2)).find(|chunk| *chunk == 1 || fits(chunk)).unwrap_or(1)
+}
+
 impl Model {
     /// Loads the model of `gguf`. `progress` is called on this thread with the bytes read and the bytes in all, at
     /// the start, after the first 64 MiB, about every 16 MiB, and at the end; if it breaks, loading ends with `Aborted`.
@@ -129,7 +141,8 @@ impl Model {
         Ok((Config::from_gguf(gguf, Tokenizer::vocab_size_of(gguf)?)?, Packed::of(gguf)?))
     }
 
-    /// The bytes that loading `gguf`, and a session with it, will need. Reads no weights.
+    /// The bytes that loading `gguf`, and a session with it, will need. Reads no weights. `chunk` is that of a session's
+    /// options.
     ///
     /// # Errors
     /// Those of loading that need neither weights nor tokenizer, and those of a session with these options.
@@ -138,6 +151,7 @@ impl Model {
         let mut plan = plan::Plan::new(gguf, packed.as_ref());
         weights::Weights::new(&mut plan, &config)?;
         let context_length = config.session_context(cache.context_length)?;
+        let chunk = usual_chunk(&config, plan.bytes(), chunk);
         let kv_cache = config.with_cache(cache, |shape| Cache::bytes(cache.kind, shape, chunk, cache.page_size))?;
         let kv_cache = kv_cache?.ok_or_else(|| {
             Error::invalid_argument(format!("a context of {context_length} positions is too long"))
@@ -148,6 +162,11 @@ impl Model {
             kv_cache: kv_cache as u64,
             scratch: Scratch::bytes(&config, chunk.min(context_length), 1) as u64,
         })
+    }
+
+    /// How many tokens of a prompt are processed together, where `asked` is what the options say.
+    pub(crate) fn chunk(&self, asked: usize) -> usize {
+        usual_chunk(&self.config, self.weight_bytes as usize, asked)
     }
 
     /// Which of its frequencies a sequence of `context` positions is rotated by.
