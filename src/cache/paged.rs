@@ -93,6 +93,15 @@ pub struct PagedCache {
     device: Device,
     sequences: RwLock<HashMap<SequenceId, Arc<Entry>>>,
     next: AtomicU64,
+    /// As many as there were calls at a time.
+    rooms: Mutex<Vec<Room>>,
+}
+
+/// The memory of a call.
+#[derive(Default)]
+struct Room {
+    buffers: [Buffer; 2],
+    out: Act,
 }
 
 struct Entry {
@@ -105,15 +114,12 @@ struct Sequence {
     cache: Cache,
     /// Positions that each layer has. A layer never has more than the one before.
     written: Vec<usize>,
-    /// Room for what comes in and goes out.
-    buffers: [Buffer; 3],
-    out: Act,
 }
 
 impl Sequence {
     fn new(cache: Cache, layers: usize) -> Result<Sequence> {
         let written = try_vec(layers, cache.length(), "the layers of a sequence")?;
-        Ok(Sequence { written, cache, buffers: Default::default(), out: Act::default() })
+        Ok(Sequence { written, cache })
     }
 }
 
@@ -177,7 +183,8 @@ impl PagedCache {
         let (layers, tiles) = (options.layers, page_tiles(options.page_size)?);
         let pages = Pages::new(PageShape { kv, layers, tiles }, options.max_pages, options.max_pages, true)?;
         let device = Device::of(options.threads.as_ref(), options.isa)?;
-        Ok(PagedCache { pages, layers, device, sequences: RwLock::default(), next: AtomicU64::new(1) })
+        let (sequences, next, rooms) = (RwLock::default(), AtomicU64::new(1), Mutex::default());
+        Ok(PagedCache { pages, layers, device, sequences, next, rooms })
     }
 
     /// The pool.
@@ -217,6 +224,16 @@ impl PagedCache {
         let result = f(&mut sequence);
         entry.length.store(sequence.cache.length(), Ordering::Relaxed);
         result
+    }
+
+    /// As `with`, with room for what comes in and goes out.
+    fn in_room<T>(&self, id: SequenceId, f: impl FnOnce(&mut Sequence, &mut Room) -> Result<T>) -> Result<T> {
+        self.with(id, |sequence| {
+            let mut room = self.rooms.lock().pop().unwrap_or_default();
+            let result = f(sequence, &mut room);
+            self.rooms.lock().push(room);
+            result
+        })
     }
 
     fn check_layer(&self, layer: usize) -> Result<()> {
@@ -321,7 +338,7 @@ impl PagedCache {
         }
         let count = k.len() / row;
         let _environment = FloatEnvironment::enter();
-        self.with(id, |sequence| {
+        self.in_room(id, |sequence, room| {
             let start = sequence.written[layer];
             let before = layer.checked_sub(1).map_or(usize::MAX, |before| sequence.written[before]);
             if count > before - start {
@@ -334,7 +351,7 @@ impl PagedCache {
             if count == 0 {
                 return Ok(());
             }
-            let [_, keys, values] = &mut sequence.buffers;
+            let [keys, values] = &mut room.buffers;
             for (buffer, x) in [(&mut *keys, k), (&mut *values, v)] {
                 buffer.reset(count, row)?;
                 buffer.data_mut().copy_from_slice(x);
@@ -432,7 +449,7 @@ impl PagedCache {
             return Err(Error::buffer_too_small(message).with("needed", q.len()).with("capacity", found));
         };
         let _environment = FloatEnvironment::enter();
-        self.with(id, |sequence| {
+        self.in_room(id, |sequence, room| {
             let (count, length) = (q.len() / row, sequence.written[layer]);
             let Some(start) = length.checked_sub(count) else {
                 let message = format!("{count} queries were given, layer {layer} has {length} positions");
@@ -441,7 +458,7 @@ impl PagedCache {
             if count == 0 {
                 return Ok(());
             }
-            let queries = &mut sequence.buffers[0];
+            let Room { buffers: [queries, _], out: sums } = room;
             queries.reset(count, row)?;
             queries.data_mut().copy_from_slice(q);
             let query = KvQuery { view: sequence.cache.view(layer), rows: 0..count, start };
@@ -455,8 +472,8 @@ impl PagedCache {
                 sinks: None,
                 precision: Precision::Float,
             };
-            self.device.attention(queries, &[query], &op, &mut sequence.out)?;
-            out.copy_from_slice(&sequence.out.values()[..out.len()]);
+            self.device.attention(queries, &[query], &op, sums)?;
+            out.copy_from_slice(sums.values());
             Ok(())
         })
     }

@@ -307,7 +307,7 @@ impl Engine {
     }
 
     /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when the
-    /// budget is spent, after at most one piece of work more: a layer, or the logits that tokens are chosen by.
+    /// budget is spent, after at most one piece of work more: a layer, or the logits and the choice of tokens by them.
     /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
     /// do.
     ///

@@ -32,7 +32,7 @@ pub struct ImatrixOptions {
 /// matrix is multiplied with. Each chunk begins with the model's first token, if it has one. `progress` is called with
 /// the chunks done and in all; if it breaks, the call ends with `Aborted`.
 ///
-/// Errors: those of [`Model::load`]; `InvalidArgument` if the text has no tokens or a chunk no room for two, or the file
+/// Errors: those of [`Model::load`]; `InvalidArgument` if the text has no tokens or a chunk no room for them, or the file
 /// is packed; `Cancelled`, `Aborted`.
 pub fn imatrix(
     gguf: &Gguf,

@@ -6,8 +6,8 @@
 //! adds: the tree of its own vocabularies, one thread that looks ahead while the model computes, limits for grammars
 //! of strangers, and errors.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -87,8 +87,11 @@ enum State {
     Start(Arc<Compiled>),
     /// The set is there, or is computed when it is asked for.
     Here(Box<llguidance::Matcher>, Option<Arc<TokenSet>>),
-    /// The vocabulary's thread computes the set.
-    Away(Receiver<Answer>),
+    /// The vocabulary's thread computes the set, while somebody waits for it.
+    Away {
+        answer: Receiver<Answer>,
+        _waiting: Arc<()>,
+    },
     /// Nothing may follow.
     Complete,
     Failed(Error),
@@ -109,7 +112,8 @@ struct Worker {
     process: u32,
 }
 
-type Job = (Box<llguidance::Matcher>, SyncSender<Answer>);
+/// What is to be looked at, where the answer goes, and what is alive as long as somebody waits for it.
+type Job = (Box<llguidance::Matcher>, SyncSender<Answer>, Weak<()>);
 
 type Answer = (Box<llguidance::Matcher>, Result<TokenSet>);
 
@@ -238,7 +242,7 @@ impl Matcher {
     /// must come; `FailedPrecondition` if nothing may follow.
     pub fn allowed(&mut self) -> Result<Arc<TokenSet>> {
         self.look_ahead();
-        if let State::Away(answer) = &self.state {
+        if let State::Away { answer, .. } = &self.state {
             self.state = State::back(answer.recv().ok());
         }
         match &self.state {
@@ -246,7 +250,7 @@ impl Matcher {
             State::Here(_, Some(set)) => Ok(Arc::clone(set)),
             State::Here(_, None) => Err(Error::out_of_memory("there can be no thread that looks for tokens")),
             State::Failed(e) => Err(e.clone()),
-            State::Complete | State::Away(_) => Err(Error::failed_precondition("the grammar lets nothing follow")),
+            State::Complete | State::Away { .. } => Err(Error::failed_precondition("the grammar lets nothing follow")),
         }
     }
 
@@ -262,7 +266,7 @@ impl Matcher {
     /// Waits for the other thread, for a while. True if [`allowed`](Self::allowed) has nothing to wait for.
     pub(crate) fn is_ready(&mut self, patience: Duration) -> bool {
         self.look_ahead();
-        if let State::Away(answer) = &self.state {
+        if let State::Away { answer, .. } = &self.state {
             self.state = match answer.recv_timeout(patience) {
                 Ok(answer) => State::back(Some(answer)),
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -307,7 +311,7 @@ impl Matcher {
             State::Start(grammar) => State::Start(Arc::clone(grammar)),
             State::Here(matcher, set) => State::Here(matcher.clone(), set.clone()),
             // As `allowed` has waited.
-            State::Away(_) | State::Complete | State::Failed(_) => {
+            State::Away { .. } | State::Complete | State::Failed(_) => {
                 return Err(Error::internal("a text without a state"));
             }
         };
@@ -326,8 +330,11 @@ impl Matcher {
         }
         let Some(jobs) = self.vocabulary.jobs() else { return };
         let (answer, receiver) = sync_channel(1);
-        if let State::Here(matcher, _) = std::mem::replace(&mut self.state, State::Away(receiver))
-            && let Err(job) = jobs.send((matcher, answer))
+        let waiting = Arc::new(());
+        let alive = Arc::downgrade(&waiting);
+        let away = State::Away { answer: receiver, _waiting: waiting };
+        if let State::Here(matcher, _) = std::mem::replace(&mut self.state, away)
+            && let Err(job) = jobs.send((matcher, answer, alive))
         {
             self.state = State::Here(job.0.0, None);
         }
@@ -431,10 +438,12 @@ impl Vocabulary {
         let start = || {
             let (jobs, queue) = channel::<Job>();
             let work = move || {
-                for (mut matcher, answer) in queue {
-                    let set = allowed(&mut matcher);
-                    // Nobody waits if the text was dropped.
-                    let _ = answer.send((matcher, set));
+                for (mut matcher, answer, waiting) in queue {
+                    // Nobody waits if the text was dropped, now or in the meantime.
+                    if waiting.strong_count() > 0 {
+                        let set = allowed(&mut matcher);
+                        let _ = answer.send((matcher, set));
+                    }
                 }
             };
             // For any grammar: what it has to do first shows only as a text goes on.

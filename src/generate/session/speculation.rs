@@ -46,6 +46,8 @@ const RUN: std::ops::RangeInclusive<usize> = 2..=5;
 const MOST: usize = 64;
 /// Tokens that are decoded without guesses at most, after wrong ones.
 const LONGEST_REST: u32 = 32;
+/// The last tokens of a text, through which `lookup` looks: a text may go on for ever.
+const LOOKED_THROUGH: usize = 1 << 15;
 
 enum Source {
     Lookup,
@@ -128,8 +130,9 @@ impl Guesser {
     }
 }
 
-/// Up to n tokens that followed the last occurrence of the longest run that the tokens end with.
+/// Up to n tokens that followed the last occurrence of the longest run that the tokens end with, of the last of them.
 fn lookup(tokens: &[u32], n: usize) -> Vec<u32> {
+    let tokens = &tokens[tokens.len().saturating_sub(LOOKED_THROUGH)..];
     for length in RUN.rev() {
         let Some(known) = tokens.len().checked_sub(length + 1) else { continue };
         let run = &tokens[tokens.len() - length..];
@@ -277,5 +280,18 @@ impl Session {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookup_looks_through_the_last_tokens() {
+        let text = |n: usize| [&[1, 2, 3][..], &(10..10 + n as u32).collect::<Vec<_>>(), &[1, 2]].concat();
+        assert_eq!(lookup(&text(100), 2), [3, 10]);
+        assert_eq!(lookup(&text(LOOKED_THROUGH - 5), 2), [3, 10]);
+        assert_eq!(lookup(&text(LOOKED_THROUGH - 4), 2), [0; 0]);
     }
 }
