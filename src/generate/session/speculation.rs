@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Session;
 use crate::cache::{Cache, CacheKind};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::model::{CacheOptions, Model};
 
 /// Where guesses come from.
@@ -73,10 +73,20 @@ pub(super) struct Ahead {
     /// Tokens of the session before them.
     start: usize,
     tokens: Vec<u32>,
-    /// (tokens,V): what follows each.
-    rows: Vec<f32>,
     /// Those that turned out right.
     used: usize,
+    /// (1 + tokens,V): what follows the tokens before them, and each of them. It may be larger, and stays when they go.
+    rows: Vec<f32>,
+}
+
+impl Ahead {
+    /// Makes room for so many logits; false if there is none.
+    fn has_room(&mut self, n: usize) -> bool {
+        if self.rows.len() < n {
+            self.rows = try_vec(n, 0.0, "the logits behind guesses").unwrap_or_default();
+        }
+        self.rows.len() >= n
+    }
 }
 
 impl Guesser {
@@ -200,24 +210,22 @@ impl Session {
             _ => Vec::new(),
         };
         let v = self.logits.len();
-        let mut rows = Vec::new();
         let all = (guesses.len() + 1) * v;
-        if guesses.is_empty() || rows.try_reserve_exact(all).is_err() || self.tokens.try_reserve(guesses.len()).is_err()
-        {
+        if guesses.is_empty() || !self.ahead.has_room(all) || self.tokens.try_reserve(guesses.len()).is_err() {
             return self.catch_up(0, None);
         }
-        rows.resize(all, 0.0);
+        let mut rows = std::mem::take(&mut self.ahead.rows);
         self.tokens.extend_from_slice(&guesses);
-        let result = self.catch_up(guesses.len(), Some(&mut rows));
+        let result = self.catch_up(guesses.len(), Some(&mut rows[..all]));
         self.tokens.truncate(n);
+        self.ahead.rows = rows;
         match result {
             // It may do without guesses.
             Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(0, None),
             result => result?,
         }
-        self.logits.copy_from_slice(&rows[..v]);
-        rows.drain(..v);
-        self.ahead = Ahead { start: n, tokens: guesses, rows, used: 0 };
+        self.logits.copy_from_slice(&self.ahead.rows[..v]);
+        (self.ahead.start, self.ahead.tokens, self.ahead.used) = (n, guesses, 0);
         Ok(())
     }
 
@@ -229,9 +237,9 @@ impl Session {
                 self.forget_guesses();
                 return;
             }
+            *used += 1;
             self.logits.copy_from_slice(&rows[*used * v..][..v]);
             self.chosen = None;
-            *used += 1;
         }
         if *used == tokens.len() {
             self.forget_guesses();
@@ -248,7 +256,8 @@ impl Session {
     }
 
     fn forget_guesses(&mut self) {
-        let Ahead { start, tokens, used, .. } = std::mem::take(&mut self.ahead);
+        let Ahead { start, tokens, used, rows } = std::mem::take(&mut self.ahead);
+        self.ahead.rows = rows;
         if tokens.is_empty() {
             return;
         }
