@@ -30,7 +30,7 @@ enum Order {
 
 /// The candidates, at least one of them.
 #[derive(Debug)]
-pub(super) struct Candidates {
+pub(crate) struct Candidates {
     items: Vec<Item>,
     order: Order,
 }

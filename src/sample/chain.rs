@@ -232,6 +232,11 @@ impl Sampler {
         &self.steps
     }
 
+    /// Takes `room` to work in and gives its own: of many samplers that draw one after the other, each needs it only then.
+    pub(crate) fn swap_room(&mut self, room: &mut Candidates) {
+        std::mem::swap(&mut self.candidates, room);
+    }
+
     /// Runs the chain on `logits` (V) and draws a token. Each call takes one number from the generator for the draw,
     /// even if one candidate is left, and one before that for each XTC step with two candidates or more. The token is not
     /// accepted by this: see [`accept`](Self::accept).

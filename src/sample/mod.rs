@@ -21,6 +21,7 @@ mod repeat;
 mod steps;
 mod truncate;
 
+pub(crate) use candidates::Candidates;
 pub(crate) use chain::logprobs_of_masked;
 pub use chain::{Candidate, Logprob, Params, Sampler, logprobs};
 pub use steps::{Callback, CandidateLogit, Step};

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::generate::beam::Search;
 use crate::generate::generation::Generation;
 use crate::model::{AdapterList, Part};
-use crate::sample::{Sampler, logprobs};
+use crate::sample::{Candidates, Sampler, logprobs};
 use crate::token::Tokenizer;
 
 pub(super) struct Sequence {
@@ -137,10 +137,14 @@ impl Sequence {
         }
     }
 
-    /// Chooses the next token by its logits.
-    pub(super) fn choose(&mut self, logits: &[f32]) -> Event {
+    /// Chooses the next token by its logits. The sampler works in `room`: its own could be as large as the vocabulary, and
+    /// sequences are many.
+    pub(super) fn choose(&mut self, logits: &[f32], room: &mut Candidates) -> Event {
         let capacity = self.cache.capacity();
-        let next = self.generation.next(&mut self.sampler, &mut self.tokens, logits, capacity).and_then(|next| {
+        self.sampler.swap_room(room);
+        let next = self.generation.next(&mut self.sampler, &mut self.tokens, logits, capacity);
+        self.sampler.swap_room(room);
+        let next = next.and_then(|next| {
             let asked = next.0.zip(self.logprobs);
             Ok((next, asked.map(|(token, n)| logprobs(logits, token, n)).transpose()?))
         });

@@ -12,6 +12,7 @@ use crate::cache::PagedCache;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, Part, Pass, Scratch};
+use crate::sample::Candidates;
 
 /// What the thread that polls works on.
 pub(super) struct Core {
@@ -24,6 +25,8 @@ pub(super) struct Core {
     pub sequences: Vec<Sequence>,
     step: Option<Step>,
     scratch: Scratch,
+    /// What the sequences' samplers work in.
+    candidates: Candidates,
     /// Seconds of a layer for a token, lately.
     cost: f64,
     pub events: Vec<Event>,
@@ -71,6 +74,7 @@ impl Core {
             sequences: Vec::new(),
             step: None,
             scratch: Scratch::default(),
+            candidates: Candidates::new(),
             cost: 0.0,
             events: Vec::new(),
             counts: EngineStats::default(),
@@ -242,7 +246,7 @@ impl Core {
         let (request, index) = (sequence.request, sequence.index);
         let siblings = std::mem::take(&mut sequence.siblings);
         let forks: Vec<_> = (index + 1..=index + siblings).map(|n| (n, sequence.fork(n))).collect();
-        let mut events = vec![sequence.choose(logits)];
+        let mut events = vec![sequence.choose(logits, &mut self.candidates)];
         for (n, fork) in forks {
             match fork {
                 Ok(fork) => self.sequences.push(fork),
