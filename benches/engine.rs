@@ -62,15 +62,19 @@ fn parallel(model: &Arc<Model>, text: &[u32]) -> Result<()> {
             for i in 0..n {
                 submit(&engine, prompt(text, i, 128), 128)?;
             }
-            let (start, mut events, mut first) = (Instant::now(), Vec::new(), None);
+            let (start, mut events) = (Instant::now(), Vec::new());
+            let (mut first, mut last) = (Default::default(), None);
             while engine.wait(Duration::MAX, &mut events)? {
-                // From when every prompt is processed.
+                // From when every prompt is processed: every choice ends a wait, and the last one of that pass counts.
                 let stats = engine.stats();
-                if first.is_none() && stats.prompt_tokens + stats.reused_tokens >= n as u64 * 128 {
-                    first = Some((start.elapsed(), stats.generated_tokens));
+                if last.is_none_or(|last| stats.steps == last) {
+                    first = (start.elapsed(), stats.generated_tokens);
+                }
+                if stats.prompt_tokens + stats.reused_tokens >= n as u64 * 128 {
+                    last = last.or(Some(stats.steps));
                 }
             }
-            let (prefill, tokens) = first.unwrap_or_default();
+            let (prefill, tokens): (Duration, u64) = first;
             prompts.push((n * 128) as f64 / prefill.as_secs_f64());
             decodes.push((n as u64 * 128 - tokens) as f64 / (start.elapsed() - prefill).as_secs_f64());
         }

@@ -138,15 +138,18 @@ static void together_speeds(const bench_t *bench, const llm_model_t *model, uint
     llm_events_t *events = NULL;
     llm_engine_stats_t stats = {.struct_size = sizeof stats};
     check(llm_events_new(&events, &error), &error);
-    double start = now(), began = 0;
-    uint64_t before = 0;
+    double start = now(), began = start;
+    uint64_t before = 0, last = 0; /* the tokens at `began`, and the pass with the last of the prompts */
     for (bool more = true; more;) {
         check(llm_engine_wait(engine, UINT64_MAX, events, &more, &error), &error);
         check(llm_engine_stats(engine, &stats, &error), &error);
-        if (began == 0 && stats.prompt_tokens + stats.reused_tokens >= (uint64_t)prompt * bench->sequences) {
+        /* Every choice ends a wait: the last one of that pass counts. */
+        if (last == 0 || stats.steps == last) {
             began = now();
             before = stats.generated_tokens;
         }
+        if (last == 0 && stats.prompt_tokens + stats.reused_tokens >= (uint64_t)prompt * bench->sequences)
+            last = stats.steps;
     }
     *prompt_speed = (double)prompt * bench->sequences / (began - start);
     *single_speed = (double)(stats.generated_tokens - before) / (now() - began);

@@ -289,14 +289,17 @@ fn fewer_tokens_are_processed_together_where_they_are_large() {
     let gguf = Gguf::open(&path).unwrap();
     let scratch = |chunk| Model::memory(&gguf, &context(512), chunk).unwrap().scratch;
     assert!(scratch(256) > 256 << 20 && scratch(0) <= 256 << 20 && scratch(0) == scratch(128));
-    // The engine takes as many at once as that says.
-    let engine = Engine::new(common::load(&gguf), &EngineOptions { cache: context(512), ..EngineOptions::default() });
-    let (engine, mut events) = (engine.unwrap(), Vec::new());
-    let sampler = Sampler::usual(&Params::default()).unwrap();
-    let options = GenerateOptions { max_tokens: 1, ignore_eog: true };
-    engine.submit(Request { options, ..Request::new(vec![70; 256], sampler) }).unwrap();
-    while engine.wait(std::time::Duration::MAX, &mut events).unwrap() {}
-    assert_eq!(engine.stats().steps, 2);
+    // The engine takes as many at once as that says, or as it is told.
+    let model = common::load(&gguf);
+    for (chunk, prompt, steps) in [(0, 256, 2), (4, 8, 2)] {
+        let options = EngineOptions { cache: context(512), chunk, ..EngineOptions::default() };
+        let (engine, mut events) = (Engine::new(Arc::clone(&model), &options).unwrap(), Vec::new());
+        let sampler = Sampler::usual(&Params::default()).unwrap();
+        let options = GenerateOptions { max_tokens: 1, ignore_eog: true };
+        engine.submit(Request { options, ..Request::new(vec![70; prompt], sampler) }).unwrap();
+        while engine.wait(std::time::Duration::MAX, &mut events).unwrap() {}
+        assert_eq!(engine.stats().steps, steps, "chunks of {chunk}");
+    }
 }
 
 /// The logits of a few tokens.

@@ -29,7 +29,7 @@ unsafe impl Growing for llm_speculation_t {
     const DEFAULT: Self = llm_speculation_t { struct_size: size_of::<Self>(), guessed: 0, accepted: 0, passes: 0 };
 }
 
-/// Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before is processed
+/// Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before, among the last 32,768, is processed
 /// together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It
 /// pays where texts are repeated: edits, summaries, code; elsewhere it rests.
 ///

@@ -355,7 +355,8 @@ impl Session {
     fn catch_up(&mut self, guesses: usize, mut all: Option<&mut [f32]>) -> Result<()> {
         let _environment = FloatEnvironment::enter();
         let held = self.cache.length();
-        // What a ring forgets on the way is computed again from the tokens; keys that were moved cannot be.
+        // What a ring forgets on the way is computed again from the tokens; keys that were moved cannot be, and are worth a
+        // copy of the pages.
         let before = self.cache.altered() && !self.cache.keeps(held, self.tokens.len());
         let before = before.then(|| self.cache.fork());
         let result = self.chunks(guesses, &mut all);

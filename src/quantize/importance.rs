@@ -174,8 +174,7 @@ impl Importance {
             let mut magic = [0; 4];
             File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == *b"GGUF")
         };
-        // What is no file, or cannot be opened, is left to the first, which says why: to open a pipe would wait for its
-        // writer.
+        // What is no file is left to the first, which says so: to open a pipe would wait for its writer.
         let is_gguf = !path.is_file() || begins(path);
         if is_gguf { Gguf::open(path).and_then(|gguf| read_gguf(&gguf)) } else { read_binary(path) }.map_err(with_path)
     }

@@ -198,10 +198,10 @@ impl KvPage {
 
     /// Takes over the first `tiles` tiles of each layer of another page of the pool.
     pub(crate) fn copy_from(&mut self, other: &KvPage, tiles: usize) {
-        for layer in 0..self.pool.shape.layers {
-            for (tile, to) in self.tiles_mut(layer).take(tiles).enumerate() {
-                to.copy_from_slice(other.tile(layer, tile));
-            }
+        let PageShape { kv, layers, tiles: all } = self.pool.shape;
+        let n = tiles.min(all) * layers * kv.tile_bytes();
+        if let Some(memory) = self.memory.as_deref_mut() {
+            memory[..n].copy_from_slice(&other.bytes()[..n]);
         }
     }
 }

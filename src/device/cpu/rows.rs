@@ -15,8 +15,13 @@ const FEW: usize = 4 * 1024;
 impl Device {
     /// Runs `f` on all rows of `act`, some at a time.
     pub(super) fn each_rows(&self, act: &mut Act, f: impl Fn(&mut ActRows<'_>) + Sync) {
-        let rows = act.rows_mut(self.jobs(act.rows() * act.width()));
-        self.threads.each(rows, |mut rows| f(&mut rows));
+        let jobs = self.jobs(act.rows() * act.width());
+        self.share(jobs, act.rows_mut(jobs), |mut rows| f(&mut rows));
+    }
+
+    /// Calls `f` once for each item: on all threads, unless it is one job.
+    fn share<T: Send>(&self, jobs: usize, items: Vec<T>, f: impl Fn(T) + Sync) {
+        if jobs == 1 { items.into_iter().for_each(f) } else { self.threads.each(items, f) }
     }
 
     /// Into how many jobs at least an op is cut that makes activations of so many values.
@@ -115,7 +120,7 @@ impl Device {
             rest = others;
             parts.push((rows, own));
         }
-        self.threads.each(parts, |(mut rows, x): (ActRows<'_>, &mut [f32])| {
+        self.share(jobs, parts, |(mut rows, x): (ActRows<'_>, &mut [f32])| {
             let outs = rows.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
             for (t, (out, x)) in (rows.start..).zip(outs) {
                 if let Some(delta) = delta {

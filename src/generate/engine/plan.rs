@@ -21,7 +21,7 @@ impl Core {
         self.sequences.sort_by_key(Sequence::order);
         let first = self.sequences.iter().filter(|sequence| !sequence.shown).take(self.max_batch);
         let decoding = first.filter(|sequence| sequence.pending() == 1).count();
-        let mut left = chunk.saturating_sub(decoding).max(LEAST);
+        let mut left = chunk.saturating_sub(decoding).max(LEAST.min(self.chunk));
         let (mut members, mut full) = (0, false);
         // Those that have pages and not all of their prompts.
         let mut started: Vec<usize> = Vec::new();

@@ -20,7 +20,7 @@ pub(super) struct Core {
     device: Device,
     pub pages: Arc<PagedCache>,
     pub max_batch: usize,
-    chunk: usize,
+    pub chunk: usize,
     /// Those that have not ended. While a step is under way its members are the first, and have their parts.
     pub sequences: Vec<Sequence>,
     step: Option<Step>,

@@ -15,7 +15,7 @@ use crate::model::{CacheOptions, Model};
 pub enum Speculation {
     /// No guesses.
     Off,
-    /// What followed the last tokens where they occurred before ("prompt lookup decoding", Saxena, 2023).
+    /// What followed the last tokens where they occurred before, among the last 32,768 ("prompt lookup decoding", Saxena, 2023).
     Lookup {
         /// Tokens guessed at a time at most; more than 64 are 64, 0: 12.
         most: usize,
@@ -169,6 +169,7 @@ impl Session {
             }
         };
         self.retract();
+        self.ahead = Ahead::default();
         self.guesser = guesser;
         Ok(())
     }
@@ -189,7 +190,7 @@ impl Session {
         let context_length = self.context_length().min(model.config().context_length.max(1));
         let CacheOptions { window, sinks, .. } = self.cache_options;
         let options = CacheOptions { context_length, window, sinks, ..CacheOptions::default() };
-        let chunk = self.chunk;
+        let chunk = self.chunk.min(model.chunk(0));
         let cache = model.config().with_cache(&options, |s| Cache::new(CacheKind::Contiguous, s, chunk, 0))??;
         let mut session = Session::on(self.device.clone(), model, cache, options, chunk)?;
         session.set_cancel(self.cancel.clone());
