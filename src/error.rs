@@ -139,6 +139,15 @@ pub(crate) fn try_vec<T: Clone>(n: usize, value: T, what: &'static str) -> Resul
     Ok(v)
 }
 
+/// Makes a list as long as `n` if it is shorter, of copies of `value`; as [`try_vec`]. It never gets shorter, since each
+/// time that it grew again it would be filled.
+pub(crate) fn try_grow<T: Clone>(v: &mut Vec<T>, n: usize, value: T, what: &'static str) -> Result<()> {
+    if n > v.len() {
+        *v = try_vec(n, value, what)?;
+    }
+    Ok(())
+}
+
 /// Appends an item; as [`try_vec`].
 pub(crate) fn try_push<T>(v: &mut Vec<T>, item: T, what: &'static str) -> Result<()> {
     v.try_reserve(1).map_err(|_| no_room::<T>(v.len().saturating_add(1), what))?;

@@ -29,9 +29,9 @@ unsafe impl Growing for llm_speculation_t {
     const DEFAULT: Self = llm_speculation_t { struct_size: size_of::<Self>(), guessed: 0, accepted: 0, passes: 0 };
 }
 
-/// Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before, among the last 32,768, is processed
-/// together with them, and kept as far as the sampler chooses the same. No token of a generation changes by it. It
-/// pays where texts are repeated: edits, summaries, code; elsewhere it rests.
+/// Guesses tokens ahead from now on, for speed: what followed the last tokens where they occurred before, among the last
+/// 32,768, is processed together with them, and kept as far as the sampler chooses the same. No token of a generation
+/// changes by it. It pays where texts are repeated: edits, summaries, code; elsewhere it rests.
 ///
 /// @param[in] session A session.
 /// @param[in] max_tokens Guesses at a time at most; more than 64 are 64, 0 means 12.

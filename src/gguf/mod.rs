@@ -12,6 +12,7 @@ mod map;
 mod new_file;
 pub(crate) use new_file::NewFile;
 pub(crate) use reader::NAME_MAX;
+pub(crate) use source::open_file;
 pub(crate) use value::quoted;
 mod reader;
 mod source;

@@ -31,25 +31,33 @@ pub(super) enum Source {
     Reader { reader: Box<dyn ReadAt>, size: u64, front: Vec<u8> },
 }
 
+/// What `verb` could not be done with a file, and why.
+fn failed(verb: &str, path: &Path, e: io::Error) -> Error {
+    let message = format!("cannot {verb} {}: {e}", path.display());
+    match e.kind() {
+        ErrorKind::NotFound => Error::not_found(message),
+        ErrorKind::InvalidInput => Error::invalid_argument(message),
+        _ => Error::io(message),
+    }
+}
+
+/// Opens a file, which is to be `expected`: `InvalidArgument` for a directory, a device or a pipe.
+pub(crate) fn open_file(path: &Path, expected: &str) -> Result<File> {
+    let fail = |e| failed("open", path, e);
+    // Asked before opening: to open a pipe would wait for its writer.
+    let kind = std::fs::metadata(path).map_err(fail)?;
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a directory" } else { "a device or pipe" };
+        let message = format!("expected {expected}, found {found}: {}", path.display());
+        return Err(Error::invalid_argument(message).with("expected", "a file").with("found", found));
+    }
+    File::open(path).map_err(fail)
+}
+
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Source> {
-        let fail = |verb: &str, e: io::Error| {
-            let message = format!("cannot {verb} {}: {e}", path.display());
-            match e.kind() {
-                ErrorKind::NotFound => Error::not_found(message),
-                ErrorKind::InvalidInput => Error::invalid_argument(message),
-                _ => Error::io(message),
-            }
-        };
-        // Asked before opening: to open a pipe would wait for its writer.
-        let kind = std::fs::metadata(path).map_err(|e| fail("open", e))?;
-        if !kind.is_file() {
-            let found = if kind.is_dir() { "a directory" } else { "a device or pipe" };
-            let message = format!("expected a GGUF file, found {found}: {}", path.display());
-            return Err(Error::invalid_argument(message).with("expected", "a file").with("found", found));
-        }
-        let file = File::open(path).map_err(|e| fail("open", e))?;
-        let map = map(&file).map_err(|e| fail("map", e))?;
+        let file = open_file(path, "a GGUF file")?;
+        let map = map(&file).map_err(|e| failed("map", path, e))?;
         Ok(Source::File { map, file })
     }
 

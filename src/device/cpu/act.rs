@@ -13,7 +13,7 @@
 //! the q, four k values each, then -sum of q, -sum of the second half, d, d * sum. There is a second part only in 16 bits:
 //! the same of 256 q + r with the r in place of the q.
 
-use crate::error::{Result, try_vec};
+use crate::error::{Result, try_grow};
 
 /// Values of a block.
 pub(super) const BLOCK: usize = 32;
@@ -114,9 +114,9 @@ impl Act {
     pub(super) fn refit(&mut self, width: usize, precision: Precision) -> Result<()> {
         (self.width, self.precision) = (width, precision);
         let rows = self.rows();
-        grow(&mut self.values, rows * width, 0.0)?;
+        try_grow(&mut self.values, rows * width, 0.0, "activations")?;
         let words = rows * self.column_words();
-        grow(&mut self.blocks, words, 0)
+        try_grow(&mut self.blocks, words, 0, "activations")
     }
 
     /// Words of the blocks of one column.
@@ -195,14 +195,6 @@ impl Act {
 #[inline(always)]
 pub(super) fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
     [words[4 * half], words[4 * half + 1], words[4 * half + 2], words[4 * half + 3]]
-}
-
-/// Makes room for `n`, and no more. What there is stays: making it shorter and longer again would fill it each time.
-fn grow<T: Clone>(v: &mut Vec<T>, n: usize, value: T) -> Result<()> {
-    if n > v.len() {
-        *v = try_vec(n, value, "activations")?;
-    }
-    Ok(())
 }
 
 /// Makes the words of blocks.

@@ -16,12 +16,12 @@ impl Device {
     /// Runs `f` on all rows of `act`, some at a time.
     pub(super) fn each_rows(&self, act: &mut Act, f: impl Fn(&mut ActRows<'_>) + Sync) {
         let jobs = self.jobs(act.rows() * act.width());
-        self.share(jobs, act.rows_mut(jobs), |mut rows| f(&mut rows));
+        self.each(jobs == 1, act.rows_mut(jobs), |mut rows| f(&mut rows));
     }
 
-    /// Calls `f` once for each item: on all threads, unless it is one job.
-    fn share<T: Send>(&self, jobs: usize, items: Vec<T>, f: impl Fn(T) + Sync) {
-        if jobs == 1 { items.into_iter().for_each(f) } else { self.threads.each(items, f) }
+    /// Calls `f` once for each item: on all threads, unless the calling one is to do it `alone`.
+    fn each<T: Send>(&self, alone: bool, items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
+        if alone { items.into_iter().for_each(f) } else { self.threads.each(items, f) }
     }
 
     /// Into how many jobs at least an op is cut that makes activations of so many values.
@@ -77,11 +77,10 @@ impl Device {
     pub(crate) fn add(&self, x: &mut Buffer, delta: Delta<'_>) {
         let (width, small) = (x.width, x.data().len() <= SMALL);
         let rows = x.data_mut().chunks_exact_mut(width).enumerate();
-        let work = |(t, x): (usize, &mut [f32])| {
+        self.each(small, rows, |(t, x)| {
             let mut normed = delta.post.map(|_| vec![0.0; width]);
             self.add_row(x, delta, t, normed.as_deref_mut().unwrap_or_default());
-        };
-        if small { rows.for_each(work) } else { self.threads.each(rows, work) }
+        });
     }
 
     /// y = fma(scale, x, y), each (T,n).
@@ -90,8 +89,7 @@ impl Device {
         let y = &mut y.data_mut()[first * x.width..][..x.data().len()];
         let small = y.len() <= SMALL;
         let parts = x.data().chunks(SMALL).zip(y.chunks_mut(SMALL));
-        let work = |(x, y): (&[f32], &mut [f32])| (self.kernels.add_scaled)(scale, x, y);
-        if small { parts.for_each(work) } else { self.threads.each(parts, work) }
+        self.each(small, parts, |(x, y)| (self.kernels.add_scaled)(scale, x, y));
     }
 
     /// act = x, as floats. x is (T,n).
@@ -120,7 +118,7 @@ impl Device {
             rest = others;
             parts.push((rows, own));
         }
-        self.share(jobs, parts, |(mut rows, x): (ActRows<'_>, &mut [f32])| {
+        self.each(jobs == 1, parts, |(mut rows, x): (ActRows<'_>, &mut [f32])| {
             let outs = rows.values.chunks_exact_mut(width).zip(x.chunks_exact_mut(width));
             for (t, (out, x)) in (rows.start..).zip(outs) {
                 if let Some(delta) = delta {
@@ -185,7 +183,7 @@ impl Device {
         let small = q.data().len() <= SMALL;
         let (q_width, k_width) = (q.width, k.width);
         let rows = q.data_mut().chunks_exact_mut(q_width).zip(k.data_mut().chunks_exact_mut(k_width)).enumerate();
-        let work = |(t, (q, k)): (usize, (&mut [f32], &mut [f32]))| {
+        self.each(small, rows, |(t, (q, k)): (usize, (&mut [f32], &mut [f32]))| {
             let own = t * rope.pairs..(t + 1) * rope.pairs;
             let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
             for (row, norm) in [(q, q_norm), (k, k_norm)] {
@@ -200,12 +198,7 @@ impl Device {
                     rotate(head, cos, sin, rope.interleaved);
                 }
             }
-        };
-        if small {
-            rows.for_each(work);
-        } else {
-            self.threads.each(rows, work);
-        }
+        });
     }
 
     /// act = activation(gate) * up, or activation(gate) alone. gate and up are (T,F). The rows of act stay in their

@@ -11,7 +11,7 @@ use super::sequence::Sequence;
 use super::step::Core;
 use crate::error::{Error, Result};
 
-/// Tokens of prompts in a step at least: fewer would not pay for reading the weights.
+/// Tokens of prompts in a step at least, if a chunk has so many: fewer would not pay for reading the weights.
 const LEAST: usize = 16;
 
 impl Core {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Session;
 use crate::cache::{Cache, CacheKind};
 use crate::cancel::Cancel;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, try_grow};
 use crate::model::{CacheOptions, Model};
 
 /// Where guesses come from.
@@ -15,7 +15,8 @@ use crate::model::{CacheOptions, Model};
 pub enum Speculation {
     /// No guesses.
     Off,
-    /// What followed the last tokens where they occurred before, among the last 32,768 ("prompt lookup decoding", Saxena, 2023).
+    /// What followed the last tokens where they occurred before, among the last 32,768 ("prompt lookup decoding", Saxena,
+    /// 2023).
     Lookup {
         /// Tokens guessed at a time at most; more than 64 are 64, 0: 12.
         most: usize,
@@ -77,16 +78,6 @@ pub(super) struct Ahead {
     used: usize,
     /// (1 + tokens,V): what follows the tokens before them, and each of them. It may be larger, and stays when they go.
     rows: Vec<f32>,
-}
-
-impl Ahead {
-    /// Makes room for so many logits; false if there is none.
-    fn has_room(&mut self, n: usize) -> bool {
-        if self.rows.len() < n {
-            self.rows = try_vec(n, 0.0, "the logits behind guesses").unwrap_or_default();
-        }
-        self.rows.len() >= n
-    }
 }
 
 impl Guesser {
@@ -212,7 +203,11 @@ impl Session {
         };
         let v = self.logits.len();
         let all = (guesses.len() + 1) * v;
-        if guesses.is_empty() || !self.ahead.has_room(all) || self.tokens.try_reserve(guesses.len()).is_err() {
+        let rows = &mut self.ahead.rows;
+        if guesses.is_empty()
+            || try_grow(rows, all, 0.0, "the logits behind guesses").is_err()
+            || self.tokens.try_reserve(guesses.len()).is_err()
+        {
             return self.catch_up(0, None);
         }
         let mut rows = std::mem::take(&mut self.ahead.rows);

@@ -17,14 +17,13 @@
 //!
 //! How a tile holds keys and values is private to the version.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::Session;
 use crate::KvType;
 use crate::error::{Error, Result, try_vec};
-use crate::gguf::NewFile;
+use crate::gguf::{NewFile, open_file};
 
 const MAGIC: &[u8; 8] = b"LLMSTATE";
 const VERSION: u32 = 2;
@@ -188,22 +187,12 @@ impl Session {
     /// `FailedPrecondition` names what differs; `CacheFull` if the context is shorter than the text; `CorruptFile`, `Io`,
     /// `NotFound`, `Cancelled`, `OutOfMemory`; `InvalidArgument` for what is no file. Nothing has changed then.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let name = path.display().to_string();
-        let fail = |e: std::io::Error| {
-            let message = format!("cannot read {name}: {e}");
-            if e.kind() == std::io::ErrorKind::NotFound { Error::not_found(message) } else { Error::io(message) }
-        };
         let mut read = || {
-            // Asked before opening: to open a pipe would wait for its writer.
-            let kind = std::fs::metadata(path).map_err(fail)?;
-            if !kind.is_file() {
-                let found = if kind.is_dir() { "a folder" } else { "a device or pipe" };
-                return Err(Error::invalid_argument(format!("expected a session's file, found {found}: {name}")));
-            }
-            let file = File::open(path).map_err(fail)?;
-            self.read_state(&mut BufReader::new(file), kind.len())
+            let file = open_file(path, "a session's file")?;
+            let size = file.metadata().map_err(|e| Error::io(format!("cannot read {}: {e}", path.display())))?.len();
+            self.read_state(&mut BufReader::new(file), size)
         };
-        read().map_err(|e| e.with("path", &name))
+        read().map_err(|e| e.with("path", path.display()))
     }
 
     /// As [`load`](Self::load), of what [`save_bytes`](Self::save_bytes) gave.
