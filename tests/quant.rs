@@ -341,14 +341,26 @@ fn ranges_say_what_can_be_encoded() {
     for format in Format::ALL.iter().copied().filter(|format| format.can_encode()) {
         let [low, high] = format.range();
         assert!(low < -60000.0 && high > 60000.0, "{}", format.name());
+        // How far off some elements are.
+        let far = |x: &[f32; 256], weights: Option<&[f32]>, places: [usize; 3]| {
+            let mut y = [0.0; 256];
+            format.decode(&encoded(format, x, weights).0, &mut y).unwrap();
+            places.map(|i| (y[i] / x[i] - 1.0).abs())
+        };
         let decoded = |ends: [f32; 2]| {
             let mut x = [0.0; 256];
             (x[40], x[200], x[201]) = (ends[0], ends[1], ends[0]);
-            let mut y = [0.0; 256];
-            format.decode(&encoded(format, &x, None).0, &mut y).unwrap();
-            // How far off the ends are.
-            [y[40] / ends[0], y[200] / ends[1], y[201] / ends[0]].map(|part| (part - 1.0).abs())
+            far(&x, None, [40, 200, 201])
         };
+        // Blocks without a zero, of one number and of two.
+        for (x, y) in [(low, low), (high, high), (low, 0.9 * low), (high, 0.9 * high)] {
+            let mut numbers = [x; 256];
+            numbers.iter_mut().step_by(2).for_each(|number| *number = y);
+            for weights in [None, Some(&[1.0f32; 256][..])] {
+                let off = far(&numbers, weights, [40, 200, 201]);
+                assert!(off.iter().all(|off| *off < 0.35), "{} {x:e} {y:e}: {off:?}", format.name());
+            }
+        }
         for ends in [[low, high], [high, low], [low, low], [high, high]] {
             let off = decoded(ends);
             assert!(off.iter().all(|off| *off < 0.35), "{} {ends:?}: {off:?}", format.name());

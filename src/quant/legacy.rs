@@ -117,7 +117,8 @@ fn symmetric(x: &[f32], weights: Option<&[f32]>, half: i8) -> (f32, [u8; LEN]) {
     (d, codes)
 }
 
-/// Codes from the minimum (0) to the maximum (`top`), unless importances are given. Returns scale, minimum, codes.
+/// Codes from the minimum (0) to the maximum (`top`), unless importances are given. Returns scale, minimum, codes. The
+/// minimum is stored as a half: of numbers above all halves it is the largest, where ggml's is infinite.
 fn affine(x: &[f32], weights: Option<&[f32]>, top: i8) -> (f32, f32, [u8; LEN]) {
     if let Some(weights) = weights {
         let (line, codes) = searched(x, weights, Integers { low: 0.0, high: f32::from(top) }, Mins::Any);
@@ -132,6 +133,7 @@ fn affine(x: &[f32], weights: Option<&[f32]>, top: i8) -> (f32, f32, [u8; LEN]) 
             max = v;
         }
     }
+    let min = min.min(HALF_MAX);
     let d = (max - min) / f32::from(top);
     let inverse = inverse(d);
     let mut codes = [0; LEN];

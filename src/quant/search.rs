@@ -117,12 +117,12 @@ const DESCENTS: usize = 3;
 const ROUNDS: usize = 2;
 
 /// The range and the min of lines that cover the numbers from `low` to `high`: from the lowest number to the highest, or
-/// from 0 to the one of largest magnitude.
+/// from 0 to the one of largest magnitude. A min is stored as a half, so numbers above all halves are reached by the range.
 fn covered(low: f32, high: f32, mins: Mins) -> (f32, f32) {
     match mins {
         Mins::Zero => (if high > -low { high } else { low }, 0.0),
         Mins::Positive => (high - low.min(0.0), -low.min(0.0)),
-        Mins::Any => (high - low, -low),
+        Mins::Any => (high - low.min(HALF_MAX), -low.min(HALF_MAX)),
     }
 }
 
