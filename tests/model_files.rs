@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use llm::generate::{Engine, EngineOptions, GenerateOptions, Request, Session, SessionOptions};
-use llm::gguf::{Builder, Gguf, TensorInfo};
+use llm::gguf::{Builder, Gguf, ReadAt, TensorInfo};
 use llm::model::{CacheOptions, LoadOptions, Model};
 use llm::quant::Format;
 use llm::sample::{Params, Sampler};
@@ -29,6 +29,26 @@ fn load_and_run(name: &str) -> Result<()> {
     session.start(GenerateOptions { max_tokens: 8, ignore_eog: true });
     session.generate(&mut Sampler::usual(&Params::default())?, |_| ControlFlow::Continue(()))?;
     Ok(())
+}
+
+/// A reader may load another model while one is loaded from it.
+#[test]
+fn a_reader_that_loads_a_model() {
+    struct Nested(Vec<u8>);
+    impl ReadAt for Nested {
+        fn size(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+            load("ok-tiny-model.gguf")?;
+            out.copy_from_slice(&self.0[offset as usize..offset as usize + out.len()]);
+            Ok(())
+        }
+    }
+    let bytes = std::fs::read(common::data("gguf-bad/ok-tiny-model.gguf")).unwrap();
+    let gguf = Gguf::from_reader(Box::new(Nested(bytes))).unwrap();
+    let model = Model::load(&gguf, &LoadOptions::default(), |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(model.parameter_count(), load("ok-tiny-model.gguf").unwrap().parameter_count());
 }
 
 /// What the message of a `load` file must name.

@@ -508,25 +508,26 @@ impl Stripe<'_> {
         if self.transposed {
             return self.pack_transposed(gguf);
         }
-        BYTES.with_borrow_mut(|(file, panel)| {
-            let bytes = resized(file, self.file_bytes(), self.tensor)?;
-            gguf.read(self.tensor, ((self.offset_rows + self.first_row) * self.shape.row_bytes()) as u64, bytes)?;
-            let (row_bytes, panel_bytes) = (self.shape.row_bytes(), self.shape.panel_bytes());
-            let packed = resized(panel, panel_bytes, self.tensor)?;
-            for (rows, out) in bytes.chunks(PANEL_ROWS * row_bytes).zip(self.out.chunks_exact_mut(panel_bytes)) {
-                if rows.len() < PANEL_ROWS * row_bytes {
-                    packed.fill(0);
-                }
-                self.shape.pack(rows, packed);
-                out.copy_from_slice(packed);
+        // Taken, since a reader of the caller's may load another model meanwhile.
+        let (mut file, mut panel) = BYTES.take();
+        let bytes = resized(&mut file, self.file_bytes(), self.tensor)?;
+        gguf.read(self.tensor, ((self.offset_rows + self.first_row) * self.shape.row_bytes()) as u64, bytes)?;
+        let (row_bytes, panel_bytes) = (self.shape.row_bytes(), self.shape.panel_bytes());
+        let packed = resized(&mut panel, panel_bytes, self.tensor)?;
+        for (rows, out) in bytes.chunks(PANEL_ROWS * row_bytes).zip(self.out.chunks_exact_mut(panel_bytes)) {
+            if rows.len() < PANEL_ROWS * row_bytes {
+                packed.fill(0);
             }
-            for buffer in [file, panel] {
-                if buffer.len() > MOST_KEPT {
-                    *buffer = Vec::new();
-                }
+            self.shape.pack(rows, packed);
+            out.copy_from_slice(packed);
+        }
+        for buffer in [&mut file, &mut panel] {
+            if buffer.len() > MOST_KEPT {
+                *buffer = Vec::new();
             }
-            Ok(())
-        })
+        }
+        BYTES.set((file, panel));
+        Ok(())
     }
 
     fn pack_transposed(self, gguf: &Gguf) -> Result<()> {

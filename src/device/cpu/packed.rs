@@ -386,11 +386,12 @@ impl Shape {
         self.columns / self.format.block_len() * self.format.block_bytes()
     }
 
-    /// Packs up to 16 rows of GGUF bytes into one panel. Missing rows stay zero.
+    /// Packs up to 16 rows of GGUF bytes into one panel: every byte of it, of 16 rows. Missing rows stay as they are.
     pub(crate) fn pack(self, rows: &[u8], panel: &mut [u8]) {
         let (layout, n, block_bytes) = (Layout::of(self.format), self.format.block_len(), self.format.block_bytes());
         let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
         let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
+        scales[self.columns / n * layout.scale.map_or(0, Field::bytes)..].fill(0);
         let row_bytes = self.row_bytes();
         let (mut planes, mut ready_bytes) = (layout.codes, 0);
         if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
