@@ -3,13 +3,19 @@
 //! | op | shapes |
 //! |---|---|
 //! | `embed` | tokens (T), W (V,D) -> x (T,D) |
+//! | `add_positions` | positions (T), W (positions,D); x (T,D) += |
+//! | `add_row_to_each` | x (T,D) += row (D) |
 //! | `add` | x (T,D) += delta (T,D) |
 //! | `add_norm` | the same, and norm(x) -> act (T,D) |
+//! | `norm_parts` | norm of a part of each row of x (T,n) -> act |
+//! | `replace` | act (T,D) -> x (T,D) |
 //! | `linear` | act (T,D), W (n,D) -> (T,n), several W in one stage |
 //! | `linear_each` | the same, each W with an act of its own |
 //! | `add_scaled` | y (T,n) += scale x (T,n) |
 //! | `take` | x (T,n) -> act (T,n) |
 //! | `head_norm_rope` | q (T,H*E), k (T,K*E) in place |
+//! | `rotate` | k (T,K*E) in place |
+//! | `copy_parts` | a part of each row -> a part of each row of another |
 //! | `kv_append` | rows of k, v (T,K*E) -> a layer of some sequences |
 //! | `attention` | q (T,H*E), a layer of some sequences -> act (T,H*E) |
 //! | `glu` | gate, up (T,F) -> act (T,F) |

@@ -10,7 +10,7 @@ use super::act::{Act, Plain, Quantise, WIDTHS, WORDS};
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::{Buffer, Device};
 use crate::device::Attention;
-use crate::error::{Result, try_vec};
+use crate::error::{Result, try_collect, try_push, try_vec};
 
 /// Positions of a segment.
 pub(super) const SEGMENT: usize = 256;
@@ -189,7 +189,7 @@ impl Device {
         // all there at a time.
         let split = count < 4 * self.threads.count();
         let wave = if split { WAVE * self.threads.count() } else { usize::MAX };
-        let (mut units, mut whole) = (Vec::new(), Vec::with_capacity(count));
+        let (mut units, mut whole) = (Vec::new(), Vec::new());
         for query in queries {
             let rows = query.rows.len() * group;
             for head in 0..shape.heads {
@@ -204,7 +204,8 @@ impl Device {
                     let others = segments.clone().step_by(step).map(|at| (pinned && !split, at..at + step));
                     for (pinned, segments) in alone.into_iter().chain(others) {
                         let partial = Partial::new(ROWS.min(rows - first_row), shape.value_stride())?;
-                        units.push(Unit { live: live(), head, first_row, pinned, segments, partial });
+                        let unit = Unit { live: live(), head, first_row, pinned, segments, partial };
+                        try_push(&mut units, unit, "attention")?;
                         if units.len() == wave {
                             self.attend_all(q, group, &mut units, &mut whole)?;
                         }
@@ -214,12 +215,14 @@ impl Device {
         }
         self.attend_all(q, group, &mut units, &mut whole)?;
         // The query of each token, and the first of its units.
-        let mut of_token = Vec::with_capacity(q.rows());
         let mut first = 0;
-        for query in queries {
-            of_token.extend(query.rows.clone().map(|row| (first, row - query.rows.start, tiles(query))));
+        let of_query = |query: &KvQuery<'_>| {
+            let of_query = first;
             first += shape.heads * tiles(query);
-        }
+            let (tiles, start) = (tiles(query), query.rows.start);
+            query.rows.clone().map(move |row| (of_query, row - start, tiles))
+        };
+        let of_token = try_collect(queries.iter().flat_map(of_query), "attention")?;
         let e = shape.value_width;
         out.reset(q.rows(), op.heads * e, op.precision, self.kernels.widest)?;
         self.each_rows(out, |rows| {
@@ -255,7 +258,7 @@ impl Device {
             };
             match whole.last_mut() {
                 Some(last) if same(last) => (self.kernels.merge)(&mut last.partial, &unit.partial),
-                _ => whole.push(unit),
+                _ => try_push(whole, unit, "attention")?,
             }
         }
         Ok(())

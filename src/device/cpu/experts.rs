@@ -4,6 +4,7 @@
 //! all if none does. A row's result does not depend on the others of its group.
 
 use super::act::{Act, Precision};
+use super::rows::SMALL;
 use super::{Buffer, Device};
 use crate::device::{Gating, Routing};
 use crate::error::{Result, try_vec};
@@ -187,7 +188,8 @@ impl Device {
     ) -> Result<()> {
         let (n, k) = (experts.width, routes.used);
         out.reset(routes.places.len() / k, n)?;
-        self.threads.each(out.data_mut().chunks_exact_mut(n).enumerate(), |(t, out): (usize, &mut [f32])| {
+        let small = out.data().len() <= SMALL;
+        self.each(small, out.data_mut().chunks_exact_mut(n).enumerate(), |(t, out): (usize, &mut [f32])| {
             out.fill(0.0);
             for pair in t * k..(t + 1) * k {
                 let weight = routes.weights[pair];
@@ -226,19 +228,6 @@ impl Device {
             (self.kernels.quantise)(rows);
         });
         Ok(())
-    }
-
-    /// Copies the elements `part` of each n wide piece of `from` to those from `at` on of each m wide piece of `to`.
-    pub(crate) fn copy_parts(
-        &self,
-        (from, n): (&Buffer, usize),
-        part: std::ops::Range<usize>,
-        (to, m): (&mut Buffer, usize),
-        at: usize,
-    ) {
-        for (from, to) in from.data().chunks_exact(n).zip(to.data_mut().chunks_exact_mut(m)) {
-            to[at..at + part.len()].copy_from_slice(&from[part.clone()]);
-        }
     }
 
     /// The inverse of `take_heads`: (heads*T, m) rows become the elements from `at` on of the heads in the (T, heads *

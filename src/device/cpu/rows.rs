@@ -8,7 +8,7 @@ use crate::device::{Activation, Delta, Norm, NormKind, RopeTable};
 use crate::error::Result;
 
 /// Below this many values an op is done by the calling thread: waking the others would cost more.
-const SMALL: usize = 16 * 1024;
+pub(super) const SMALL: usize = 16 * 1024;
 /// The same for an op that makes activations, which does more to each value.
 const FEW: usize = 4 * 1024;
 
@@ -20,7 +20,7 @@ impl Device {
     }
 
     /// Calls `f` once for each item: on all threads, unless the calling one is to do it `alone`.
-    fn each<T: Send>(&self, alone: bool, items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
+    pub(super) fn each<T: Send>(&self, alone: bool, items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
         if alone { items.into_iter().for_each(f) } else { self.threads.each(items, f) }
     }
 
@@ -223,6 +223,30 @@ impl Device {
         Ok(())
     }
 
+    /// Rotates each head, `e` wide, of the rows of k.
+    pub(crate) fn rotate(&self, k: &mut Buffer, e: usize, rope: &RopeTable) {
+        let (width, small) = (k.width, k.data().len() <= SMALL);
+        let rows = k.data_mut().chunks_exact_mut(width).enumerate();
+        self.each(small, rows, |(t, row): (usize, &mut [f32])| {
+            let own = t * rope.pairs..(t + 1) * rope.pairs;
+            let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
+            row.chunks_exact_mut(e).for_each(|head| rotate(head, cos, sin, rope.interleaved));
+        });
+    }
+
+    /// Copies the elements `part` of each n wide piece of `from` to those from `at` on of each m wide piece of `to`.
+    pub(crate) fn copy_parts(
+        &self,
+        (from, n): (&Buffer, usize),
+        part: std::ops::Range<usize>,
+        (to, m): (&mut Buffer, usize),
+        at: usize,
+    ) {
+        for (from, to) in from.data().chunks_exact(n).zip(to.data_mut().chunks_exact_mut(m)) {
+            to[at..at + part.len()].copy_from_slice(&from[part.clone()]);
+        }
+    }
+
     /// x = x / divisor, then x = cap * tanh(x / cap); each where it is given.
     pub(crate) fn finish_logits(&self, divisor: Option<f32>, cap: Option<f32>, x: &mut Buffer) {
         if divisor.is_none() && cap.is_none() {
@@ -248,19 +272,6 @@ fn sum(x: &[f32]) -> f32 {
     }
     lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x);
     tree_sum(lanes)
-}
-
-impl Device {
-    /// Rotates each head, `e` wide, of the rows of k.
-    pub(crate) fn rotate(&self, k: &mut Buffer, e: usize, rope: &RopeTable) {
-        let width = k.width;
-        let rows = k.data_mut().chunks_exact_mut(width).enumerate();
-        self.threads.each(rows, |(t, row)| {
-            let own = t * rope.pairs..(t + 1) * rope.pairs;
-            let (cos, sin) = (&rope.cos[own.clone()], &rope.sin[own]);
-            row.chunks_exact_mut(e).for_each(|head| rotate(head, cos, sin, rope.interleaved));
-        });
-    }
 }
 
 /// (a, b) -> (a cos - b sin, a sin + b cos) for each pair of a head.
