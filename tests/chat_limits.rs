@@ -126,12 +126,42 @@ fn hostile() -> Vec<String> {
             .to_owned(),
         "{% with s={'t': 'a' * 8000000} %}{% for i in range(99999) %}{{ s.t[-1] }}{% endfor %}{% endwith %}".to_owned(),
         "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s[7999999:] }}{% endfor %}{% endwith %}".to_owned(),
+        format!("{{% set s='x' * 30000000 %}}{{{{ debug({}s)|length }}}}", "s, ".repeat(300)),
+        "{{ range(100)|sort(attribute='a,' * 10000000)|length }}".to_owned(),
+        "{{ range(100)|map(attribute='a.' * 10000000)|list|length }}".to_owned(),
+        "{{ [{'a': 1}, {'a': 2}]|groupby('a.' * 10000000)|length }}".to_owned(),
+        "{% set l=['x' * 30000000] * 2 %}{% for i in range(1000) %}{{ l|sort|length }}{% endfor %}".to_owned(),
+        "{% set l=['x' * 30000000] * 2 %}{% for i in range(1000) %}{{ l|max|length }}{% endfor %}".to_owned(),
+        "{% set l=['x' * 30000000] * 2 %}{% for i in range(1000) %}{{ l|unique|length }}{% endfor %}".to_owned(),
+        "{% set l=['x' * 30000000] * 2 %}{% for i in range(1000) %}{{ l.count(l[0]) }}{% endfor %}".to_owned(),
+        "{% set d={'a': 'x' * 30000000, 'b': ''} %}{% for i in range(1000) %}{{ d|dictsort(by='value')|length }}{% endfor %}"
+            .to_owned(),
+        "{% set l=[{'a': 'x' * 30000000}] %}{% for i in range(1000) %}{{ l|groupby('a')|length }}{% endfor %}".to_owned(),
+        "{% set a=['x' * 30000000] %}{% set b=['x' * 30000000] %}{% for i in range(100000) %}{{ a == b }}{% endfor %}"
+            .to_owned(),
+        "{% set a=[['x' * 30000000]] %}{% set b=[['x' * 30000000]] %}{% for i in range(100000) %}{{ a == b }}{% endfor %}"
+            .to_owned(),
+        "{% set a={'k': 'x' * 30000000} %}{% set b={'k': 'x' * 30000000} %}{% for i in range(99999) %}{{ a == b }}{% endfor %}"
+            .to_owned(),
+        "{% set s='x' * 8000000 %}{% set l=['x' * 8000000] %}{% for i in range(99999) %}{{ s in l }}{% endfor %}".to_owned(),
+        "{% set s='x' * 30000000 %}{% for i in range(100000) %}{% set d={s: 1} %}{% endfor %}".to_owned(),
+        "{{ (['x' * 63] * 300000)|sum(start='')|length }}".to_owned(),
+        "{{ ([[1]] * 300000)|sum(start=[])|length }}{% for i in range(999) %}{{ ([[1]] * 9999)|sum(start=[]) }}{% endfor %}"
+            .to_owned(),
+        sliced(3000),
+        "{% for x in [1] %}{{ loop.cycle() }}{% endfor %}".to_owned(),
         doubled("[1]", "[1]", |name| format!("{name}|chain({name})")),
         doubled("[1]", "[1]", |name| format!("{name} + {name}")),
         "{% macro f(a) %}{{ f(a + a) }}{% endmacro %}{{ f([1] + [1]) }}".to_owned(),
         "x".repeat(300 << 10),
     ]);
     all
+}
+
+/// A loop over a `with` block of slices of slices.
+fn sliced(names: usize) -> String {
+    let slices: String = (1..names).map(|i| format!(", a{i}=a{}{}", i - 1, "[0:]".repeat(20))).collect();
+    format!("{{% for i in range(100000) %}}{{% with a0=[1, 2, 3]{slices} %}}x{{% endwith %}}{{% endfor %}}")
 }
 
 /// A `with` block of values that are each made of the last one twice.

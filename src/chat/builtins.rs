@@ -1,7 +1,7 @@
 //! The filters, tests and functions of templates where the engine's own differ from jinja2's, or cost more than they
 //! pay for.
 
-use super::value::{self, Dict, List, MAX_VALUES, Shape, error, is_keepable, own, own_map};
+use super::value::{self, Dict, List, MAX_VALUES, Shape, error, is_keepable, own, own_map, units};
 use super::{fuel, json, methods, time};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, Output, State, filters, functions};
@@ -28,8 +28,46 @@ macro_rules! lists {
         $(
             $env.add_filter(concat!("engine ", stringify!($name)), filters::$name);
             $env.add_filter(stringify!($name), |state: &mut State, args: Rest<ValueOrKwargs>| {
-                fuel::check()?;
-                own(state.apply_filter(concat!("engine ", stringify!($name)), &args.into_values())?)
+                own(apply(state, concat!("engine ", stringify!($name)), args)?)
+            });
+        )*
+    };
+}
+
+/// Applies a filter of the engine, which may read each text among its arguments for each item: an `attribute` makes as
+/// many parts as it has dots and commas.
+fn apply(state: &mut State, filter: &str, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    let items = args.first().filter(|value| value.as_str().is_none()).and_then(Value::len).unwrap_or(1);
+    let mut bytes = 0;
+    for arg in args.iter().skip(1) {
+        bytes += arg.as_str().map_or(0, str::len);
+        if let Some(named) = arg.as_object().and_then(|object| object.try_iter_pairs()).filter(|_| arg.is_kwargs()) {
+            bytes += named.map(|(_, value)| value.as_str().map_or(0, str::len)).sum::<usize>();
+        }
+    }
+    fuel::pay(bytes.saturating_mul(items))?;
+    state.apply_filter(filter, &args)
+}
+
+/// As `apply`, for a filter that compares the items of its first argument as sorting does.
+fn apply_sorting(state: &mut State, filter: &str, mut args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    if let Some(first) = args.first_mut() {
+        let list = own((**first).clone())?;
+        let rounds = usize::BITS - list.len().unwrap_or(0).leading_zeros();
+        fuel::pay(units(&list).saturating_mul(rounds as usize))?;
+        *first = list.into();
+    }
+    apply(state, filter, args)
+}
+
+/// Registers filters as `lists` does that sort.
+macro_rules! sorts {
+    ($env:ident: $($name:ident)*) => {
+        $(
+            $env.add_filter(concat!("engine ", stringify!($name)), filters::$name);
+            $env.add_filter(stringify!($name), |state: &mut State, args: Rest<ValueOrKwargs>| {
+                own(apply_sorting(state, concat!("engine ", stringify!($name)), args)?)
             });
         )*
     };
@@ -40,6 +78,8 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_formatter(write);
     env.set_unknown_method_callback(methods::call);
+    // No function of jinja2's, and one that writes out everything before it is paid for.
+    env.remove_global("debug");
 
     // What `rewrite` calls.
     env.add_filter("_own", own);
@@ -49,7 +89,8 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_each", each);
     env.add_filter("_times", times);
 
-    lists!(env: batch list lines map reject rejectattr select selectattr slice sort split unique zip);
+    lists!(env: batch list lines map reject rejectattr select selectattr slice split zip);
+    sorts!(env: max min sort unique);
     env.add_filter("capitalize", |text: String| methods::capitalize(&text));
     env.add_filter("chain", chain);
     env.add_filter("center", |text: String, width: Option<i64>| {
@@ -86,6 +127,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     });
     env.add_filter("reverse", reverse);
     env.add_filter("string", string);
+    env.add_filter("sum", sum);
     env.add_filter("tojson", json::tojson);
     env.add_filter("trim", |text: &Value, chars: Option<String>| {
         let text = string(text)?;
@@ -308,15 +350,52 @@ fn items(value: &Value) -> Result<Value, Error> {
     methods::items(owned.downcast_object_ref::<Dict>().ok_or_else(|| error("items: expected a mapping"))?)
 }
 
+/// `sum(attribute=None, start=0)`, of numbers, or of lists where the start is one.
+fn sum(state: &mut State, values: Value, args: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let attribute = methods::argument(&args, &kwargs, 0, "attribute")?.filter(|value| !value.is_none());
+    let start = methods::argument(&args, &kwargs, 1, "start")?.unwrap_or(Value::from(0));
+    kwargs.assert_all_used()?;
+    let values = match attribute {
+        Some(attribute) => {
+            let by = Kwargs::from_iter([("attribute", attribute)]);
+            state.apply_filter("map", &[values, by.into()])?
+        }
+        None => own(values)?,
+    };
+    let wrong = |value: &Value| error(format!("sum: a value of type {} cannot be added", value.kind()));
+    let Some(mut total) = number(&start) else {
+        let mut items = Vec::new();
+        for list in std::iter::once(start).chain(values.try_iter()?) {
+            if !matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) {
+                return Err(wrong(&list));
+            }
+            value::collect(&mut items, &list)?;
+        }
+        return List::of(items);
+    };
+    for value in values.try_iter()? {
+        total = match (total, number(&value).ok_or_else(|| wrong(&value))?) {
+            (Number::Integer(a), Number::Integer(b)) => {
+                Number::Integer(a.checked_add(b).ok_or_else(|| error("a sum that is too large"))?)
+            }
+            (a, b) => Number::Float(a.float() + b.float()),
+        };
+    }
+    Ok(match total {
+        Number::Integer(n) => Value::from(n),
+        Number::Float(x) => Value::from(x),
+    })
+}
+
 /// Pairs as tuples.
 fn dictsort(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let sorted = state.apply_filter("engine dictsort", &args.into_values())?;
+    let sorted = apply_sorting(state, "engine dictsort", args)?;
     let pair = |pair: Value| List::make(pair.try_iter()?.collect(), Shape::Tuple);
     List::of(sorted.try_iter()?.map(pair).collect::<Result<_, _>>()?)
 }
 
 fn groupby(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let groups = state.apply_filter("engine groupby", &args.into_values())?;
+    let groups = apply_sorting(state, "engine groupby", args)?;
     let group = |group: Value| {
         let fields: Result<Vec<Value>, Error> = group.try_iter()?.map(own).collect();
         List::make(fields?, Shape::Group)
@@ -362,5 +441,6 @@ fn range(a: i64, b: Option<i64>, step: Option<i64>) -> Result<Value, Error> {
     let count = if is_ahead { distance.unsigned_abs().div_ceil(u128::from(step.unsigned_abs())) } else { 0 };
     let too_long = || error(format!("range: more than {MAX_RANGE} items"));
     let count = usize::try_from(count).ok().filter(|&count| count <= MAX_RANGE).ok_or_else(too_long)?;
-    List::of((0..count as i64).map(|i| Value::from(start + i * step)).collect())
+    // Each is between start and end; what is multiplied may be beyond an i64.
+    List::of((0..count as i64).map(|i| Value::from(start.wrapping_add(i.wrapping_mul(step)))).collect())
 }

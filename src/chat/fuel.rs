@@ -27,9 +27,14 @@ pub(super) fn visit(items: usize) -> bool {
     left > 0
 }
 
+/// What producing or reading `count` bytes costs.
+pub(super) fn units(count: usize) -> usize {
+    count / BYTES + 1
+}
+
 /// Pays for producing or reading `count` bytes; false if that cannot be paid, and from then on.
 pub(super) fn bytes(count: usize) -> bool {
-    visit(count / BYTES + 1)
+    visit(units(count))
 }
 
 /// As [`visit`], for what can fail.

@@ -2,8 +2,9 @@
 //! which templates are written to run.
 
 use super::text::is_space;
-use super::value::{Dict, List, Shape, error, own, room};
+use super::value::{Dict, List, Shape, error, own, room, units};
 use super::{fuel, value};
+use crate::token::is_category;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -177,12 +178,19 @@ fn string(text: &str, name: &str, args: &Args<'_>) -> Result<Value, Error> {
         "isspace" => all(is_space),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
-        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
+        "isdecimal" => all(is_decimal),
+        "isdigit" => all(|c| is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉')),
+        "isnumeric" => all(char::is_numeric),
         "isascii" => Value::from(text.is_ascii()),
         "isupper" => cased(char::is_lowercase),
         "islower" => cased(char::is_uppercase),
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     })
+}
+
+/// A digit of a number in some script.
+fn is_decimal(c: char) -> bool {
+    is_category(c, "Nd")
 }
 
 /// The text without white space at its start and end, or without what is one of `chars`.
@@ -365,7 +373,7 @@ fn sequence(of: &Value, list: &List, name: &str, args: &[Value]) -> Result<Value
     match name {
         "index" | "count" => {
             let (needle,): (&Value,) = from_args(args)?;
-            fuel::pay(list.items.len())?;
+            fuel::pay(units(of))?;
             if name == "count" {
                 return Ok(Value::from(list.items.iter().filter(|item| *item == needle).count()));
             }

@@ -5,6 +5,7 @@
 //!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a + b` becomes `(a + b)|_own`, `a * b` becomes
 //!   `(a)|_times(b)`.
 //! - What a loop goes over does too, so that a text is a list of characters: `{% for c in (e)|_each %}`.
+//! - Slices become lists, since the engine's would stand on each other: `a[1:]` becomes `(a[1:]|_own)`.
 //! - What is compared, tested for more than its type, or subscripted, goes through a filter that pays for reading it:
 //!   `(a)|_read == b`, `(a|_read) is lower`, `(a|_read)[0]`.
 //! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
@@ -46,6 +47,9 @@ struct Level {
     close: u8,
     /// What is written after it closes.
     after: &'static str,
+    /// Where what is subscripted begins, if this is a subscript; and whether it is a slice.
+    subscripted: Option<usize>,
+    is_slice: bool,
     /// Where the last operand at this level begins.
     operand: usize,
     /// Where a sum at this level would begin.
@@ -62,7 +66,18 @@ struct Level {
 
 impl Level {
     fn new(close: u8, after: &'static str, start: usize) -> Level {
-        Level { close, after, operand: start, sum: start, in_sum: false, product: start, in_times: false, chain: 0 }
+        Level {
+            close,
+            after,
+            subscripted: None,
+            is_slice: false,
+            operand: start,
+            sum: start,
+            in_sum: false,
+            product: start,
+            in_times: false,
+            chain: 0,
+        }
     }
 }
 
@@ -288,6 +303,7 @@ impl<'a> Rewriter<'a> {
 
     fn open(&mut self, c: char, operand: bool) {
         let in_argument = self.levels.last().is_some_and(|level| level.operand == self.argument);
+        let mut subscripted = None;
         let (close, after) = match (c, operand) {
             ('[', _) if in_argument => (b']', ""),
             ('{', _) if in_argument => (b'}', ""),
@@ -295,6 +311,7 @@ impl<'a> Rewriter<'a> {
             ('[', true) => {
                 let start = self.levels.last().map_or(self.at, |level| level.operand);
                 self.read(start, self.at, "|_read)");
+                subscripted = Some(start);
                 (b']', "")
             }
             ('[', false) => (b']', "|_own)"),
@@ -304,7 +321,7 @@ impl<'a> Rewriter<'a> {
             self.insertions.push((self.at, "("));
         }
         self.at += 1;
-        self.levels.push(Level::new(close, after, self.at));
+        self.levels.push(Level { subscripted, ..Level::new(close, after, self.at) });
     }
 
     fn close(&mut self, c: u8) -> Result<()> {
@@ -313,6 +330,9 @@ impl<'a> Rewriter<'a> {
             Some(level) if level.close == c && !self.levels.is_empty() => {
                 self.at += 1;
                 self.insertions.push((self.at, level.after));
+                if let Some(start) = level.subscripted.filter(|_| level.is_slice) {
+                    self.read(start, self.at, "|_own)");
+                }
                 self.chain -= level.chain;
                 Ok(())
             }
@@ -407,6 +427,7 @@ impl<'a> Rewriter<'a> {
                 self.at += 1;
                 self.begin_sum();
                 if let Some(level) = self.levels.last_mut() {
+                    level.is_slice |= token == ":";
                     self.chain -= level.chain;
                     level.chain = 0;
                 }

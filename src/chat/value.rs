@@ -52,6 +52,24 @@ impl Size {
         }
         Ok(size)
     }
+
+    fn units(self) -> usize {
+        usize::try_from(self.values).unwrap_or(usize::MAX).saturating_mul(fuel::units(TEXT))
+    }
+
+    /// Pays for comparing a container of this size with one of another; nothing of it can fail.
+    fn compare(self, other: Option<Size>) {
+        fuel::visit(other.map_or(0, |other| self.units().min(other.units())));
+    }
+}
+
+/// Units of work for reading all of a value.
+pub(super) fn units(value: &Value) -> usize {
+    match (value.downcast_object_ref::<List>(), value.downcast_object_ref::<Dict>()) {
+        (Some(list), _) => list.size.units(),
+        (_, Some(dict)) => dict.size.units(),
+        _ => fuel::units(value.as_str().map_or(0, str::len)),
+    }
 }
 
 /// Pays for one more of `count` values that are collected for a list, and refuses more than it may have.
@@ -83,13 +101,16 @@ pub(super) struct List {
     pub(super) items: Vec<Value>,
     pub(super) shape: Shape,
     size: Size,
+    /// Units of work for going over the items, which may be to compare each text among them with another.
+    visit: usize,
 }
 
 impl List {
     pub(super) fn make(items: Vec<Value>, shape: Shape) -> Result<Value, Error> {
         fuel::pay(items.len())?;
         let size = Size::of(items.iter())?;
-        Ok(Value::from_object(List { items, shape, size }))
+        let visit = items.iter().map(|item| fuel::units(item.as_str().map_or(0, str::len))).sum();
+        Ok(Value::from_object(List { items, shape, size, visit }))
     }
 
     pub(super) fn of(items: Vec<Value>) -> Result<Value, Error> {
@@ -121,7 +142,7 @@ impl Object for List {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        if fuel::visit(self.items.len()) { Enumerator::Seq(self.items.len()) } else { Enumerator::Empty }
+        if fuel::visit(self.visit) { Enumerator::Seq(self.items.len()) } else { Enumerator::Empty }
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -138,6 +159,12 @@ impl Object for List {
         f.write_str(if self.shape != Shape::List && self.items.len() == 1 { "," } else { "" })?;
         f.write_str(close)
     }
+
+    /// Leaves the comparison to the engine.
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<std::cmp::Ordering> {
+        self.size.compare(other.downcast_ref::<List>().map(|other| other.size));
+        None
+    }
 }
 
 /// A dict: keys in the order in which they came.
@@ -153,7 +180,7 @@ impl Dict {
         let mut entries: Vec<(Value, Value)> = Vec::new();
         let mut index = HashMap::new();
         for (key, value) in pairs {
-            fuel::pay(2)?;
+            fuel::pay(2 + units(&key))?;
             if !is_key(&key) {
                 return Err(error(format!("unhashable type: {}", key.kind())));
             }
@@ -231,6 +258,12 @@ impl Object for Dict {
             write_repr(f, value)?;
         }
         f.write_char('}')
+    }
+
+    /// Leaves the comparison to the engine.
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<std::cmp::Ordering> {
+        self.size.compare(other.downcast_ref::<Dict>().map(|other| other.size));
+        None
     }
 }
 

@@ -29,6 +29,7 @@ mod words;
 pub use decoder::Decoder;
 pub use grammar::{Grammar, Matcher, TokenSet};
 pub(crate) use stored::TABLES;
+pub(crate) use unicode::is_category;
 pub use vocab::{FillIn, TokenKind};
 
 use crate::error::{Error, Result};
@@ -233,7 +234,7 @@ impl Tokenizer {
     }
 
     /// The text of tokens, from the beginning of a text: their pieces put together, without the space that SentencePiece
-    /// puts before the first. Errors: `InvalidArgument` if there is no such token, `OutOfMemory`.
+    /// puts before a text if the first of them has it (behind a BOS it stays, as in llama.cpp). Errors: `InvalidArgument` if there is no such token, `OutOfMemory`.
     pub fn decode(&self, tokens: &[u32], options: DecodeOptions) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         for (i, &token) in tokens.iter().enumerate() {

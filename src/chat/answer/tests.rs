@@ -162,8 +162,16 @@ fn arguments_as_text_are_what_the_schema_says() {
         "one": {"enum": ["1", "2"]},
         "both": {"type": ["string", "integer"]},
         "number": {"type": "number"},
+        "flag": {"type": "boolean"},
+        "flag or text": {"type": ["boolean", "string"]},
+        "nothing": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "named": {"$ref": "#/$defs/S"},
+        "round": {"$ref": "#/$defs/R"},
+        "all": {"allOf": [{"$ref": "#/$defs/S"}]},
+        "constant": {"const": "12"},
     });
-    let function = json!({"name": "w", "parameters": {"type": "object", "properties": kinds}});
+    let named = json!({"S": {"type": "string"}, "R": {"allOf": [{"$ref": "#/$defs/R"}, {"$ref": "#/$defs/R"}]}});
+    let function = json!({"name": "w", "parameters": {"type": "object", "properties": kinds, "$defs": named}});
     let tools = [json!({"type": "function", "function": function})];
     for (key, text, expected) in [
         ("text", "{\"a\": 1}", json!("{\"a\": 1}")),
@@ -180,6 +188,18 @@ fn arguments_as_text_are_what_the_schema_says() {
         ("number", "1.5", json!(1.5)),
         ("number", "much", json!("much")),
         ("unknown", "[1]", json!([1])),
+        ("flag", "true", json!(true)),
+        ("flag", "True", json!(true)),
+        ("flag", "False", json!(false)),
+        ("flag", "None", json!("None")),
+        ("flag or text", "True", json!("True")),
+        ("flag or text", "true", json!(true)),
+        ("nothing", "None", json!(null)),
+        ("unknown", "True", json!("True")),
+        ("named", "12", json!("12")),
+        ("round", "12", json!(12)),
+        ("all", "12", json!("12")),
+        ("constant", "12", json!("12")),
     ] {
         let expected = [call("w", json!({key: expected}))];
         let coder = format!("<function=w>\n<parameter={key}>\n{text}\n</parameter>\n</function>");
