@@ -24,7 +24,7 @@ fn strings(texts: &[&str]) -> Key {
     Key::Strings(texts.iter().map(|text| text.as_bytes().to_vec()).collect())
 }
 
-/// The bytes of a GGUF of these keys (all of them `tokenizer.ggml.`) and no tensors.
+/// The bytes of a GGUF of these keys (`tokenizer.ggml.` where they are not `general.`) and no tensors.
 fn file(keys: &[(&str, Key)]) -> Vec<u8> {
     fn string(out: &mut Vec<u8>, text: &[u8]) {
         out.extend((text.len() as u64).to_le_bytes());
@@ -38,7 +38,8 @@ fn file(keys: &[(&str, Key)]) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend([0, keys.len() as u64].map(u64::to_le_bytes).concat());
     for (key, value) in keys {
-        string(&mut out, format!("tokenizer.ggml.{key}").as_bytes());
+        let whole = if key.starts_with("general.") { (*key).to_owned() } else { format!("tokenizer.ggml.{key}") };
+        string(&mut out, whole.as_bytes());
         match value {
             Key::U32(v) => out.extend([4, *v].map(u32::to_le_bytes).concat()),
             Key::Bool(v) => out.extend([&7u32.to_le_bytes()[..], &[u8::from(*v)]].concat()),
@@ -567,6 +568,21 @@ fn special_tokens_beyond_all_measure_are_refused() {
     assert!(matches!(error, Error::Unsupported(_)), "{error}");
     assert_eq!(error.fact("found"), Some("4194560"));
     load(4 << 20).unwrap();
+}
+
+/// What one token takes of the white space behind it is not looked through again for others.
+#[test]
+fn white_space_that_is_special_too_is_taken_once() {
+    let changes = [
+        ("general.name", Some(Key::Str("phi-3"))),
+        ("tokens", Some(strings(&["<unk>", "<s>", "</s>", " ", "▁", "a"]))),
+        ("scores", Some(Key::F32s(vec![0.0; 6]))),
+        ("token_type", Some(Key::I32s(vec![2, 3, 3, 4, 1, 1]))),
+    ];
+    let t = load(&spm(), &changes).unwrap();
+    assert_eq!(t.encode(b"a  </s> \n a", SPECIAL).unwrap(), [4, 5, 3, 2, 4, 5]);
+    let spaces = b" ".repeat(2_000_000);
+    assert_eq!(t.encode(&spaces, PLAIN).unwrap(), [3]);
 }
 
 /// A file whose tokens are all the powers of a letter, and texts of that letter, stay linear.

@@ -90,7 +90,8 @@ impl Specials {
         let mut at = 0;
         for found in automaton.search.iter().flat_map(|search| search.find_iter(text)) {
             let Some(&(id, strips)) = automaton.tokens.get(found.pattern().as_usize()) else { continue };
-            let mut before = text.get(at..found.start()).unwrap_or_default();
+            // A token of white space may lie in what another one took.
+            let Some(mut before) = text.get(at..found.start()) else { continue };
             if strips.before {
                 let spaces = before.iter().rev().take_while(|&&c| is_space(c)).count();
                 before = &before[..before.len() - spaces];

@@ -5,7 +5,7 @@ use super::charsmap::Charsmap;
 use super::merge::{NONE, out_of_memory};
 use super::spm::SPACE_MARK;
 use super::table::{Merge, MergeTable, seed};
-use super::unicode::characters;
+use super::unicode::{characters, first_char};
 use super::vocab::{TokenKind, Vocab};
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -130,9 +130,9 @@ impl Unigram {
         };
         match &self.charsmap {
             Some(map) => map.apply(text, &mut append)?,
-            None => text.utf8_chunks().try_for_each(|chunk| {
-                append(chunk.valid().as_bytes())?;
-                if chunk.invalid().is_empty() { Ok(()) } else { append("\u{FFFD}".as_bytes()) }
+            None => characters(text).try_for_each(|character| match first_char(character) {
+                (char::REPLACEMENT_CHARACTER, _) => append("\u{FFFD}".as_bytes()),
+                _ => append(character),
             })?,
         }
         if prefix && !collapse && out.is_empty() && !text.is_empty() {
