@@ -9,7 +9,8 @@
  * cancelled leaves its object as it was, where its own text does not say otherwise. Any call can return INVALID_ARGUMENT
  * (an argument that is NULL without being marked @nullable, or outside its domain), FAILED_PRECONDITION (a poisoned
  * handle, a call in a child process after fork) and INTERNAL (a defect of the library: the exclusive object of that call
- * can only be freed then); @status names the others.
+ * can only be freed then), and any that takes a struct UNSUPPORTED (a reserved field, or one of a newer header, is not
+ * zero); @status names the others.
  *
  * A process that used the library and forks keeps it in the parent; in the child every call but those on errors fails.
  *
@@ -27,13 +28,17 @@
  * Text in is a pointer and a length in bytes, or a zero-terminated string and LLM_NUL_TERMINATED; with length 0 the
  * pointer may be NULL. It is UTF-8, and any bytes where a tokenizer takes it. Text out is an llm_view_t (borrowed: each
  * function says for how long) or an llm_bytes_t (the caller's). Buffers may likewise be NULL when their capacity is 0.
+ * What a call writes to must not overlap what it reads from, nor anything else that it writes to. Shapes are row by row;
+ * V is vocab_size and D embedding_length of llm_model_info_t, other letters are named where they stand.
  *
  * Structs begin with struct_size, which is sizeof of the struct as the caller was compiled. Fields may be added at the
  * end: older callers keep working, and newer ones if the fields that this library does not know are zero. For parameters
  * call the _init function; for a struct that the library fills set struct_size. Reserved fields are zero.
  *
  * Callbacks run on the thread of the call that takes them unless they say otherwise; they must not throw, unwind or
- * longjmp through the library.
+ * longjmp through the library. Calls compute in the default float environment (round to nearest, subnormal numbers are
+ * kept), give the thread its own back, and run callbacks in theirs: a callback must leave it as it is. A thread that
+ * calls needs 256 KiB of stack, beside what callbacks take.
  *
  * Only the failure of a small allocation may abort the process: of an object's own size, of a name or a message. Every
  * allocation whose size depends on a file or on an argument gives OUT_OF_MEMORY, but within the libraries that read JSON
@@ -230,17 +235,18 @@ typedef struct llm_decoder_t llm_decoder_t;
  * llm_request_t *request = NULL;
  * llm_events_t *events = NULL;
  * llm_request_id_t id;
- * bool more = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
+ * bool going = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
  *     && llm_request_new(&request, &error) == LLM_STATUS_OK
  *     && llm_events_new(&events, &error) == LLM_STATUS_OK
  *     && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
  *         == LLM_STATUS_OK
  *     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK;
- * while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
+ * while (going && llm_engine_wait(engine, UINT64_MAX, events, &going, &error) == LLM_STATUS_OK) {
  *     for (size_t i = 0; i < llm_events_count(events); i++) {
  *         llm_event_t event;
  *         event.struct_size = sizeof event;
- *         if (llm_events_get(events, i, &event, &error) != LLM_STATUS_OK) break;
+ *         going = llm_events_get(events, i, &event, &error) == LLM_STATUS_OK && going;
+ *         if (error != NULL) break;
  *         fwrite(event.text.data, 1, event.text.size, stdout);
  *         if (event.status != LLM_STATUS_OK)
  *             fprintf(stderr, "failed: %.*s\n", (int)event.message.size, event.message.data);
@@ -500,6 +506,8 @@ typedef struct llm_sampler_t llm_sampler_t;
  *     while (finish == LLM_FINISH_NONE && llm_session_next(session, &token, &text, &finish, &error) == LLM_STATUS_OK)
  *         fwrite(text.data, 1, text.size, stdout);
  * }
+ * if (error != NULL) fprintf(stderr, "%s\n", llm_error_message(error));
+ * llm_error_free(error);
  * llm_session_free(session);
  * @endcode
  */
@@ -659,7 +667,7 @@ typedef struct llm_model_info_t {
      */
     size_t struct_size;
     /**
-     * Tokens in the vocabulary: the length of a row of logits.
+     * V: tokens in the vocabulary, the length of a row of logits.
      */
     uint64_t vocab_size;
     /**
@@ -667,7 +675,7 @@ typedef struct llm_model_info_t {
      */
     uint64_t context_length;
     /**
-     * The width of the model.
+     * D: the width of the model.
      */
     uint64_t embedding_length;
     /**
@@ -1528,7 +1536,7 @@ typedef struct llm_engine_params_t {
 } llm_engine_params_t;
 
 /**
- * A request of an engine. Numbers begin at 1 and are not used again.
+ * A request of an engine. They are numbered from 1 on as they are submitted; one that is refused takes no number.
  */
 typedef uint64_t llm_request_id_t;
 
@@ -2721,7 +2729,7 @@ llm_status_t llm_gguf_type_find(const char *LLM_NULLABLE name,
  * @param[in] gguf A file.
  * @param[in] index Less than llm_gguf_tensor_count.
  * @param[in] offset From the start of the tensor's data, in bytes.
- * @param[out] out Room for `out_size` bytes.
+ * @param[out] out Room for `out_size` bytes, of which some may be written if the call fails.
  * @param[in] out_size How many bytes to read: offset + out_size is at most the size of the tensor's data.
  * @param[out] error @nullable Why it failed.
  * @status NOT_FOUND, IO; INVALID_ARGUMENT if the range is not in the tensor
@@ -3348,7 +3356,7 @@ llm_status_t llm_model_description(const llm_model_t *LLM_NONNULL model,
  * @param[in] session_params @nullable The session; NULL means the defaults.
  * @param[in,out] memory Filled; its struct_size must be set.
  * @param[out] error @nullable Why it failed.
- * @status CORRUPT_FILE, UNSUPPORTED
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
  * @thread any
  */
 LLM_API
@@ -3389,7 +3397,8 @@ llm_status_t llm_model_tokenizer(const llm_model_t *LLM_NONNULL model,
  * @param[in] params @nullable Threads and progress as in loading; NULL means the defaults.
  * @param[in] cancel @nullable A switch that stops the call from another thread.
  * @param[out] error @nullable Why it failed; then there is no file.
- * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the file is packed
+ * @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; NOT_FOUND if the folder does not exist;
+ *     INVALID_ARGUMENT also if the file is packed
  * @thread any
  */
 LLM_API
@@ -4254,7 +4263,7 @@ llm_status_t llm_sampler_add_infill_bans(llm_sampler_t *LLM_NONNULL sampler,
  * @param[in] user_data @nullable Passed to both callbacks.
  * @param[in] drop @nullable Called when the last chain with the step is gone, on the thread that gives it up.
  * @param[out] error @nullable Why it failed.
- * @status BUSY
+ * @status BUSY, OUT_OF_MEMORY
  * @thread one at a time
  */
 LLM_API
@@ -4549,7 +4558,7 @@ void llm_embed_params_init(llm_embed_params_t *LLM_NULLABLE params,
  * @param[out] embedding (D) floats; (T,D) with LLM_POOLING_NONE, of which some may be written if the call fails.
  * @param[in] capacity Of `embedding` in floats, at least as many.
  * @param[out] error @nullable Why it failed.
- * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; FAILED_PRECONDITION if the session holds tokens;
+ * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session holds tokens;
  *     INVALID_ARGUMENT for no tokens, and names one that is not in the vocabulary; UNSUPPORTED for LLM_POOLING_MODEL if
  *     the model's own way is none of the others
  * @thread one at a time
@@ -5789,7 +5798,7 @@ llm_status_t llm_request_clear_stops(llm_request_t *LLM_NONNULL request,
  * @param[in] lora An adapter of the engine's model.
  * @param[in] scale What it is multiplied with, usually 1; llm_engine_submit looks at that.
  * @param[out] error @nullable Why it failed.
- * @status BUSY
+ * @status BUSY, OUT_OF_MEMORY
  * @thread one at a time
  */
 LLM_API
@@ -5946,7 +5955,8 @@ LLM_API
 struct llm_engine_t *llm_engine_retain(const llm_engine_t *LLM_NONNULL engine);
 
 /**
- * Gives a reference back. With the last one the requests end without further events.
+ * Gives a reference back. With the last one the requests end without further events, and an llm_engine_wait that is
+ * under way returns.
  *
  * @param[in] engine @nullable An engine; NULL does nothing.
  * @thread any

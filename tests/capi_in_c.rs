@@ -60,8 +60,8 @@ tests! {
     chat: messages conversing;
     grammar: constraining refusing requesting;
     paged: pages forks;
-    engine: requests events_and_failures failing_polls threads log_probabilities searching;
+    engine: requests events_and_failures failing_polls threads freeing_ends_a_wait log_probabilities searching;
     state: saving shifting guessing beams;
     sampling: steps bad_parameters usual_chain token_lists callbacks_and_logprobs;
-    session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order;
+    session: appending generating callbacks_that_reenter cancelling_a_session panicking_in_the_pool freeing_in_any_order on_a_small_stack;
 }

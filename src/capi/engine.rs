@@ -29,17 +29,18 @@ use crate::model::CacheOptions;
 /// llm_request_t *request = NULL;
 /// llm_events_t *events = NULL;
 /// llm_request_id_t id;
-/// bool more = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
+/// bool going = llm_engine_new(model, NULL, &engine, &error) == LLM_STATUS_OK
 ///     && llm_request_new(&request, &error) == LLM_STATUS_OK
 ///     && llm_events_new(&events, &error) == LLM_STATUS_OK
 ///     && llm_request_set_text(request, tokenizer, "Once", LLM_NUL_TERMINATED, LLM_ENCODE_ADD_SPECIAL, &error)
 ///         == LLM_STATUS_OK
 ///     && llm_engine_submit(engine, request, &id, &error) == LLM_STATUS_OK;
-/// while (more && llm_engine_wait(engine, UINT64_MAX, events, &more, &error) == LLM_STATUS_OK) {
+/// while (going && llm_engine_wait(engine, UINT64_MAX, events, &going, &error) == LLM_STATUS_OK) {
 ///     for (size_t i = 0; i < llm_events_count(events); i++) {
 ///         llm_event_t event;
 ///         event.struct_size = sizeof event;
-///         if (llm_events_get(events, i, &event, &error) != LLM_STATUS_OK) break;
+///         going = llm_events_get(events, i, &event, &error) == LLM_STATUS_OK && going;
+///         if (error != NULL) break;
 ///         fwrite(event.text.data, 1, event.text.size, stdout);
 ///         if (event.status != LLM_STATUS_OK)
 ///             fprintf(stderr, "failed: %.*s\n", (int)event.message.size, event.message.data);
@@ -60,7 +61,7 @@ impl Handle for llm_engine_t {
     const KIND: Kind = Kind::Engine;
 }
 
-/// A request of an engine. Numbers begin at 1 and are not used again.
+/// A request of an engine. They are numbered from 1 on as they are submitted; one that is refused takes no number.
 pub type llm_request_id_t = u64;
 
 /// How to make an engine. Begin with llm_engine_params_init.
@@ -278,14 +279,20 @@ pub unsafe extern "C" fn llm_engine_retain(engine: *const llm_engine_t) -> *mut 
     value!(std::ptr::null_mut(), { handle::retain(engine) })
 }
 
-/// Gives a reference back. With the last one the requests end without further events.
+/// Gives a reference back. With the last one the requests end without further events, and an llm_engine_wait that is
+/// under way returns.
 ///
 /// @param[in] engine @nullable An engine; NULL does nothing.
 /// @thread any
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
     value!((), {
-        handle::free(engine);
+        let held = handle::shared(engine, "engine").ok();
+        if handle::free(engine)
+            && let Some(engine) = held
+        {
+            engine.wake();
+        }
         Some(())
     })
 }

@@ -172,7 +172,7 @@ pub unsafe extern "C" fn llm_gguf_type_find(
 /// @param[in] gguf A file.
 /// @param[in] index Less than llm_gguf_tensor_count.
 /// @param[in] offset From the start of the tensor's data, in bytes.
-/// @param[out] out Room for `out_size` bytes.
+/// @param[out] out Room for `out_size` bytes, of which some may be written if the call fails.
 /// @param[in] out_size How many bytes to read: offset + out_size is at most the size of the tensor's data.
 /// @param[out] error @nullable Why it failed.
 /// @status NOT_FOUND, IO; INVALID_ARGUMENT if the range is not in the tensor

@@ -236,13 +236,13 @@ pub(super) unsafe fn retain<H: Handle>(handle: *const H) -> Option<*mut H> {
 }
 
 /// Gives an owner's handle back; the value is dropped now or when the last call on it ends. NULL is fine, and a
-/// stale handle is reported to the log.
+/// stale handle is reported to the log. True if no owner is left.
 ///
 /// # Safety
 /// As [`shared`].
-pub(super) unsafe fn free<H: Handle>(handle: *mut H) {
+pub(super) unsafe fn free<H: Handle>(handle: *mut H) -> bool {
     if handle.is_null() {
-        return;
+        return false;
     }
     // SAFETY: the caller's promise.
     let held: Result<Shared<'_, H>> = unsafe { enter(handle, "the handle") };
@@ -252,16 +252,18 @@ pub(super) unsafe fn free<H: Handle>(handle: *mut H) {
         let fewer = |count: u64| count.checked_sub(OWNER);
         let updated = held.header().count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
         let before = updated.map_err(|_| stale("the handle"))?;
+        let last = before < 2 * OWNER;
         if let Some(mut table) = table
-            && before < 2 * OWNER
+            && last
         {
             table.remove(handle as usize);
         }
-        Ok(())
+        Ok(last)
     });
-    if let Err(e) = released {
+    released.unwrap_or_else(|e| {
         log::event(Level::Error, format_args!("{}: {}", name_of(H::KIND as u32), e.detail()));
-    }
+        false
+    })
 }
 
 /// The value of a handle that the caller knows to be live, without a lock or a count: for signal handlers.

@@ -36,7 +36,9 @@ fn enter<'a>(thing: *mut Thing) -> crate::Result<Exclusive<'a, Thing>> {
 
 fn free(thing: *mut Thing) {
     // SAFETY: as in `enter`.
-    unsafe { handle::free(thing) }
+    unsafe {
+        handle::free(thing);
+    }
 }
 
 #[test]

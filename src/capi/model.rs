@@ -88,11 +88,11 @@ unsafe impl Growing for llm_model_params_t {
 pub struct llm_model_info_t {
     /// sizeof(llm_model_info_t).
     pub struct_size: usize,
-    /// Tokens in the vocabulary: the length of a row of logits.
+    /// V: tokens in the vocabulary, the length of a row of logits.
     pub vocab_size: u64,
     /// The context that the model was trained for, in tokens.
     pub context_length: u64,
-    /// The width of the model.
+    /// D: the width of the model.
     pub embedding_length: u64,
     /// Blocks.
     pub layer_count: u64,
@@ -375,7 +375,7 @@ pub unsafe extern "C" fn llm_model_description(
 /// @param[in] session_params @nullable The session; NULL means the defaults.
 /// @param[in,out] memory Filled; its struct_size must be set.
 /// @param[out] error @nullable Why it failed.
-/// @status CORRUPT_FILE, UNSUPPORTED
+/// @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

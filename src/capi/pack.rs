@@ -26,7 +26,8 @@ use crate::model::Model;
 /// @param[in] params @nullable Threads and progress as in loading; NULL means the defaults.
 /// @param[in] cancel @nullable A switch that stops the call from another thread.
 /// @param[out] error @nullable Why it failed; then there is no file.
-/// @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; INVALID_ARGUMENT also if the file is packed
+/// @status IO, CORRUPT_FILE, UNSUPPORTED, OUT_OF_MEMORY, CANCELLED, ABORTED; NOT_FOUND if the folder does not exist;
+///     INVALID_ARGUMENT also if the file is packed
 /// @thread any
 #[must_use]
 #[unsafe(no_mangle)]

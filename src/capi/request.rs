@@ -274,7 +274,7 @@ pub unsafe extern "C" fn llm_request_clear_stops(
 /// @param[in] lora An adapter of the engine's model.
 /// @param[in] scale What it is multiplied with, usually 1; llm_engine_submit looks at that.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY
+/// @status BUSY, OUT_OF_MEMORY
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]
@@ -311,11 +311,15 @@ pub unsafe extern "C" fn llm_request_clear_loras(
 
 /// A request's copy for an engine.
 pub(super) fn copy(request: &Request) -> Result<Request> {
+    let mut stops = Vec::new();
+    for stop in &request.stops {
+        try_push(&mut stops, try_copy(stop, "a stop string")?, "the stop strings")?;
+    }
     Ok(Request {
         tokens: try_copy(&request.tokens, "the prompt")?,
         sampler: request.sampler.fresh(),
         grammar: request.grammar.clone(),
-        stops: request.stops.clone(),
+        stops,
         loras: request.loras.clone(),
         ..*request
     })

@@ -233,7 +233,7 @@ pub unsafe extern "C" fn llm_sampler_add_infill_bans(
 /// @param[in] user_data @nullable Passed to both callbacks.
 /// @param[in] drop @nullable Called when the last chain with the step is gone, on the thread that gives it up.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY
+/// @status BUSY, OUT_OF_MEMORY
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

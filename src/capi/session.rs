@@ -40,6 +40,8 @@ use crate::sample::{Sampler, Step};
 ///     while (finish == LLM_FINISH_NONE && llm_session_next(session, &token, &text, &finish, &error) == LLM_STATUS_OK)
 ///         fwrite(text.data, 1, text.size, stdout);
 /// }
+/// if (error != NULL) fprintf(stderr, "%s\n", llm_error_message(error));
+/// llm_error_free(error);
 /// llm_session_free(session);
 /// @endcode
 pub struct llm_session_t {

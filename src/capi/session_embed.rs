@@ -91,7 +91,7 @@ fn options(params: &llm_embed_params_t) -> Result<EmbedOptions> {
 /// @param[out] embedding (D) floats; (T,D) with LLM_POOLING_NONE, of which some may be written if the call fails.
 /// @param[in] capacity Of `embedding` in floats, at least as many.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL; FAILED_PRECONDITION if the session holds tokens;
+/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session holds tokens;
 ///     INVALID_ARGUMENT for no tokens, and names one that is not in the vocabulary; UNSUPPORTED for LLM_POOLING_MODEL if
 ///     the model's own way is none of the others
 /// @thread one at a time

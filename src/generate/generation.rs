@@ -64,12 +64,12 @@ impl Generation {
     }
 
     /// The same grammar, stop strings and options, before a generation.
-    pub(super) fn fork(&self) -> Generation {
-        let (stops, options) = (self.stops.clone(), self.options);
+    pub(super) fn fork(&self) -> Result<Generation> {
+        let (stops, options) = (self.stops.fresh()?, self.options);
         let mut fork = Generation { stops, options, ..Generation::new(&self.tokenizer) };
         fork.begin();
         fork.grammar = self.grammar.as_ref().map(|constraint| Constraint::new(Arc::clone(&constraint.grammar)));
-        fork
+        Ok(fork)
     }
 
     /// Begins another generation, with a sampler that is reset and shown all tokens.

@@ -204,7 +204,7 @@ impl Session {
             tokens,
             logits,
             adapters: self.adapters.clone(),
-            generation: self.generation.fork(),
+            generation: self.generation.fork()?,
             guesser: self.guesser.as_ref().map(Guesser::fork).transpose()?,
             ahead: Ahead::default(),
             chosen: None,

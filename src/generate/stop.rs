@@ -1,30 +1,36 @@
 //! Stop strings: text that may begin one is held back until it is clear that it does not.
 
-use crate::error::{Result, try_vec};
+use std::sync::Arc;
+
+use crate::error::{Result, try_collect, try_copy, try_push, try_vec};
 
 /// Looks for stop strings in a stream of text, one Knuth-Morris-Pratt automaton each ("Fast Pattern Matching in
 /// Strings", 1977), so that a byte costs constant time on average whatever the strings are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Stops {
-    patterns: Vec<Pattern>,
+    matches: Vec<Match>,
     /// Text that was taken in and not given out.
     held: Vec<u8>,
 }
 
-#[derive(Debug, Clone)]
+/// A stop string.
+#[derive(Debug)]
 struct Pattern {
     text: Vec<u8>,
     /// For each prefix, the length of its longest proper prefix that is its suffix too.
     failure: Vec<usize>,
-    /// Bytes of the pattern that the stream ends with.
-    matched: usize,
+}
+
+/// A pattern, and how many of its bytes the stream ends with.
+#[derive(Debug)]
+struct Match {
+    pattern: Arc<Pattern>,
+    bytes: usize,
 }
 
 impl Pattern {
     fn new(text: &[u8]) -> Result<Self> {
         let mut failure = try_vec(text.len(), 0, "a stop string")?;
-        let mut own = try_vec(text.len(), 0, "a stop string")?;
-        own.copy_from_slice(text);
         let mut k = 0;
         for i in 1..text.len() {
             while k > 0 && text[i] != text[k] {
@@ -33,35 +39,48 @@ impl Pattern {
             k += usize::from(text[i] == text[k]);
             failure[i] = k;
         }
-        Ok(Pattern { text: own, failure, matched: 0 })
+        Ok(Pattern { text: try_copy(text, "a stop string")?, failure })
+    }
+}
+
+impl Match {
+    /// Nothing yet.
+    fn of(pattern: &Arc<Pattern>) -> Match {
+        Match { pattern: Arc::clone(pattern), bytes: 0 }
     }
 
     /// Takes a byte; true if the pattern is complete.
     fn push(&mut self, byte: u8) -> bool {
-        while self.matched > 0 && self.text[self.matched] != byte {
-            self.matched = self.failure[self.matched - 1];
+        let Pattern { text, failure } = &*self.pattern;
+        while self.bytes > 0 && text[self.bytes] != byte {
+            self.bytes = failure[self.bytes - 1];
         }
-        self.matched += usize::from(self.text[self.matched] == byte);
-        self.matched == self.text.len()
+        self.bytes += usize::from(text[self.bytes] == byte);
+        self.bytes == text.len()
     }
 }
 
 impl Stops {
     /// Adds a string, which must not be empty.
     pub(crate) fn add(&mut self, text: &[u8]) -> Result<()> {
-        self.patterns.push(Pattern::new(text)?);
-        Ok(())
+        try_push(&mut self.matches, Match::of(&Arc::new(Pattern::new(text)?)), "the stop strings")
+    }
+
+    /// The same strings, for another text.
+    pub(crate) fn fresh(&self) -> Result<Stops> {
+        let matches = self.matches.iter().map(|found| Match::of(&found.pattern));
+        Ok(Stops { matches: try_collect(matches, "the stop strings")?, held: Vec::new() })
     }
 
     /// Removes all strings; what is held back is given out with the next text.
     pub(crate) fn clear(&mut self) {
-        self.patterns.clear();
+        self.matches.clear();
     }
 
     /// Forgets the text held back and what was matched.
     pub(crate) fn restart(&mut self) {
         self.held.clear();
-        self.patterns.iter_mut().for_each(|pattern| pattern.matched = 0);
+        self.matches.iter_mut().for_each(|found| found.bytes = 0);
     }
 
     /// Takes more text and puts into `out` what can no longer belong to a stop string. True if one was found: then
@@ -70,9 +89,9 @@ impl Stops {
         for &byte in text {
             self.held.push(byte);
             let mut found = 0;
-            for pattern in &mut self.patterns {
-                if pattern.push(byte) {
-                    found = found.max(pattern.text.len());
+            for next in &mut self.matches {
+                if next.push(byte) {
+                    found = found.max(next.bytes);
                 }
             }
             if found > 0 {
@@ -81,7 +100,7 @@ impl Stops {
                 return true;
             }
         }
-        let keep = self.patterns.iter().map(|pattern| pattern.matched).max().unwrap_or(0);
+        let keep = self.matches.iter().map(|found| found.bytes).max().unwrap_or(0);
         out.extend(self.held.drain(..self.held.len() - keep));
         false
     }

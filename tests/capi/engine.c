@@ -1,5 +1,6 @@
 /* Many requests at once, as a C program sees them. */
 #include "check.h"
+#include <time.h>
 
 enum { MOST = 24 };
 
@@ -377,6 +378,42 @@ static void threads(void)
     llm_model_free(model);
 }
 
+struct wait {
+    llm_engine_t *engine;
+    llm_events_t *events;
+};
+
+static void *wait_for_ever(void *user_data)
+{
+    struct wait *wait = user_data;
+    bool more = true;
+    CHECK(llm_engine_wait(wait->engine, UINT64_MAX, wait->events, &more, NULL) == LLM_STATUS_OK && !more);
+    return NULL;
+}
+
+/* With the last reference nobody could wake it any more. */
+static void freeing_ends_a_wait(void)
+{
+    llm_model_t *model = load();
+    struct wait wait = {.engine = engine_of(model, 0)};
+    OK(llm_events_new(&wait.events, &error));
+    CHECK(llm_engine_retain(wait.engine) == wait.engine);
+    pthread_t waiter;
+    CHECK(pthread_create(&waiter, NULL, wait_for_ever, &wait) == 0);
+    const struct timespec a_while = {0, 50000000};
+    llm_event_t event = {.struct_size = sizeof event};
+    while (llm_events_get(wait.events, 0, &event, NULL) != LLM_STATUS_BUSY) nanosleep(&a_while, NULL);
+    nanosleep(&a_while, NULL);
+    llm_engine_free(wait.engine);
+    nanosleep(&a_while, NULL);
+    FAILS(BUSY, llm_events_get(wait.events, 0, &event, &error)); /* it still waits */
+    llm_error_free(error);
+    llm_engine_free(wait.engine);
+    CHECK(pthread_join(waiter, NULL) == 0);
+    llm_events_free(wait.events);
+    llm_model_free(model);
+}
+
 /* Events tell the log probabilities that a session tells, if the request asked for them. */
 static void log_probabilities(void)
 {
@@ -536,6 +573,7 @@ int main(int argc, char **argv)
         {"events_and_failures", events_and_failures},
         {"failing_polls", failing_polls},
         {"threads", threads},
+        {"freeing_ends_a_wait", freeing_ends_a_wait},
         {"log_probabilities", log_probabilities},
         {"searching", searching},
     };

@@ -365,6 +365,54 @@ static void freeing_in_any_order(void)
     }
 }
 
+static void *use_everything(void *user_data)
+{
+    (void)user_data;
+    llm_model_t *model = NULL;
+    llm_gguf_t *gguf = NULL;
+    llm_messages_t *messages = NULL;
+    OK(llm_model_load(file("ok-tiny-model.gguf"), LLM_NUL_TERMINATED, NULL, NULL, &model, &error));
+    llm_session_params_t params;
+    llm_session_params_init(&params, sizeof params);
+    params.threads = LLM_THREADS_CALLER;
+    llm_session_t *session = NULL;
+    OK(llm_session_new(model, &params, &session, &error));
+    append_prompt(session);
+    start(session, 4);
+    llm_finish_reason_t finish = LLM_FINISH_NONE;
+    struct collected collected = {session, {0}, 0, 0};
+    OK(llm_session_generate(session, collect, &collected, &finish, &error));
+    llm_beams_t *beams = NULL;
+    OK(llm_session_beam_search(session, NULL, &beams, &error));
+    OK(llm_gguf_open(file("ok-tiny-model.gguf"), LLM_NUL_TERMINATED, &gguf, &error));
+    OK(llm_gguf_pack(gguf, "packed", LLM_NUL_TERMINATED, NULL, NULL, &error));
+    OK(llm_gguf_quantize(gguf, "quantised", LLM_NUL_TERMINATED, "Q4_K_M", LLM_NUL_TERMINATED, NULL, 0, NULL, NULL, &error));
+    /* As deep as JSON may be. */
+    char json[256];
+    size_t depth = 120;
+    memset(json, '[', depth);
+    memset(json + depth, ']', depth);
+    OK(llm_messages_new(&messages, &error));
+    OK(llm_messages_set_variable(messages, "v", LLM_NUL_TERMINATED, json, 2 * depth, &error));
+    llm_messages_free(messages);
+    llm_gguf_free(gguf);
+    llm_beams_free(beams);
+    llm_session_free(session);
+    llm_model_free(model);
+    return NULL;
+}
+
+/* As much as the header says that a thread needs. */
+static void on_a_small_stack(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 256 << 10) == 0);
+    CHECK(pthread_create(&thread, &attributes, use_everything, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    pthread_attr_destroy(&attributes);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -374,6 +422,7 @@ int main(int argc, char **argv)
         {"cancelling_a_session", cancelling_a_session},
         {"panicking_in_the_pool", panicking_in_the_pool},
         {"freeing_in_any_order", freeing_in_any_order},
+        {"on_a_small_stack", on_a_small_stack},
     };
     return run_test(tests, sizeof tests / sizeof *tests, argc, argv);
 }

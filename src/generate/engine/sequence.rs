@@ -86,7 +86,7 @@ impl Sequence {
             cache: self.cache.fork(),
             adapters: self.adapters.clone(),
             sampler: self.sampler.reseeded(index as u64),
-            generation: self.generation.fork(),
+            generation: self.generation.fork()?,
             siblings: 0,
             part: 0..0,
             search: self.search.clone(),
