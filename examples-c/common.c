@@ -220,7 +220,8 @@ llm_token_t *read_ids(const char *option, const char *text, size_t *count) {
         size_t length = strcspn(text, separators);
         uint64_t id = 0;
         snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word - 1), text);
-        if (!parse_integer(word, UINT32_MAX, &id)) wrong_usage("%s takes token ids, not '%s'", option, word);
+        if (length >= sizeof word || !parse_integer(word, UINT32_MAX, &id))
+            wrong_usage("%s takes token ids, not '%.*s'", option, (int)(length < 64 ? length : 64), text);
         tokens[(*count)++] = (llm_token_t)id;
         text += length;
         text += strspn(text, separators);
@@ -243,6 +244,11 @@ llm_token_t *encode(const llm_tokenizer_t *tokenizer, const char *text, size_t s
     return tokens;
 }
 
+/* Refuses a value that is not wholly a number, or out of range by errno, which was 0 before. */
+static void check_number(const char *value, const char *end, const char *type) {
+    if (end == value || *end != '\0' || errno != 0) wrong_usage("--override: %s is no %s", value, type);
+}
+
 /* Sets the key that KEY=TYPE:VALUE names. */
 static void set_key(llm_gguf_writer_t *keys, const char *text) {
     const char *equals = strchr(text, '=');
@@ -254,13 +260,18 @@ static void set_key(llm_gguf_writer_t *keys, const char *text) {
     llm_error_t *error = NULL;
     errno = 0;
     if (type_size == 3 && memcmp(type, "int", 3) == 0) {
-        long long number = strtoll(value, &end, 10);
-        if (number < 0)
-            check(llm_gguf_writer_set_i64(keys, text, key_size, number, &error), &error);
+        bool negative = value[0] == '-';
+        long long below = negative ? strtoll(value, &end, 10) : 0;
+        unsigned long long number = negative ? 0 : strtoull(value, &end, 10);
+        check_number(value, end, "int");
+        if (negative)
+            check(llm_gguf_writer_set_i64(keys, text, key_size, below, &error), &error);
         else
-            check(llm_gguf_writer_set_u64(keys, text, key_size, (uint64_t)number, &error), &error);
+            check(llm_gguf_writer_set_u64(keys, text, key_size, number, &error), &error);
     } else if (type_size == 5 && memcmp(type, "float", 5) == 0) {
-        check(llm_gguf_writer_set_f32(keys, text, key_size, strtof(value, &end), &error), &error);
+        float number = strtof(value, &end);
+        check_number(value, end, "float");
+        check(llm_gguf_writer_set_f32(keys, text, key_size, number, &error), &error);
     } else if (type_size == 4 && memcmp(type, "bool", 4) == 0) {
         bool truth = strcmp(value, "true") == 0;
         if (!truth && strcmp(value, "false") != 0) wrong_usage("--override: expected true or false, found %s", value);
@@ -270,8 +281,6 @@ static void set_key(llm_gguf_writer_t *keys, const char *text) {
     } else {
         wrong_usage("--override: expected the type int, float, bool or str, found %.*s", (int)type_size, type);
     }
-    if (end != NULL && (end == value || *end != '\0' || errno != 0))
-        wrong_usage("--override: %s is no %.*s", value, (int)type_size, type);
 }
 
 llm_model_t *load_model_with(const char *path, uint32_t threads, const text_list_t *overrides) {

@@ -53,6 +53,7 @@ int main(int argc, char **argv) {
     check(llm_model_info(model, &info, &error), &error);
     uint64_t each = (uint64_t)length + max_tokens;
     if (each > info.context_length) each = info.context_length;
+    uint32_t context = each < UINT32_MAX ? (uint32_t)each : UINT32_MAX;
     each = each / 16 + 2;
     if (each > UINT32_MAX / ((uint64_t)count + 1)) wrong_usage("--count is too large");
     pages.max_pages = (uint32_t)(((uint64_t)count + 1) * each);
@@ -61,6 +62,7 @@ int main(int argc, char **argv) {
     llm_session_params_t params;
     llm_session_params_init(&params, sizeof params);
     params.threads = threads;
+    params.context_length = context;
     llm_session_t *session = NULL;
     check(llm_session_new_in_pages(model, cache, &params, &session, &error), &error);
     check(llm_session_append_tokens(session, tokens, length, &error), &error);
