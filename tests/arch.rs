@@ -10,7 +10,7 @@ use llm::model::{CacheOptions, Model, Pooling};
 use llm::{Isa, KvType, Threads};
 
 /// The architectures of tests/data/arch.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "llama",
     "llama31",
     "llama-linear",
@@ -34,6 +34,7 @@ const NAMES: [&str; 27] = [
     "gpt-oss",
     "mixtral",
     "olmo2",
+    "olmo3",
     "smollm3",
     "deepseek2-lite",
     "deepseek2-expanded",
@@ -89,6 +90,17 @@ fn hidden_states_of_encoders_are_exact_up_to_rounding_and_need_no_chunks() {
         let error = session(&model, Isa::Scalar).append(&[1, 2]).unwrap_err();
         assert!(matches!(error, llm::Error::FailedPrecondition(_)), "{name}: {error}");
     }
+}
+
+#[test]
+fn no_golden_is_forgotten() {
+    let entries = std::fs::read_dir(common::data("arch")).unwrap().map(Result::unwrap);
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut found: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut tested = [&NAMES[..], &ENCODERS].concat();
+    found.sort();
+    tested.sort();
+    assert_eq!(found, tested);
 }
 
 /// Tokens one by one, with others and as one chunk: experts see other companions each time.

@@ -492,6 +492,44 @@ case(
     },
 )
 
+
+
+def olmo3_keys(config):
+    """Of the scaling nothing says which layers have it, nor which have windows: the architecture does."""
+    every, scaled = config.rope_parameters["sliding_attention"], config.rope_parameters["full_attention"]
+    config = copy.copy(config)
+    config.rope_parameters = every
+    return decoder_keys(config) | {
+        "attention.sliding_window": config.sliding_window,
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": scaled["factor"],
+        "rope.scaling.original_context_length": scaled["original_max_position_embeddings"],
+    }
+
+
+def olmo3_rope(**changes):
+    plain = dict(rope_type="default", rope_theta=5e5)
+    scaled = dict(rope_type="yarn", rope_theta=5e5, factor=8.0, original_max_position_embeddings=512)
+    return {"rope_parameters": {"sliding_attention": plain, "full_attention": scaled} | changes}
+
+
+case(
+    "olmo3",
+    "olmo2",
+    transformers.Olmo3Config(
+        **SIZES, hidden_size=64, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, rms_norm_eps=1e-6, sliding_window=8, tie_word_embeddings=True, **olmo3_rope(),
+    ),
+    keys=olmo3_keys, names=OLMO2,
+    mistakes={
+        "no windows": lambda m, c: {"layer_types": ["full_attention"] * 4},
+        "windows everywhere": lambda m, c: {"layer_types": ["sliding_attention"] * 4},
+        "a window of 9": lambda m, c: {"sliding_window": 9},
+        "no scaling": lambda m, c: olmo3_rope(full_attention=dict(rope_type="default", rope_theta=5e5)),
+        "scaling everywhere": lambda m, c: olmo3_rope(sliding_attention=c.rope_parameters["full_attention"]),
+    },
+)
+
 case(
     "smollm3",
     "smollm3",
