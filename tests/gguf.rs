@@ -503,7 +503,7 @@ fn strings_go_on_over_the_steps_of_a_reader() {
     let mut builder = Builder::new();
     builder.set_strings("a", &texts).unwrap();
     builder.set("b", 7u32).unwrap();
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strings.gguf");
+    let path = common::scratch("strings.gguf");
     builder.create(&path).unwrap().finish().unwrap();
     let gguf = Gguf::from_reader(Box::new(Slow(std::fs::read(&path).unwrap()))).unwrap();
     assert_eq!(gguf.u32("b").unwrap(), Some(7));

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use llm::gguf::{Builder, ElementType, Gguf, PartLimit, Value, Writer};
 use llm::{Error, Result};
 
-/// A folder of a test's own, empty.
+/// A folder of the calling test's own, empty.
 fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gguf_writer").join(name);
+    let folder = common::scratch(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     folder

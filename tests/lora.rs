@@ -252,7 +252,7 @@ fn an_adapter_of_another_vocabulary_does_not_fit() {
         dims[usize::from(tensor.name == embedding)] += if tensor.name == embedding { 8 } else { 0 };
         keys.add_tensor(&tensor.name, tensor.type_id, &dims).unwrap();
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("lora-vocabulary.gguf");
+    let path = common::scratch("vocabulary.gguf");
     let mut writer = keys.create(&path).unwrap();
     for tensor in base.tensors() {
         let mut bytes = vec![0; tensor.bytes as usize];

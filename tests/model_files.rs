@@ -121,8 +121,7 @@ fn load_changed(tensor: Option<&str>, change: impl Fn(&mut Builder)) -> Result<M
     if let Some(name) = tensor {
         builder.add_tensor(name, Format::F32.id(), &[1]).unwrap();
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("changed-{:?}.gguf", std::thread::current().id()));
+    let path = common::scratch("changed.gguf");
     let mut writer = builder.create(&path).unwrap();
     for tensor in gguf.tensors() {
         let mut data = vec![0; tensor.bytes as usize];
@@ -204,7 +203,7 @@ fn tensors_without_elements_are_refused() {
         if with_types {
             builder.add_tensor("token_types.weight", Format::F32.id(), &[d, 0]).unwrap();
         }
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("empty-{with_types}.gguf"));
+        let path = common::scratch(&format!("empty-{with_types}.gguf"));
         let mut writer = builder.create(&path).unwrap();
         for tensor in gguf.tensors().iter().filter(|tensor| with_types || empty(tensor).is_none()) {
             let mut data = vec![0; tensor.bytes as usize];
@@ -296,7 +295,7 @@ fn fewer_tokens_are_processed_together_where_they_are_large() {
             builder.add_tensor_like(tensor).unwrap();
         }
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("wide.gguf");
+    let path = common::scratch("wide.gguf");
     let mut writer = builder.create(&path).unwrap();
     for tensor in gguf.tensors() {
         let mut data = vec![0; if wide(&tensor.name) { 32 * WIDE as usize } else { tensor.bytes as usize }];

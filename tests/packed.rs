@@ -2,8 +2,9 @@
 
 mod common;
 
+use common::scratch;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use llm::generate::{EmbedOptions, Session, SessionOptions};
@@ -14,13 +15,6 @@ use llm::{Error, Result, Threads};
 
 /// The tensor that holds the matrices.
 const WEIGHTS: &str = "llm.packed.weights";
-
-/// A path in a folder of this test's own.
-fn path(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packed");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder.join(name)
-}
 
 fn pack(gguf: &Gguf, path: &Path) -> Result<()> {
     Model::pack(gguf, path, &LoadOptions::default(), |_, _| ControlFlow::Continue(()))
@@ -33,7 +27,7 @@ fn load(gguf: &Gguf) -> Result<Model> {
 /// The tiny model of an architecture, and itself packed.
 fn both(name: &str) -> (Gguf, Gguf) {
     let gguf = common::unpacked_gguf(&format!("arch/{name}/model.gguf"));
-    let path = path(&format!("{name}.gguf"));
+    let path = scratch(&format!("{name}.gguf"));
     pack(&gguf, &path).unwrap();
     (gguf, Gguf::open(&path).unwrap())
 }
@@ -73,7 +67,7 @@ fn a_packed_model_gives_the_same_bits() {
         let expected = output(a);
         assert_eq!(output(b), expected, "{name}");
         // One that lies in no file is copied.
-        let bytes = std::fs::read(path(&format!("{name}.gguf"))).unwrap();
+        let bytes = std::fs::read(scratch(&format!("{name}.gguf"))).unwrap();
         assert_eq!(output(load(&Gguf::from_bytes(bytes).unwrap()).unwrap()), expected, "{name}");
     }
 }
@@ -81,7 +75,7 @@ fn a_packed_model_gives_the_same_bits() {
 #[test]
 fn the_file_is_the_same_whoever_packs_what_before() {
     let bytes = |(name, recipe): (&str, Option<&str>), threads: usize| {
-        let path = path(&format!("{name}.{threads}"));
+        let path = scratch(&format!("{name}.{threads}"));
         let mut gguf = common::unpacked_gguf(&format!("arch/{name}/model.gguf"));
         if let Some(recipe) = recipe {
             let (quantised, options) = (path.with_extension("gguf"), quantize::Options::default());
@@ -116,7 +110,7 @@ fn it_is_the_same_model() {
     let session = |gguf: &Gguf| Session::new(Arc::new(load(gguf).unwrap()), &SessionOptions::default()).unwrap();
     let (mut first, mut second) = (session(&gguf), session(&packed));
     first.append(&[3, 1, 4]).unwrap();
-    let state = path("state");
+    let state = scratch("state");
     first.save(&state).unwrap();
     second.load(&state).unwrap();
     first.append(&[1]).unwrap();
@@ -139,7 +133,7 @@ fn it_is_the_same_model() {
     let mut builder = Builder::new();
     builder.copy_keys(&gguf).unwrap();
     gguf.tensors().iter().for_each(|tensor| builder.add_tensor_like(tensor).unwrap());
-    let mut writer = builder.create_split(&path("parts.gguf"), PartLimit { tensors: Some(5), bytes: None }).unwrap();
+    let mut writer = builder.create_split(&scratch("parts.gguf"), PartLimit { tensors: Some(5), bytes: None }).unwrap();
     for tensor in gguf.tensors() {
         let mut bytes = vec![0; tensor.bytes as usize];
         gguf.read(tensor, 0, &mut bytes).unwrap();
@@ -147,13 +141,13 @@ fn it_is_the_same_model() {
     }
     writer.finish().unwrap();
     let count = gguf.tensors().len().div_ceil(5);
-    let parts = Gguf::open(&path(&format!("parts-00001-of-{count:05}.gguf"))).unwrap();
+    let parts = Gguf::open(&scratch(&format!("parts-00001-of-{count:05}.gguf"))).unwrap();
     assert_eq!(parts.part_count(), count);
-    pack(&parts, &path("of-parts.gguf")).unwrap();
+    pack(&parts, &scratch("of-parts.gguf")).unwrap();
     let mut whole = session(&parts);
     whole.append(&[3, 1, 4]).unwrap();
     whole.save(&state).unwrap();
-    session(&Gguf::open(&path("of-parts.gguf")).unwrap()).load(&state).unwrap();
+    session(&Gguf::open(&scratch("of-parts.gguf")).unwrap()).load(&state).unwrap();
 }
 
 /// Neither matrices nor tables are copied: they lie in maps of the file, beside that of the metadata.
@@ -161,9 +155,10 @@ fn it_is_the_same_model() {
 #[test]
 fn loading_maps_the_file() {
     let (_, packed) = both("qwen2");
+    let path = scratch("qwen2.gguf").canonicalize().unwrap();
     let maps = || {
         let text = std::fs::read_to_string("/proc/self/maps").unwrap();
-        text.lines().filter(|line| line.ends_with("/packed/qwen2.gguf")).count()
+        text.lines().filter(|line| line.ends_with(path.to_str().unwrap())).count()
     };
     let before = maps();
     let model = load(&packed).unwrap();
@@ -178,7 +173,7 @@ fn changed(packed: &Gguf, keys: impl FnOnce(&mut Builder), dropped: &str, weight
     let mut builder = Builder::new();
     builder.copy_keys(packed).unwrap();
     keys(&mut builder);
-    let path = path(&format!("changed-{:?}.gguf", std::thread::current().id()));
+    let path = scratch("changed.gguf");
     let kept = || packed.tensors().iter().filter(|tensor| tensor.name != dropped);
     for tensor in kept() {
         match &weights {
@@ -285,12 +280,12 @@ fn what_is_wrong_is_told() {
     };
     corrupt(&changed(&packed, set, "output_norm.weight", None), "no matrix");
     // Neither is a packed file packed again, nor does an attempt leave anything.
-    let again = pack(&packed, &path("again.gguf")).err().unwrap();
-    assert!(matches!(again, Error::InvalidArgument(_)) && !path("again.gguf").exists());
-    let stopped = Model::pack(&gguf, &path("stopped.gguf"), &LoadOptions::default(), |done, total| {
+    let again = pack(&packed, &scratch("again.gguf")).err().unwrap();
+    assert!(matches!(again, Error::InvalidArgument(_)) && !scratch("again.gguf").exists());
+    let stopped = Model::pack(&gguf, &scratch("stopped.gguf"), &LoadOptions::default(), |done, total| {
         if 2 * done > total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    assert!(matches!(stopped, Err(Error::Aborted(_))) && !path("stopped.gguf").exists());
+    assert!(matches!(stopped, Err(Error::Aborted(_))) && !scratch("stopped.gguf").exists());
 }
 
 /// Nothing is made for matrices that the file cannot have: keys alone could ask for any number of them.

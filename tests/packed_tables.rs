@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::scratch;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use llm::Error;
 use llm::gguf::{Builder, Gguf};
@@ -25,12 +25,6 @@ const VOCABULARIES: [&str; 7] = [
 ];
 const BYTES: u32 = 24;
 const F32: u32 = 0;
-
-fn path(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packed_tables");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder.join(name)
-}
 
 /// A model of zeros with the vocabulary of `vocabulary`, and itself packed. `keys` changes its keys.
 fn packed(vocabulary: &Gguf, name: &str, keys: impl FnOnce(&mut Builder)) -> Gguf {
@@ -56,7 +50,7 @@ fn packed(vocabulary: &Gguf, name: &str, keys: impl FnOnce(&mut Builder)) -> Ggu
     for (name, dims) in &tensors {
         builder.add_tensor(&format!("{name}.weight"), F32, dims).unwrap();
     }
-    let (plain, packed) = (path(&format!("{name}.plain")), path(&format!("{name}.packed")));
+    let (plain, packed) = (scratch(&format!("{name}.plain")), scratch(&format!("{name}.packed")));
     let mut writer = builder.create(&plain).unwrap();
     for (name, dims) in &tensors {
         let bytes = vec![0; 4 * dims.iter().product::<u64>() as usize];
@@ -85,7 +79,7 @@ fn changed(gguf: &Gguf, name: &str, tables: &[u8], keys: impl FnOnce(&mut Builde
     builder.copy_keys(gguf).unwrap();
     builder.add_tensor(TABLES, BYTES, &[tables.len() as u64]).unwrap();
     keys(&mut builder);
-    let path = path(&format!("{}.changed", name.replace('/', "-")));
+    let path = scratch(&format!("{}.changed", name.replace('/', "-")));
     let mut writer = builder.create(&path).unwrap();
     writer.write(TABLES, tables).unwrap();
     writer.finish().unwrap();
@@ -179,7 +173,7 @@ fn tables_that_cannot_be_used_are_made_anew() {
         });
         assert!(seen(&Tokenizer::from_gguf(&moved).unwrap()) == expected, "{n}");
     }
-    let bytes = std::fs::read(path("anew-trained-bpe.packed")).unwrap();
+    let bytes = std::fs::read(scratch("anew-trained-bpe.packed")).unwrap();
     assert!(seen(&Tokenizer::from_gguf(&Gguf::from_bytes(bytes).unwrap()).unwrap()) == expected);
     let mut older = tables.clone();
     let (length, start) = columns(&tables)[0];

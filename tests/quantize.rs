@@ -2,8 +2,8 @@
 
 mod common;
 
+use common::scratch;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use llm::generate::{ImatrixOptions, imatrix};
@@ -11,12 +11,6 @@ use llm::gguf::{Builder, Gguf};
 use llm::quant::Format;
 use llm::quantize::{Importance, Options, Recipe, quantize};
 use llm::{Cancel, Error, Threads, log};
-
-fn path(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quantize");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder.join(name)
-}
 
 /// Numbers without a pattern, the same every time.
 fn noise(n: usize, mut seed: u32) -> Vec<f32> {
@@ -38,7 +32,7 @@ fn file_of(name: &str, keys: &[(&str, u32)], tensors: &[(&str, &[u64])]) -> Gguf
     for (name, dims) in tensors {
         builder.add_tensor(name, Format::F32.id(), dims).unwrap();
     }
-    let path = path(name);
+    let path = scratch(name);
     let mut writer = builder.create(&path).unwrap();
     for (i, (name, dims)) in (0..).zip(tensors) {
         let values = noise(dims.iter().product::<u64>() as usize, i);
@@ -49,7 +43,7 @@ fn file_of(name: &str, keys: &[(&str, u32)], tensors: &[(&str, &[u64])]) -> Gguf
 }
 
 fn go(gguf: &Gguf, out: &str, recipe: &str, importance: Option<&Importance>, options: &Options) -> llm::Result<Gguf> {
-    let path = path(out);
+    let path = scratch(out);
     let progress = |_, _| ControlFlow::Continue(());
     quantize(gguf, &path, Recipe::named(recipe)?, importance, options, progress)?;
     Gguf::open(&path)
@@ -63,7 +57,7 @@ fn importance_file(name: &str, entries: &[(&str, &[f32])]) -> Importance {
         builder.add_tensor(&format!("{tensor}.in_sum2"), 0, &[sums.len() as u64, 1]).unwrap();
         builder.add_tensor(&format!("{tensor}.counts"), 0, &[1, 1]).unwrap();
     }
-    let path = path(name);
+    let path = scratch(name);
     let mut writer = builder.create(&path).unwrap();
     for (tensor, sums) in entries {
         writer.write(&format!("{tensor}.in_sum2"), bytemuck::cast_slice(sums)).unwrap();
@@ -179,7 +173,7 @@ fn every_recipe_makes_a_file_that_says_what_it_is() {
     numbers.sort_unstable();
     assert_eq!(numbers, [0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 21, 25, 30, 32, 36, 37, 38]);
     // Of MXFP4_MOE the experts alone.
-    let out = Gguf::open(&path("every-MXFP4_MOE")).unwrap();
+    let out = Gguf::open(&scratch("every-MXFP4_MOE")).unwrap();
     assert_eq!(types(&out), [("token_embd.weight", "Q8_0"), ("blk.0.ffn_up.weight", "MXFP4")]);
     let error = Recipe::named("Q9_K").err().unwrap();
     assert!(error.to_string().contains("Q4_K_M") && error.fact("type") == Some("Q9_K"), "{error}");
@@ -235,7 +229,7 @@ fn file_with(name: &str, rows: u64, replaced: &[(usize, f32)]) -> Gguf {
     let mut builder = Builder::new();
     builder.set("general.architecture", "llama").unwrap();
     builder.add_tensor("blk.0.ffn_up.weight", Format::F32.id(), &[256, rows]).unwrap();
-    let path = path(name);
+    let path = scratch(name);
     let mut writer = builder.create(&path).unwrap();
     writer.write("blk.0.ffn_up.weight", bytemuck::cast_slice(&values)).unwrap();
     writer.finish().unwrap();
@@ -268,7 +262,7 @@ fn numbers_without_room_are_refused() {
             };
             let facts = ["tensor", "index", "found"].map(|fact| error.fact(fact).unwrap().to_owned());
             assert_eq!(facts, ["blk.0.ffn_up.weight".to_owned(), at[0].to_string(), value.to_string()], "{recipe}");
-            assert!(!path(&out).exists());
+            assert!(!scratch(&out).exists());
         }
     }
     // What has room, and what is only copied.
@@ -304,13 +298,19 @@ fn importances_that_are_missing_are_told() {
             panic!("{found}")
         };
         assert_eq!((error.fact("expected"), error.fact("found")), (Some("4"), Some(found)));
-        assert!(!path("missing-none").exists());
+        assert!(!scratch("missing-none").exists());
         // Where nothing is quantised, nothing is missing.
         go(&gguf, "missing-out", "F16", Some(&importance), &Options::default()).unwrap();
     }
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&told);
-    log::set(Some(Box::new(move |level, message| sink.lock().unwrap().push((level, message.to_owned())))));
+    // Other tests quantise at the same time, on other threads.
+    let own_thread = std::thread::current().id();
+    log::set(Some(Box::new(move |level, message| {
+        if std::thread::current().id() == own_thread {
+            sink.lock().unwrap().push((level, message.to_owned()));
+        }
+    })));
     let some = importance_file("missing-some.imatrix", &[(names[2], &[1.0; 256])]);
     go(&gguf, "missing-out", "Q4_0", Some(&some), &Options::default()).unwrap();
     log::set(None);
@@ -327,7 +327,11 @@ fn importances_that_are_missing_are_told() {
     let embedding = Options { embedding: Some(Format::Q5_0), ..Options::default() };
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&told);
-    log::set(Some(Box::new(move |_, message| sink.lock().unwrap().push(message.to_owned()))));
+    log::set(Some(Box::new(move |_, message| {
+        if std::thread::current().id() == own_thread {
+            sink.lock().unwrap().push(message.to_owned());
+        }
+    })));
     go(&once, "copied-again", "Q4_0", Some(&own), &embedding).unwrap();
     go(&gguf, "copied-none", "Q4_0", Some(&own), &embedding).unwrap();
     log::set(None);
@@ -348,11 +352,11 @@ fn threads_change_nothing_and_copies_are_exact() {
     let bytes = |threads: usize| {
         let options = Options { threads: Some(Threads::new(threads)), ..Options::default() };
         go(&gguf, &format!("threads-{threads}"), "Q5_K_M", None, &options).unwrap();
-        std::fs::read(path(&format!("threads-{threads}"))).unwrap()
+        std::fs::read(scratch(&format!("threads-{threads}"))).unwrap()
     };
     let alone = bytes(1);
     assert!(bytes(2) == alone && bytes(5) == alone);
-    let out = Gguf::open(&path("threads-1")).unwrap();
+    let out = Gguf::open(&scratch("threads-1")).unwrap();
     assert_eq!(common::floats(&out, "blk.0.attn_norm.weight"), common::floats(&gguf, "blk.0.attn_norm.weight"));
     // A row is what encoding it alone gives, wherever it lies.
     let tensor = out.tensor("blk.0.ffn_down.weight").unwrap();
@@ -367,13 +371,13 @@ fn threads_change_nothing_and_copies_are_exact() {
     // Quantised to what it is, a file is what it was.
     let again = go(&out, "threads-again", "Q5_K_M", None, &Options::default()).unwrap();
     assert_eq!(types(&again), types(&out));
-    assert!(std::fs::read(path("threads-again")).unwrap() == alone);
+    assert!(std::fs::read(scratch("threads-again")).unwrap() == alone);
 }
 
 #[test]
 fn quantising_can_be_stopped_and_leaves_no_file() {
     let gguf = file_of("stop", &[("block_count", 1)], &[("token_embd.weight", &[256, 1100])]);
-    let out = path("never");
+    let out = scratch("never");
     let recipe = Recipe::named("Q4_0").unwrap();
     let mut seen = Vec::new();
     let stop = |done, total| {
@@ -414,7 +418,7 @@ fn importances_are_written_as_others_read_them() {
     let importance = importance_of(&gguf);
     let layers = gguf.u32("llama.block_count").unwrap().unwrap() as usize;
     assert_eq!(importance.len(), 7 * layers);
-    let path = path("tiny.imatrix");
+    let path = scratch("tiny.imatrix");
     importance.write(&path).unwrap();
     let file = Gguf::open(&path).unwrap();
     assert_eq!(file.str("general.type").unwrap(), Some("imatrix"));
@@ -447,7 +451,7 @@ fn counts_that_are_none_are_refused() {
         builder.set("general.type", "imatrix").unwrap();
         builder.add_tensor("x.weight.in_sum2", 0, &[columns, 64 / columns]).unwrap();
         builder.add_tensor("x.weight.counts", 0, &[1, counts.len() as u64]).unwrap();
-        let path = path("counts.imatrix");
+        let path = scratch("counts.imatrix");
         let mut writer = builder.create(&path).unwrap();
         writer.write("x.weight.in_sum2", &[0; 256]).unwrap();
         writer.write("x.weight.counts", &counts.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>()).unwrap();
@@ -467,7 +471,7 @@ fn importances_of_no_columns_are_refused() {
     builder.set("general.type", "imatrix").unwrap();
     builder.add_tensor("x.weight.in_sum2", 0, &[0, 1]).unwrap();
     builder.add_tensor("x.weight.counts", 0, &[1, 1]).unwrap();
-    let path = path("no-columns.imatrix");
+    let path = scratch("no-columns.imatrix");
     let mut writer = builder.create(&path).unwrap();
     writer.write("x.weight.counts", &1f32.to_le_bytes()).unwrap();
     writer.finish().unwrap();
@@ -507,7 +511,7 @@ fn long_names_are_copied() {
 fn importances_lower_the_error_that_counts() {
     let gguf = file_of("weighted", &[("block_count", 1)], &[("blk.0.ffn_up.weight", &[256, 40])]);
     let weights: Vec<f32> = noise(256, 99).iter().map(|x| 0.01 + 30.0 * x * x * x * x).collect();
-    let file = path("weighted.dat");
+    let file = scratch("weighted.dat");
     // The older binary file: an entry, its name, two calls, values that are means times calls.
     let mut bytes = 1i32.to_le_bytes().to_vec();
     bytes.extend(19i32.to_le_bytes());
@@ -556,7 +560,7 @@ fn experts_have_their_own_importances() {
     builder.set("general.type", "imatrix").unwrap();
     builder.add_tensor(&format!("{name}.in_sum2"), 0, &[256, 2]).unwrap();
     builder.add_tensor(&format!("{name}.counts"), 0, &[1, 2]).unwrap();
-    let file = path("experts.imatrix");
+    let file = scratch("experts.imatrix");
     let mut writer = builder.create(&file).unwrap();
     let sums: Vec<f32> = noise(512, 5).iter().enumerate().map(|(i, x)| if i < 256 { x * x } else { 0.0 }).collect();
     writer.write(&format!("{name}.in_sum2"), bytemuck::cast_slice(&sums)).unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use common::scratch;
 use std::sync::Arc;
 
 use llm::cache::{CacheKind, PagedCache, PagedOptions};
@@ -51,13 +51,6 @@ fn nmse(found: &[f32], exact: &[f32]) -> f64 {
     error / exact.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
 }
 
-/// A path in a folder of this test's own.
-fn path(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("session_state");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder.join(name)
-}
-
 #[test]
 fn a_loaded_session_goes_on_bit_for_bit() {
     for (name, kinds) in [("gemma3", 5), ("llama", 2), ("deepseek3", 2), ("gpt-oss", 2)] {
@@ -77,7 +70,7 @@ fn a_loaded_session_goes_on_bit_for_bit() {
             .collect();
         for (n, more) in [(1, 0), (37, 0), (48, 3), (130, 5)] {
             for (i, (from, chunk)) in options.iter().enumerate() {
-                let file = path(&format!("{name}-{n}-{i}"));
+                let file = scratch(&format!("{name}-{n}-{i}"));
                 let mut first = session(&model, *from, *chunk);
                 first.set_speculation(Speculation::Lookup { most: 3 }).unwrap();
                 first.append(&tokens(n, 1)).unwrap();
@@ -136,7 +129,7 @@ fn go_on_without_logits(session: &mut Session, n: usize) {
 #[test]
 fn what_is_not_this_sessions_is_refused() {
     let model = common::load(&gguf("llama"));
-    let file = path("refused");
+    let file = scratch("refused");
     let mut saved = session(&model, CACHE, 0);
     saved.append(&tokens(40, 1)).unwrap();
     saved.save(&file).unwrap();
@@ -177,15 +170,15 @@ fn what_is_not_this_sessions_is_refused() {
     let short = CacheOptions { context_length: 39, ..CACHE };
     assert!(matches!(refused(&mut session(&model, short, 0), "do not fit"), Error::CacheFull(_)));
     let mut missing = session(&model, CACHE, 0);
-    assert!(matches!(missing.load(&path("no-such-file")), Err(Error::NotFound(_))));
-    assert!(matches!(missing.save(&path("no/such/folder")), Err(Error::NotFound(_))));
+    assert!(matches!(missing.load(&scratch("no-such-file")), Err(Error::NotFound(_))));
+    assert!(matches!(missing.save(&scratch("no/such/folder")), Err(Error::NotFound(_))));
 
     // Cut anywhere, or with a byte changed anywhere, nothing is loaded.
     let bytes = std::fs::read(&file).unwrap();
     let mut session = session(&model, CACHE, 0);
     session.append(&tokens(5, 3)).unwrap();
     let expected = go_on(&mut session.fork().unwrap(), 5);
-    let damaged = path("damaged");
+    let damaged = scratch("damaged");
     let (mut cut, mut flipped) = (0, 0);
     for at in (0..bytes.len()).filter(|at| *at < 300 || at % 997 == 0 || *at + 8 > bytes.len()) {
         std::fs::write(&damaged, &bytes[..at]).unwrap();
@@ -258,7 +251,7 @@ fn what_is_not_this_sessions_is_refused() {
 fn a_sliding_session_is_saved_whole_after_a_truncation() {
     let model = common::load(&gguf("gemma3"));
     let cache = CacheOptions { kind: CacheKind::Sliding, window: 25, ..CACHE };
-    let file = path("truncated");
+    let file = scratch("truncated");
     for chunk in [8, 16, 20] {
         for (n, forgotten) in (100..150).map(|n| (n, chunk)).chain([(130, 0), (130, 60), (140, 90)]) {
             let mut first = session(&model, cache, chunk);
@@ -282,7 +275,7 @@ fn a_sliding_session_is_saved_whole_after_a_truncation() {
 #[test]
 fn what_stands_before_dropped_tokens_stays_as_it_was() {
     let model = common::load(&gguf("llama"));
-    let file = path("one-dropped");
+    let file = scratch("one-dropped");
     for n in [2, 17, 40] {
         for keep in [n - 1, n - 2] {
             for kind in [CacheKind::Contiguous, CacheKind::Paged, CacheKind::Sliding] {
@@ -445,7 +438,7 @@ fn a_shifted_session_is_as_it_was_after_a_failure() {
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_sessions_file() {
-    let pipe = path("pipe");
+    let pipe = scratch("pipe");
     let _ = std::fs::remove_file(&pipe);
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let error = session(&common::load(&gguf("llama")), CACHE, 16).load(&pipe).unwrap_err();
@@ -496,7 +489,7 @@ fn what_was_shifted_is_not_shared() {
     shifted.append(&tokens(90, 1)).unwrap();
     shifted.shift(2).unwrap();
     shifted.append(&tokens(20, 7)).unwrap();
-    let file = path("shifted");
+    let file = scratch("shifted");
     shifted.save(&file).unwrap();
     let text = shifted.tokens().to_vec();
     let hits = pages.stats().prefix_hits;
@@ -532,7 +525,7 @@ fn what_came_from_a_file_is_not_shared() {
     let (text, more) = (tokens(90, 1), tokens(40, 2));
     let mut saved = session(&model, CACHE, 0);
     saved.append(&text).unwrap();
-    let file = path("not-shared");
+    let file = scratch("not-shared");
     saved.save(&file).unwrap();
     let mut loaded = in_pages();
     loaded.load(&file).unwrap();

@@ -34,8 +34,7 @@ fn changed(gguf: &Gguf, keys: impl Fn(&mut Builder), tensors: impl Fn(&mut Vec<T
         .collect();
     tensors(&mut all);
     all.iter().for_each(|tensor| builder.add_tensor(&tensor.name, 0, &tensor.dims).unwrap());
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("variant-{:?}.gguf", std::thread::current().id()));
+    let path = common::scratch("variant.gguf");
     let mut writer = builder.create(&path).unwrap();
     for tensor in all {
         let bytes: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();

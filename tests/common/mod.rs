@@ -11,6 +11,15 @@ use llm::gguf::Gguf;
 use llm::model::{LoadOptions, Model};
 use llm::token::Tokenizer;
 
+/// A path that no other test has, in a folder of the calling test's own.
+pub fn scratch(name: &str) -> PathBuf {
+    // Each test has a thread that is named after it.
+    let test = std::thread::current().name().expect("called on a test's own thread").to_owned();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(test);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
 /// A file of tests/data. A folder that is kept as `<folder>.tar.zst` is unpacked first, once, to where cargo lets
 /// tests write.
 pub fn data(path: &str) -> PathBuf {
