@@ -12,8 +12,12 @@
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
-CC = cc
+# Make's own default is the same; the environment may say another.
+CC ?= cc
 CFLAGS ?= -O2
+LD ?= ld
+AR ?= ar
+OBJCOPY ?= objcopy
 # What the programs promise to compile under.
 STRICT = -std=c99 -Wall -Wextra -Wpedantic -Werror
 PROMPT ?= Once upon a time, in a quiet village,
@@ -31,7 +35,7 @@ STATIC := $(LIB)/libllm.a
 HEADER := $(STAGE)/include/llm.h $(STAGE)/include/llm_api.json
 CONFIG := $(LIB)/cmake/llm/llmConfig.cmake $(LIB)/cmake/llm/llmConfigVersion.cmake $(LIB)/pkgconfig/llm.pc
 PROGRAMS := $(patsubst examples-c/%.c,$(STAGE)/bin/llm-%,$(filter-out examples-c/common.c,$(wildcard examples-c/*.c)))
-LICENSES := $(STAGE)/share/doc/llm/LICENSE-APACHE $(STAGE)/share/doc/llm/LICENSE-MIT
+LICENSES := $(addprefix $(STAGE)/share/doc/llm/,LICENSE-APACHE LICENSE-MIT THIRD-PARTY.md)
 INSTALLED := $(PROGRAMS) $(SHARED) $(STATIC) $(HEADER) $(CONFIG) $(LICENSES)
 # The libraries that a static libllm needs, as rustc names them.
 NATIVE := $(TARGET)/release/libllm.native
@@ -43,6 +47,8 @@ fill = native=$$(sed 's/-lgcc_s *//' $(NATIVE)); sed -e 's/@VERSION@/$(VERSION)/
 
 .PHONY: all demo test bench bench-peers lint install header clean models test-programs test-install test-memory FORCE
 .DELETE_ON_ERROR:
+# Cargo uses all processors by itself, and scripts/setup must not run twice at a time.
+.NOTPARALLEL:
 
 all: $(INSTALLED)
 
@@ -78,9 +84,12 @@ bench-peers: models all
 	@benches/peers.py
 
 lint:
-	@scripts/setup rust-lints
+	@scripts/setup rust-lints python
+	scripts/third-party --check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 
 # What is there is installed as it is, since root may have no Rust.
 install: | $(filter clean all,$(MAKECMDGOALS))
@@ -119,10 +128,10 @@ $(SHARED): $(TARGET)/release/libllm.so
 # One object that shows only our functions: two Rust libraries in one program would else define the same names twice.
 $(STATIC): $(TARGET)/release/libllm.a
 	@mkdir -p $(@D)
-	ld -r --whole-archive --force-group-allocation $< -o build/llm.o
-	objcopy -w --keep-global-symbol='llm_*' -R .llvmbc -R .llvmcmd --strip-debug build/llm.o
+	$(LD) -r --whole-archive --force-group-allocation $< -o build/llm.o
+	$(OBJCOPY) -w --keep-global-symbol='llm_*' -R .llvmbc -R .llvmcmd --strip-debug build/llm.o
 	rm -f $@
-	ar rcs $@ build/llm.o
+	$(AR) rcs $@ build/llm.o
 	rm build/llm.o
 
 $(STAGE)/include/%: include/%

@@ -8,13 +8,14 @@ fn main() {
         "0" => format!("0.{}", var("CARGO_PKG_VERSION_MINOR")),
         major => major.to_owned(),
     };
-    match var("CARGO_CFG_TARGET_OS").as_str() {
-        "macos" => println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libllm.{abi}.dylib"),
-        "windows" => {}
-        _ => {
+    // Programs find a library by the name that it has here; on Apple's systems that of the file that cargo makes.
+    match (var("CARGO_CFG_TARGET_VENDOR").as_str(), var("CARGO_CFG_TARGET_FAMILY").as_str()) {
+        ("apple", _) => println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libllm.dylib"),
+        (_, "unix") => {
             println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libllm.so.{abi}");
             // dlclose must not unmap the code that the pool's threads run.
             println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
         }
+        _ => {}
     }
 }

@@ -220,8 +220,10 @@ def threads(options):
 def formats(options):
     original = PEERS / "synthetic.F16.gguf"
     if not original.exists():
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--break-system-packages", "gguf"], check=True)
-        subprocess.run([sys.executable, ROOT / "benches" / "synthetic.py", original], check=True)
+        packages = PEERS / "python"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", packages, "gguf"], check=True)
+        env = dict(os.environ, PYTHONPATH=str(packages))
+        subprocess.run([sys.executable, ROOT / "benches" / "synthetic.py", original], check=True, env=env)
     table("model", "tokens/s", "libllm", "llama.cpp", "ratio")
     for name in FORMATS:
         model = PEERS / f"synthetic.{name}.gguf"

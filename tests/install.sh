@@ -51,7 +51,8 @@ expected="$version NOT_FOUND 1"
 check_prefix() { # PREFIX: everything that a user may do with it
     prefix=$1
     for file in include/llm.h include/llm_api.json lib/libllm.a lib/libllm.so \
-        share/doc/llm/LICENSE-APACHE share/doc/llm/LICENSE-MIT lib/pkgconfig/llm.pc lib/cmake/llm/llmConfig.cmake lib/cmake/llm/llmConfigVersion.cmake; do
+        share/doc/llm/LICENSE-APACHE share/doc/llm/LICENSE-MIT share/doc/llm/THIRD-PARTY.md lib/pkgconfig/llm.pc \
+        lib/cmake/llm/llmConfig.cmake lib/cmake/llm/llmConfigVersion.cmake; do
         [ -f "$prefix/$file" ] || fail "$file is not installed"
     done
     for source in examples-c/*.c; do

@@ -106,7 +106,7 @@ clang -fsanitize=address -Iinclude "$work/leak.c" -o "$work/leak" "$target/asan/
 run 99 "$work/leak"
 isas="scalar"
 grep -qw avx2 /proc/cpuinfo && isas="$isas avx2"
-grep -qw avx512bw /proc/cpuinfo && isas="$isas avx512"
+grep -qw avx512_vnni /proc/cpuinfo && isas="$isas avx512"
 for isa in $isas; do
     LLM_ISA=$isa
     export LLM_ISA

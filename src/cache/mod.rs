@@ -1,6 +1,6 @@
 //! Keys and values of past positions.
 //!
-//! There is one kind of cache, [`Cache`]: a list of pages for each group of layers. What the kinds of the C API differ in
+//! There is one kind of cache, `Cache`: a list of pages for each group of layers. What the kinds of the C API differ in
 //! is how many pages there are and who shares them:
 //!
 //! | kind | pages |

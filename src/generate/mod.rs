@@ -9,6 +9,7 @@ mod stop;
 
 pub use beam::{Beam, BeamOptions};
 pub use engine::{Engine, EngineOptions, EngineStats, Event, Request, RequestId};
+#[cfg(feature = "capi")]
 pub(crate) use generation::check_stop;
 pub use imatrix::{ImatrixOptions, imatrix};
 pub use session::{
