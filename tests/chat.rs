@@ -2,17 +2,17 @@
 
 mod common;
 
-use llm::Error;
 use llm::chat::{Limits, Messages, Template};
 use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
 use llm::gguf::{Builder, Gguf};
 use llm::model::CacheOptions;
 use llm::sample::{Callback, CandidateLogit, Params, Sampler, Step};
 use llm::token::{DecodeOptions, EncodeOptions, Tokenizer};
+use llm::{Error, log};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 fn golden() -> Value {
     serde_json::from_slice(&common::unpacked("chat/goldens.json")).unwrap()
@@ -320,12 +320,39 @@ fn long_conversations_have_the_steps_that_they_need() {
         "{% for m in messages %}{% for f in messages[loop.index:] %}{% if f.role == 'assistant' %}{% endif %}{% endfor %}{% endfor %}done",
     );
     assert_eq!(messages.render(&each, false).unwrap(), "done");
+    let filtered = with_template(
+        "{% for m in messages %}{% set a = messages|selectattr('role', 'equalto', 'assistant')|list %}{% set b = messages[loop.index0:]|map(attribute='role')|unique|list %}{% endfor %}done",
+    );
+    assert_eq!(messages.render(&filtered, false).unwrap(), "done");
     let mut messages = Messages::new();
     messages.add("user", &"x".repeat(400_000));
     let characters = with_template(
         "{% for m in messages %}{% for c in m.content %}{% if c == 'y' %}{% endif %}{% endfor %}{{ m.content }}{% endfor %}",
     );
     assert_eq!(messages.render(&characters, false).unwrap().len(), 400_000);
+}
+
+/// In the log, since it is no error.
+#[test]
+fn tools_that_a_template_passes_over_are_told() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (sink, own) = (Arc::clone(&told), std::thread::current().id());
+    log::set(Some(Box::new(move |level, message| {
+        if std::thread::current().id() == own {
+            sink.lock().unwrap().push((level, message.to_owned()));
+        }
+    })));
+    let mut messages = Messages::new();
+    messages.add("user", "a");
+    let (blind, seeing) = (with_template("{{ messages|length }}"), with_template("{{ tools|length }}"));
+    messages.render(&blind, false).unwrap();
+    messages.set_tools(r#"[{"type": "function", "function": {"name": "f"}}]"#).unwrap();
+    messages.render(&seeing, false).unwrap();
+    assert!(told.lock().unwrap().is_empty(), "{told:?}");
+    messages.render(&blind, false).unwrap();
+    log::set(None);
+    let expected = "the chat template passes over tools: the model does not see them".to_owned();
+    assert_eq!(*told.lock().unwrap(), [(log::Level::Warn, expected)]);
 }
 
 #[test]

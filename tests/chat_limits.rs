@@ -3,6 +3,7 @@
 use llm::Error;
 use llm::chat::{Limits, Template};
 use serde_json::Map;
+use std::sync::{Mutex, PoisonError};
 
 /// Templates that ask for more time, memory or depth than there is.
 fn hostile() -> Vec<String> {
@@ -87,7 +88,7 @@ fn hostile() -> Vec<String> {
         "{% macro f(s) %}{{ f(s ~ s) }}{% endmacro %}{{ f('ab') }}".to_owned(),
         "{% macro f(s) %}{{ f([s, s]) }}{% endmacro %}{{ f('ab') }}".to_owned(),
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}".to_owned(),
-        "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}".to_owned(),
+        "{% macro f() %}{% call f() %}{% endcall %}{{ caller() }}{% endmacro %}{% call f() %}{% endcall %}".to_owned(),
         "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
         "{{ 'x' * 10 ** 12 }}".to_owned(),
         "{{ ('x' * 10 ** 12)|length }}".to_owned(),
@@ -126,7 +127,6 @@ fn hostile() -> Vec<String> {
             .to_owned(),
         "{% with s={'t': 'a' * 8000000} %}{% for i in range(99999) %}{{ s.t[-1] }}{% endfor %}{% endwith %}".to_owned(),
         "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s[7999999:] }}{% endfor %}{% endwith %}".to_owned(),
-        format!("{{% set s='x' * 30000000 %}}{{{{ debug({}s)|length }}}}", "s, ".repeat(300)),
         "{{ range(100)|sort(attribute='a,' * 10000000)|length }}".to_owned(),
         "{{ range(100)|map(attribute='a.' * 10000000)|list|length }}".to_owned(),
         "{{ [{'a': 1}, {'a': 2}]|groupby('a.' * 10000000)|length }}".to_owned(),
@@ -180,7 +180,46 @@ fn on_small_stack(work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
 }
 
-/// The most memory that this process has had, in MiB.
+/// What the refusals say: that a limit was reached, not that something is unknown.
+const LIMITS: [&str; 18] = [
+    "units of work",
+    "steps",
+    "writes more than",
+    "lists and dicts more than",
+    "a list or dict of more than",
+    "a list of more than",
+    "a list or dict cannot hold",
+    "a namespace cannot hold",
+    "range: more than",
+    "recursion limit",
+    "numbers of more than 4 digits",
+    "the width must be",
+    // Of a format, for a number that is an argument.
+    "invalid conversion type",
+    "an expression of more than",
+    "blocks in each other",
+    "a chat template of",
+    "sum: a value of type string cannot be added",
+    "made its engine panic",
+];
+
+/// Renders a template that is to be refused for a limit, in less than `mib` of memory. What is wrong, if it is not so.
+fn wrong(source: &str, limits: Limits, mib: usize) -> Option<String> {
+    // Memory is the process's: one at a time, from what there is now.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let rendered = Template::new(source, limits).and_then(|template| template.render(&Map::new(), 0));
+    let what = match rendered {
+        Ok(text) => format!("{} bytes", text.len()),
+        Err(Error::InvalidArgument(error)) => error.to_string(),
+        Err(error) => format!("{error:?}"),
+    };
+    let is_refused = LIMITS.iter().any(|limit| what.contains(limit));
+    (!is_refused || peak() >= mib).then(|| format!("{}: {what}, {} MiB", &source[..source.len().min(150)], peak()))
+}
+
+/// The most memory that this process has had since that was asked last, in MiB.
 fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -190,13 +229,16 @@ fn peak() -> usize {
 #[test]
 fn hostile_templates_are_refused() {
     on_small_stack(|| {
-        for source in hostile() {
-            let name = &source[..source.len().min(150)];
-            let error = render(&source).expect_err(name);
-            assert!(matches!(error, Error::InvalidArgument(_)), "{name}: {error}");
-            assert!(peak() < 400, "{name}: {} MiB", peak());
-        }
+        let all: Vec<_> = hostile().iter().filter_map(|source| wrong(source, Limits::default(), 400)).collect();
+        assert!(all.is_empty(), "{all:#?}");
     });
+}
+
+/// The engine's function that writes out everything it is given.
+#[test]
+fn debug_is_no_function() {
+    let error = render("{{ debug(1) }}").unwrap_err();
+    assert!(error.to_string().contains("debug is unknown"), "{error}");
 }
 
 /// Those that a long conversation has are not out of reach either.
@@ -208,9 +250,7 @@ fn hostile_templates_are_refused_in_long_conversations() {
         "{% set ns = namespace(x='ab', l=[]) %}{% for i in range(99999) %}{% set ns.l = ns.l + [ns.x * 100000] %}{% endfor %}",
         "{% with s='a' * 8000000 %}{% for i in range(99999) %}{{ s is lower }}{% endfor %}{% endwith %}",
     ] {
-        let error = Template::new(source, limits).unwrap().render(&Map::new(), 0).expect_err(source);
-        assert!(matches!(error, Error::InvalidArgument(_)), "{source}: {error}");
-        assert!(peak() < 900, "{source}: {} MiB", peak());
+        assert_eq!(wrong(source, limits, 900), None);
     }
 }
 

@@ -8,14 +8,12 @@ pub(super) fn function_name(tool: &Json) -> Option<&str> {
 }
 
 /// What a text means as the argument `key` of the tool `name`: the JSON that it spells where the schema allows a value of
-/// that type, or else itself. What the schema does not say may be anything. `True`, `False` and `None`, as templates in
-/// Python's way show a model its own calls, count where the schema allows their values and no text.
+/// that type, or else itself. What the schema does not say may be anything. `True`, `False` and `None`, as Python writes them,
+/// are taken for JSON's where the schema allows that value and no string.
 pub(super) fn spelt(text: &str, name: &str, key: &str, tools: &[Json]) -> Json {
-    let mut allowed = Vec::new();
-    if let Some(tool) = tools.iter().find(|tool| function_name(tool) == Some(name)) {
-        let parameters = &tool["function"]["parameters"];
-        types(&parameters["properties"][key], parameters, &mut 64, &mut allowed);
-    }
+    let tool = tools.iter().find(|tool| function_name(tool) == Some(name));
+    let parameters = tool.map(|tool| &tool["function"]["parameters"]);
+    let allowed = parameters.map_or(Vec::new(), |parameters| types(&parameters["properties"][key], parameters));
     let is_text = allowed.contains(&"string");
     let is_allowed = |value: &Json| names(value).iter().any(|name| allowed.contains(name));
     let python = || match text {
@@ -29,26 +27,30 @@ pub(super) fn spelt(text: &str, name: &str, key: &str, tools: &[Json]) -> Json {
     value.filter(|value| !is_text || is_allowed(value)).unwrap_or_else(|| text.into())
 }
 
-/// Adds the types that a schema allows, a part of `whole`. At most so many `references` to other parts are followed.
-fn types<'a>(schema: &'a Json, whole: &'a Json, references: &mut usize, allowed: &mut Vec<&'a str>) {
-    let referred = schema["$ref"].as_str().and_then(|reference| whole.pointer(reference.strip_prefix('#')?));
-    if let Some(referred) = referred.filter(|_| *references > 0) {
-        *references -= 1;
-        types(referred, whole, references, allowed);
+/// References to other parts of a schema that are followed.
+const MOST_REFERENCES: usize = 64;
+
+/// The types that a schema allows, a part of `whole`.
+fn types<'a>(schema: &'a Json, whole: &'a Json) -> Vec<&'a str> {
+    let (mut allowed, mut references) = (Vec::new(), 0);
+    let mut left = vec![schema];
+    while let Some(schema) = left.pop() {
+        let referred = schema["$ref"].as_str().and_then(|reference| whole.pointer(reference.strip_prefix('#')?));
+        if let Some(referred) = referred.filter(|_| references < MOST_REFERENCES) {
+            references += 1;
+            left.push(referred);
+        }
+        match &schema["type"] {
+            Json::Array(list) => allowed.extend(list.iter().filter_map(Json::as_str)),
+            one => allowed.extend(one.as_str()),
+        }
+        let texts = |values: &Vec<Json>| !values.is_empty() && values.iter().all(Json::is_string);
+        if schema["const"].is_string() || schema["enum"].as_array().is_some_and(texts) {
+            allowed.push("string");
+        }
+        left.extend(["allOf", "anyOf", "oneOf"].iter().filter_map(|key| schema[*key].as_array()).flatten());
     }
-    match &schema["type"] {
-        Json::Array(list) => allowed.extend(list.iter().filter_map(Json::as_str)),
-        one => allowed.extend(one.as_str()),
-    }
-    if schema["enum"].as_array().is_some_and(|values| !values.is_empty() && values.iter().all(Json::is_string)) {
-        allowed.push("string");
-    }
-    if schema["const"].is_string() {
-        allowed.push("string");
-    }
-    for choices in ["allOf", "anyOf", "oneOf"].iter().filter_map(|key| schema[*key].as_array()) {
-        choices.iter().for_each(|choice| types(choice, whole, references, allowed));
-    }
+    allowed
 }
 
 /// The names of a value's type, but for texts.

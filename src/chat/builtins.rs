@@ -34,19 +34,21 @@ macro_rules! lists {
     };
 }
 
-/// Applies a filter of the engine, which may read each text among its arguments for each item: an `attribute` makes as
-/// many parts as it has dots and commas.
+/// Applies a filter of the engine, which may read each text among its arguments for each item; the name of an attribute in
+/// parts, at dots and commas.
 fn apply(state: &mut State, filter: &str, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = args.into_values();
     let items = args.first().filter(|value| value.as_str().is_none()).and_then(Value::len).unwrap_or(1);
-    let mut bytes = 0;
+    // Short ones are read in the time of a visit.
+    let read = |text: &str| fuel::units(text.len()) - 1 + text.bytes().filter(|c| matches!(c, b'.' | b',')).count();
+    let mut each = 0;
     for arg in args.iter().skip(1) {
-        bytes += arg.as_str().map_or(0, str::len);
+        each += arg.as_str().map_or(0, read);
         if let Some(named) = arg.as_object().and_then(|object| object.try_iter_pairs()).filter(|_| arg.is_kwargs()) {
-            bytes += named.map(|(_, value)| value.as_str().map_or(0, str::len)).sum::<usize>();
+            each += named.map(|(_, value)| value.as_str().map_or(0, read)).sum::<usize>();
         }
     }
-    fuel::pay(bytes.saturating_mul(items))?;
+    fuel::pay(each.saturating_mul(items))?;
     state.apply_filter(filter, &args)
 }
 
@@ -90,7 +92,7 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_times", times);
 
     lists!(env: batch list lines map reject rejectattr select selectattr slice split zip);
-    sorts!(env: max min sort unique);
+    sorts!(env: sort unique);
     env.add_filter("capitalize", |text: String| methods::capitalize(&text));
     env.add_filter("chain", chain);
     env.add_filter("center", |text: String, width: Option<i64>| {
@@ -364,6 +366,7 @@ fn sum(state: &mut State, values: Value, args: Rest<Value>, kwargs: Kwargs) -> R
     };
     let wrong = |value: &Value| error(format!("sum: a value of type {} cannot be added", value.kind()));
     let Some(mut total) = number(&start) else {
+        let shape = own(start.clone())?.downcast_object_ref::<List>().map_or(Shape::List, |list| list.shape);
         let mut items = Vec::new();
         for list in std::iter::once(start).chain(values.try_iter()?) {
             if !matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) {
@@ -371,7 +374,7 @@ fn sum(state: &mut State, values: Value, args: Rest<Value>, kwargs: Kwargs) -> R
             }
             value::collect(&mut items, &list)?;
         }
-        return List::of(items);
+        return List::make(items, shape);
     };
     for value in values.try_iter()? {
         total = match (total, number(&value).ok_or_else(|| wrong(&value))?) {

@@ -5,7 +5,8 @@ use super::arguments::function_name;
 use super::json::dumps;
 use super::template::{Limits, Looks, Template};
 use crate::error::{Error, Result};
-use crate::token::Tokenizer;
+use crate::log::{self, Level};
+use crate::token::{EncodeOptions, Tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -172,6 +173,9 @@ impl Messages {
         };
         let own = || tool_use().or_else(|| tokenizer.chat_template(None));
         let source = self.template.as_deref().or_else(own).ok_or_else(missing)?;
+        if !self.tools.is_empty() && !source.contains("tools") {
+            log::event(Level::Warn, format_args!("the chat template passes over tools: the model does not see them"));
+        }
         let bytes = |values: &[Json]| serde_json::to_vec(values).map_or(0, |text| text.len());
         let limits = Limits::of_conversation(self.len(), bytes(&self.messages) + bytes(&self.tools));
         let template = Template::new(source, limits)?;
@@ -188,6 +192,13 @@ impl Messages {
         variables.insert("tools".into(), tools);
         variables.insert("add_generation_prompt".into(), answer.into());
         self.render_in_some_form(&template, variables, now)
+    }
+
+    /// The tokens of that text. Errors: as `render`, and `OutOfMemory`.
+    pub fn encode(&self, tokenizer: &Tokenizer, answer: bool) -> Result<Vec<u32>> {
+        // The template writes what begins a text itself.
+        let options = EncodeOptions { add_special: false, parse_special: true };
+        tokenizer.encode(self.render(tokenizer, answer)?.as_bytes(), options)
     }
 
     /// Renders the messages in the first form that the template can take.

@@ -5,7 +5,8 @@
 //!   `([a]|_own)`, `{% set x = e %}` becomes `{% set x =(e)|_own %}`, `a + b` becomes `(a + b)|_own`, `a * b` becomes
 //!   `(a)|_times(b)`.
 //! - What a loop goes over does too, so that a text is a list of characters: `{% for c in (e)|_each %}`.
-//! - Slices become lists, since the engine's would stand on each other: `a[1:]` becomes `(a[1:]|_own)`.
+//! - Slices become lists, since the engine's would stand on each other: `a[1:]` becomes `(a[1:]|_own)` (but where it is a
+//!   test's argument without brackets, which is not kept).
 //! - What is compared, tested for more than its type, or subscripted, goes through a filter that pays for reading it:
 //!   `(a)|_read == b`, `(a|_read) is lower`, `(a|_read)[0]`.
 //! - Nesting is limited: the engine's parser and compiler recurse, and its own limit does not see chains as in
@@ -363,9 +364,14 @@ impl<'a> Rewriter<'a> {
         }
         // A test binds more closely than a product: `is`, `is not` and `is in` go on with it.
         let goes_on = word == "is" || self.in_test;
+        let is_in = self.in_test && word == "in";
         self.in_test = word == "is" || self.in_test && word == "not";
         if goes_on {
             self.at += word.len();
+            let next = self.rest().trim_start();
+            if is_in && begins_operand(next) {
+                self.argument = self.source.len() - next.len();
+            }
         } else {
             self.end_sum();
             if self.levels.len() == 1 && matches!(word, "if" | "recursive") {

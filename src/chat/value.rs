@@ -26,24 +26,31 @@ pub(super) fn error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error
 struct Size {
     depth: u32,
     values: u64,
+    /// Units of work for reading all.
+    units: u64,
 }
 
 impl Size {
     /// The size of a container of these values. Errors: too deep, too large, or a value that cannot be inside.
     fn of<'a>(items: impl Iterator<Item = &'a Value>) -> Result<Size, Error> {
-        let mut size = Size { depth: 0, values: 0 };
+        let mut size = Size { depth: 0, values: 0, units: 0 };
         for item in items {
             let inner = match (item.downcast_object_ref::<List>(), item.downcast_object_ref::<Dict>()) {
                 (Some(list), _) => list.size,
                 (_, Some(dict)) => dict.size,
-                _ if is_plain(item) => Size { depth: 0, values: 1 + (item.as_str().map_or(0, str::len) / TEXT) as u64 },
+                _ if is_plain(item) => {
+                    let bytes = item.as_str().map_or(0, str::len);
+                    Size { depth: 0, values: 1 + (bytes / TEXT) as u64, units: fuel::units(bytes) as u64 }
+                }
                 _ => return Err(error(format!("a list or dict cannot hold a value of type {}", item.kind()))),
             };
             size.depth = size.depth.max(inner.depth);
             size.values = size.values.saturating_add(inner.values);
+            size.units = size.units.saturating_add(inner.units);
         }
         size.depth += 1;
         size.values += 1;
+        size.units += 1;
         if size.depth > MAX_DEPTH {
             return Err(error(format!("lists and dicts more than {MAX_DEPTH} deep")));
         }
@@ -54,7 +61,7 @@ impl Size {
     }
 
     fn units(self) -> usize {
-        usize::try_from(self.values).unwrap_or(usize::MAX).saturating_mul(fuel::units(TEXT))
+        usize::try_from(self.units).unwrap_or(usize::MAX)
     }
 
     /// Pays for comparing a container of this size with one of another; nothing of it can fail.

@@ -209,6 +209,20 @@ fn arguments_as_text_are_what_the_schema_says() {
     }
 }
 
+/// Schemas come from strangers too: each reference leads through as many schemas as JSON may be deep.
+#[test]
+fn deep_schemas_need_no_stack() {
+    let mut schema = json!({"$ref": "#/properties/k"});
+    for _ in 0..50 {
+        schema = json!({"allOf": [schema]});
+    }
+    let function = json!({"name": "w", "parameters": {"properties": {"k": schema}}});
+    let tools = [json!({"type": "function", "function": function})];
+    let parse = move || Answer::parse("<function=w>\n<parameter=k>\n1\n</parameter>\n</function>", &tools).tool_calls;
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(parse).unwrap();
+    assert_eq!(thread.join().unwrap(), [call("w", json!({"k": 1}))]);
+}
+
 #[test]
 fn a_call_without_marks_must_name_a_tool() {
     let text = " {\"name\": \"a\", \"parameters\": {\"x\": 1}}\n";
