@@ -565,6 +565,26 @@ fn a_poll_works_in_pieces() {
     assert!(engine.stats().largest_quantum <= engine.stats().time);
 }
 
+/// The logits of 49,152 tokens take as long as many layers.
+#[test]
+fn a_poll_makes_logits_in_parts() {
+    let model = common::load_real(common::SMOLLM2);
+    let engine = engine(&model, CACHE, 0, 2, 0);
+    let cases: Vec<Case> = (0..2).map(|seed| case(Random(seed).tokens(9), seed, 3)).collect();
+    cases.iter().for_each(|case| _ = engine.submit(request(case)).unwrap());
+    let (mut events, mut polls) = (Vec::new(), 0);
+    while engine.poll(Duration::ZERO, &mut events).unwrap() {
+        polls += 1;
+    }
+    let steps = engine.stats().steps as usize;
+    assert!(polls > steps * (model.config().layer_count + 8), "{polls} polls, {steps} steps");
+    let mut outputs = BTreeMap::new();
+    collect(&mut events, &mut outputs);
+    for (id, case) in (1..).zip(&cases) {
+        assert_eq!(outputs[&(id, 0)], alone(&model, CACHE, case, 0));
+    }
+}
+
 #[test]
 fn a_thousand_requests_lose_nothing() {
     let model = tiny("llama");

@@ -10,6 +10,7 @@
 //! | `norm_parts` | norm of a part of each row of x (T,n) -> act |
 //! | `replace` | act (T,D) -> x (T,D) |
 //! | `linear` | act (T,D), W (n,D) -> (T,n), several W in one stage |
+//! | `linear_rows` | `linear` of some rows of one W |
 //! | `linear_each` | the same, each W with an act of its own |
 //! | `add_scaled` | y (T,n) += scale x (T,n) |
 //! | `take` | x (T,n) -> act (T,n) |

@@ -78,6 +78,8 @@ pub struct Request {
     /// together when the search is over, one for each token, and then one with its text and its end. `NotFound` ends
     /// those that were not found.
     pub beams: Option<BeamOptions>,
+    /// What the request's events are to carry.
+    pub tag: usize,
 }
 
 /// A request of an engine. Numbers begin at 1 and are not used again.
@@ -88,6 +90,8 @@ pub type RequestId = u64;
 pub struct Event {
     /// The request.
     pub request: RequestId,
+    /// The request's tag.
+    pub tag: usize,
     /// Which of its continuations.
     pub index: usize,
     /// The token that was chosen.
@@ -103,8 +107,8 @@ pub struct Event {
 
 impl Event {
     /// The last event of a continuation that cannot go on.
-    fn failed(request: RequestId, index: usize, error: Error) -> Event {
-        Event { request, index, token: None, logprobs: None, text: Vec::new(), outcome: Some(Err(error)) }
+    fn failed((request, tag): (RequestId, usize), index: usize, error: Error) -> Event {
+        Event { request, tag, index, token: None, logprobs: None, text: Vec::new(), outcome: Some(Err(error)) }
     }
 }
 
@@ -191,7 +195,7 @@ impl Request {
     pub fn new(tokens: Vec<u32>, sampler: Sampler) -> Request {
         let (options, stops, loras) = (GenerateOptions::default(), Vec::new(), Vec::new());
         let (grammar, logprobs, beams) = (None, None, None);
-        Request { tokens, options, sampler, grammar, stops, loras, priority: 0, count: 1, logprobs, beams }
+        Request { tokens, options, sampler, grammar, stops, loras, priority: 0, count: 1, logprobs, beams, tag: 0 }
     }
 }
 
@@ -307,7 +311,7 @@ impl Engine {
     }
 
     /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when the
-    /// budget is spent, after at most one piece of work more: a layer, or the logits and the choice of tokens by them.
+    /// budget is spent, after at most one piece of work more: a layer, a part of the logits that takes as long, or a choice.
     /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
     /// do.
     ///

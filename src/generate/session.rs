@@ -282,9 +282,7 @@ impl Session {
     /// Those of [`Messages::render`] and [`append`](Session::append); the session then keeps its tokens, or the first of
     /// them if the processing of the new ones fails.
     pub fn append_messages(&mut self, messages: &Messages, answer: bool) -> Result<usize> {
-        let tokenizer = self.model.tokenizer();
-        let text = messages.render(tokenizer, answer)?;
-        let tokens = tokenizer.encode(text.as_bytes(), EncodeOptions { add_special: false, parse_special: true })?;
+        let tokens = messages.encode(self.model.tokenizer(), answer)?;
         let common = self.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         self.check_room(common, tokens.len() - common)?;
         if common < self.tokens.len() {

@@ -19,7 +19,7 @@ pub(crate) struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn product(&mut self) -> Product<'_> {
+    pub(crate) fn product(&mut self) -> Product<'_> {
         let Projection { weight, bias, .. } = self.projection;
         Product { weight, bias: bias.as_deref(), fine: self.fine, out: self.out }
     }
@@ -75,6 +75,12 @@ impl Adapters {
                 _ => self.sets.push((rows, list.clone())),
             }
         }
+    }
+
+    /// True if some row has an adapter that adds to this projection.
+    pub(crate) fn add_to(&self, projection: &Projection) -> bool {
+        let adds = |(lora, scale): &(Arc<Lora>, f32)| lora.pair(projection.index, *scale).is_some();
+        self.sets.iter().any(|(_, list)| list.iter().any(adds))
     }
 
     /// Each output's y = W x + b, then for each adapter of a row that has a pair for it, in the order in which they were

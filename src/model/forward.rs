@@ -234,13 +234,35 @@ impl Model {
 
     /// scratch.logits = the logits of scratch.act.
     pub(crate) fn logits(&self, device: &Device, scratch: &mut Scratch) -> Result<()> {
+        self.logits_from(device, 0, usize::MAX, scratch).map(|_| ())
+    }
+
+    /// As `logits`, of `most` tokens of the vocabulary from `done` on, both multiples of 16; of all others where adapters add
+    /// to them. Gives where the next part begins.
+    pub(crate) fn logits_from(
+        &self,
+        device: &Device,
+        done: usize,
+        most: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Option<usize>> {
         let output = self.output()?;
         let Scratch { act, logits, adapters, .. } = scratch;
-        if act.rows() > 0 {
-            adapters.linear(device, act, [output.fine(logits)])?;
-            device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
+        if act.rows() == 0 {
+            return Ok(None);
         }
-        Ok(())
+        if adapters.add_to(output) {
+            adapters.linear(device, act, [output.fine(logits)])?;
+        } else {
+            let rows = output.weight.shape().rows;
+            let end = rows.min(done.saturating_add(most));
+            device.linear_rows(act, output.fine(logits).product(), done..end)?;
+            if end < rows {
+                return Ok(Some(end));
+            }
+        }
+        device.finish_logits(self.config.logit_divisor, self.config.logit_softcap, logits);
+        Ok(None)
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result

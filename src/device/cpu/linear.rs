@@ -86,6 +86,17 @@ impl Device {
         self.linear_each(products.into_iter().map(|product| (act, product)).collect())
     }
 
+    /// The rows `rows` of a product, from a multiple of 16 on; the others of its result stay.
+    pub(crate) fn linear_rows(&self, act: &Act, product: Product<'_>, rows: Range<usize>) -> crate::Result<()> {
+        let Product { weight, bias, fine, out } = product;
+        let n = weight.shape().rows;
+        assert!(rows.start.is_multiple_of(ROWS) && rows.end <= n);
+        out.reset(act.rows(), n)?;
+        let (panels, out) = (rows.start / ROWS..rows.end.div_ceil(ROWS), &Columns::new(out.data_mut(), n));
+        self.run_jobs(&[Job { weight, bias, panels, act, group: 0, fine, out }]);
+        Ok(())
+    }
+
     /// As `linear`, each product with an act of its own; still one stage.
     pub(crate) fn linear_each(&self, products: Vec<(&Act, Product<'_>)>) -> crate::Result<()> {
         let mut matrices = Vec::with_capacity(products.len());

@@ -27,7 +27,8 @@ impl Core {
     fn follow(&mut self, request: RequestId) -> Result<()> {
         let mut members: Vec<&Sequence> = self.sequences.iter().filter(|member| member.request == request).collect();
         members.sort_by_key(|member| member.index);
-        let Some(search) = members.first().and_then(|first| first.search.clone()) else { return Ok(()) };
+        let Some(first) = members.first() else { return Ok(()) };
+        let (name, Some(search)) = (first.name(), first.search.clone()) else { return Ok(()) };
         let branches = search.lock().advance(self.model.tokenizer())?;
         let branch = |(index, branch): (usize, &Branch)| {
             let mut next = members[branch.parent].fork(index)?;
@@ -44,10 +45,11 @@ impl Core {
             self.counts.generated_tokens += beams.iter().map(|beam| beam.tokens.len() as u64).sum::<u64>();
             let mut beams = beams.into_iter();
             for index in 0..width {
-                let event = |token, text, outcome| Event { request, index, token, logprobs: None, text, outcome };
+                let (request, tag) = name;
+                let event = |token, text, outcome| Event { request, tag, index, token, logprobs: None, text, outcome };
                 let Some(beam) = beams.next() else {
                     let error = Error::not_found("the search found fewer continuations").with("found", index);
-                    self.events.push(Event::failed(request, index, error));
+                    self.events.push(Event::failed(name, index, error));
                     continue;
                 };
                 self.events.extend(beam.tokens.iter().map(|&token| event(Some(token), Vec::new(), None)));
@@ -61,10 +63,10 @@ impl Core {
     /// Ends the search that sequence i belongs to, if it does, with an error for each continuation that was asked for.
     pub(super) fn end_search(&mut self, i: usize, error: &Error) -> Option<Vec<Event>> {
         let width = self.sequences[i].search.as_ref()?.lock().width();
-        let request = self.sequences[i].request;
-        for member in self.sequences.iter_mut().filter(|member| member.request == request) {
+        let name = self.sequences[i].name();
+        for member in self.sequences.iter_mut().filter(|member| member.name() == name) {
             member.end();
         }
-        Some((0..width).map(|index| Event::failed(request, index, error.clone())).collect())
+        Some((0..width).map(|index| Event::failed(name, index, error.clone())).collect())
     }
 }

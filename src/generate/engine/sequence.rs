@@ -18,6 +18,7 @@ use crate::token::Tokenizer;
 
 pub(super) struct Sequence {
     pub request: RequestId,
+    tag: usize,
     pub index: usize,
     pub priority: i32,
     /// The prompt and what was generated. The cache holds the first of them.
@@ -56,6 +57,7 @@ impl Sequence {
         let search = request.beams.map(search);
         Ok(Sequence {
             request: 0,
+            tag: request.tag,
             index: 0,
             priority: request.priority,
             prompt: request.tokens.len(),
@@ -93,6 +95,11 @@ impl Sequence {
             shown: false,
             ..*self
         })
+    }
+
+    /// Its request, and the tag of that.
+    pub(super) fn name(&self) -> (RequestId, usize) {
+        (self.request, self.tag)
     }
 
     /// Lower goes first.
@@ -156,14 +163,15 @@ impl Sequence {
             self.end();
         }
         let text = self.generation.text().to_vec();
-        Event { request: self.request, index: self.index, token, logprobs, text, outcome }
+        let (request, tag) = self.name();
+        Event { request, tag, index: self.index, token, logprobs, text, outcome }
     }
 
     /// Ends the sequence, and those that were to be made of it, with an error.
     pub(super) fn fail(&mut self, error: &Error) -> Vec<Event> {
         self.end();
         let indices = self.index..=self.index + self.siblings;
-        indices.map(|index| Event::failed(self.request, index, error.clone())).collect()
+        indices.map(|index| Event::failed(self.name(), index, error.clone())).collect()
     }
 
     /// No event comes of it any more.

@@ -1,4 +1,4 @@
-//! A step of all sequences of a batch, in pieces: a layer, the logits, or one choice.
+//! A step of all sequences of a batch, in pieces: a layer, a part of the logits, or one choice.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ pub(super) struct Core {
     candidates: Candidates,
     /// Seconds of a layer for a token, lately.
     cost: f64,
+    /// What the last layer took.
+    layer: Duration,
+    /// Tokens of the vocabulary whose logits take about as long.
+    part: usize,
     pub events: Vec<Event>,
     pub counts: EngineStats,
     entered: bool,
@@ -42,10 +46,14 @@ struct Step {
 
 enum Stage {
     Layers(Pass),
-    Logits,
+    /// From so many of the vocabulary on.
+    Logits(usize),
     /// The members that have not chosen, and their rows of logits.
     Choices(Vec<(usize, usize)>),
 }
+
+/// A part of the logits at least: enough that all threads have some of it.
+const LEAST_PART: usize = 1024;
 
 /// How long a piece of work waits for a grammar.
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -76,6 +84,8 @@ impl Core {
             scratch: Scratch::default(),
             candidates: Candidates::new(),
             cost: 0.0,
+            layer: Duration::ZERO,
+            part: LEAST_PART,
             events: Vec::new(),
             counts: EngineStats::default(),
             entered: false,
@@ -112,7 +122,7 @@ impl Core {
         let start = Instant::now();
         let result = match self.step {
             None => self.begin(inbox, budget),
-            Some(_) => self.go_on().map(|()| true),
+            Some(_) => self.go_on(budget.is_some()).map(|()| true),
         };
         if result.is_err() {
             self.step = None;
@@ -176,7 +186,8 @@ impl Core {
         self.events.extend(events);
     }
 
-    fn go_on(&mut self) -> Result<()> {
+    /// Goes on with the step, `finely` in pieces of about a layer's time.
+    fn go_on(&mut self, finely: bool) -> Result<()> {
         let Some(Step { members, stage }) = &mut self.step else { return Ok(()) };
         let members = *members;
         match stage {
@@ -185,16 +196,26 @@ impl Core {
                 let mut parts = parts(&mut self.sequences[..members]);
                 let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
                 if self.model.layer(&self.device, pass, &mut parts, &mut self.scratch)? {
-                    let cost = start.elapsed().as_secs_f64() / tokens as f64;
+                    self.layer = start.elapsed();
+                    let cost = self.layer.as_secs_f64() / tokens as f64;
                     self.cost += if self.cost == 0.0 { cost } else { RECENT * (cost - self.cost) };
                 } else {
                     self.model.end(&self.device, &parts, &mut self.scratch)?;
-                    *stage = Stage::Logits;
+                    *stage = Stage::Logits(0);
                 }
                 Ok(())
             }
-            Stage::Logits => {
-                self.model.logits(&self.device, &mut self.scratch)?;
+            Stage::Logits(done) => {
+                let start = Instant::now();
+                let most = if finely { self.part } else { usize::MAX };
+                if let Some(next) = self.model.logits_from(&self.device, *done, most, &mut self.scratch)? {
+                    let layers = start.elapsed().as_secs_f64() / self.layer.as_secs_f64().max(1e-6);
+                    // Doubled or halved at most: one measurement may be far off.
+                    let part = (next - *done) as f64 / layers.clamp(0.5, 2.0);
+                    self.part = (part as usize).next_multiple_of(LEAST_PART);
+                    *done = next;
+                    return Ok(());
+                }
                 self.counts.steps += 1;
                 self.counts.members += members as u64;
                 self.counts.largest_batch = self.counts.largest_batch.max(members as u64);
@@ -243,14 +264,14 @@ impl Core {
             sequence.shown = true;
             return end..end;
         }
-        let (request, index) = (sequence.request, sequence.index);
+        let (name, index) = (sequence.name(), sequence.index);
         let siblings = std::mem::take(&mut sequence.siblings);
         let forks: Vec<_> = (index + 1..=index + siblings).map(|n| (n, sequence.fork(n))).collect();
         let mut events = vec![sequence.choose(logits, &mut self.candidates)];
         for (n, fork) in forks {
             match fork {
                 Ok(fork) => self.sequences.push(fork),
-                Err(error) => events.push(Event::failed(request, n, error)),
+                Err(error) => events.push(Event::failed(name, n, error)),
             }
         }
         for event in events {
