@@ -31,6 +31,8 @@
  * What a call writes to must not overlap what it reads from, nor anything else that it writes to. Shapes are row by row;
  * V is vocab_size and D embedding_length of llm_model_info_t, other letters are named where they stand.
  *
+ * The header is C99 and C++98.
+ *
  * Structs begin with struct_size, which is sizeof of the struct as the caller was compiled. Fields may be added at the
  * end: older callers keep working, and newer ones if the fields that this library does not know are zero. For parameters
  * call the _init function; for a struct that the library fills set struct_size. Reserved fields are zero.
@@ -58,7 +60,7 @@
 #define LLM_API
 #endif
 
-/* A result that must be looked at. */
+/* A result that must be looked at. (Not for gcc before C23 and C++17: its attribute minds a cast to void, too.) */
 #if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
 #define LLM_NODISCARD [[nodiscard]]
 #elif defined(__clang__)
@@ -1477,6 +1479,11 @@ typedef struct llm_request_params_t {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * What the request's events are to carry, since a thread that polls may see them before llm_engine_submit has told the
+     * request's number. Default NULL.
+     */
+    void *user_data;
 } llm_request_params_t;
 
 /**
@@ -1667,6 +1674,10 @@ typedef struct llm_event_t {
      * What the status says in words, empty if it is OK. Lives as long.
      */
     struct llm_view_t message;
+    /**
+     * The user_data of the request's llm_request_params_t.
+     */
+    void *user_data;
 } llm_event_t;
 
 /**
@@ -1910,7 +1921,7 @@ typedef struct llm_event_t {
 #define LLM_FINISH_LENGTH 3
 
 /**
- * The session's context is full.
+ * The session's context is full: with the last token, or with LLM_TOKEN_NONE where there was no room for one at all.
  */
 #define LLM_FINISH_CONTEXT_FULL 4
 
@@ -2003,7 +2014,8 @@ typedef struct llm_event_t {
 /**
  * A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of
  * terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`.
- * `<name>` is the special token of that name, and `%json { ... }` a value of a schema.
+ * `<name>` is the special token of that name, and `%json { ... }` a value of a schema, with white space as the model likes
+ * unless the schema has `"x-guidance": {"whitespace_flexible": false}`.
  */
 #define LLM_GRAMMAR_LARK 3
 
@@ -5067,7 +5079,8 @@ llm_status_t llm_lora_name(const llm_lora_t *LLM_NONNULL lora,
  * @param[in] scale 1 is what the adapter was trained with.
  * @param[out] error @nullable Why it failed.
  * @status BUSY; FAILED_PRECONDITION if the session holds tokens, whose keys and values are those of the adapters before:
- *     llm_session_reset it first; INVALID_ARGUMENT for a scale that is not finite, or an adapter of another model
+ *     llm_session_reset it first; INVALID_ARGUMENT for a scale that is not finite, or an adapter whose shapes
+ *     are another model's
  * @thread one at a time
  */
 LLM_API
@@ -5222,6 +5235,7 @@ llm_status_t llm_messages_truncate(llm_messages_t *LLM_NONNULL messages,
 
 /**
  * Sets the tools that the model may call.
+ * Where the template does not name them, the log gets a warning each time that the conversation is rendered.
  *
  * @param[in] messages A conversation.
  * @param[in] json A JSON list: [{"type": "function", "function": {"name": "...", "description": "...",
@@ -5320,7 +5334,9 @@ llm_status_t llm_messages_render(llm_messages_t *LLM_NONNULL messages,
 
 /**
  * Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the
- * others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it.
+ * others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it. (An
+ * answer is read as text again: from where the model wrote it in other tokens than its text is encoded to, it is
+ * processed once more.)
  *
  * A conversation that has filled the context (CACHE_FULL, or an answer that ended with LLM_FINISH_CONTEXT_FULL) goes on
  * without its oldest messages: put those that are to stay into a new llm_messages_t (llm_messages_get,
@@ -5731,6 +5747,29 @@ llm_status_t llm_request_set_text(llm_request_t *LLM_NONNULL request,
                                   llm_error_t **LLM_NULLABLE error);
 
 /**
+ * Sets the prompt, from a conversation: the tokens that llm_session_append_messages would make a session hold. Requests of
+ * the turns of a conversation find what they share in the engine's pages. llm_messages_add_answer tells how an answer is
+ * added.
+ *
+ * @param[in] request A request.
+ * @param[in] tokenizer The tokenizer of the model.
+ * @param[in] messages A conversation.
+ * @param[in] flags 0 or LLM_MESSAGES_ANSWER.
+ * @param[out] count @nullable How many tokens the prompt has.
+ * @param[out] error @nullable Why it failed; then the request is as it was.
+ * @status BUSY, OUT_OF_MEMORY; those of llm_messages_render
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_request_set_messages(llm_request_t *LLM_NONNULL request,
+                                      const llm_tokenizer_t *LLM_NONNULL tokenizer,
+                                      llm_messages_t *LLM_NONNULL messages,
+                                      uint32_t flags,
+                                      size_t *LLM_NULLABLE count,
+                                      llm_error_t **LLM_NULLABLE error);
+
+/**
  * Sets how it goes on.
  *
  * @param[in] request A request.
@@ -5973,7 +6012,7 @@ void llm_engine_free(llm_engine_t *LLM_NULLABLE engine);
  * @param[out] error @nullable Why it failed.
  * @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
  *     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256
- *     continuations, a top_logprobs above V, a grammar of another model, an adapter of another model or with a scale that
+ *     continuations, a top_logprobs above V, a grammar of another model, an adapter of other shapes or with a scale that
  *     is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not finite
  * @thread any; the request, one at a time
  */
@@ -6003,9 +6042,9 @@ llm_status_t llm_engine_cancel(const llm_engine_t *LLM_NONNULL engine,
 
 /**
  * Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
- * most one piece of work more: a layer, or the logits and the choice of tokens by them (with large vocabularies and wide
- * beams these take as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that
- * make a layer about a quarter of the budget. At least one piece of work is done if there is any.
+ * most one piece of work more: a layer, a part of the logits that takes about as long, or the choice of a token by them
+ * (with wide beams or adapters of the output these take longer; llm_engine_stats_t has the longest). Prompts are processed in chunks
+ * that make a layer about a quarter of the budget. At least one piece of work is done if there is any.
  *
  * @param[in] engine An engine.
  * @param[in] budget_us Microseconds.

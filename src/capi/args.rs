@@ -258,12 +258,15 @@ pub(super) unsafe fn info<P: Growing>(pointer: *mut P, argument: &'static str) -
     Ok(Info(checked, size))
 }
 
-/// The size at the start of a caller's struct. More than a page is no size but garbage.
+/// By how much a struct may be larger in a newer header of the same ABI: more is no size but garbage.
+const MOST_NEWER: usize = 512;
+
+/// The size at the start of a caller's struct.
 unsafe fn struct_size<P>(pointer: *const P, argument: &'static str) -> Result<usize> {
     let pointer = checked(pointer, argument)?;
     // SAFETY: aligned; the caller promises a `struct_size`.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if !(size_of::<usize>()..=4096).contains(&size) {
+    if !(size_of::<usize>()..=size_of::<P>() + MOST_NEWER).contains(&size) {
         return Err(Error::invalid_argument(format!("{argument} has a struct_size of {size}: was it initialised?"))
             .with("argument", argument)
             .with("struct_size", size)

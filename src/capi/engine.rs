@@ -305,7 +305,7 @@ pub unsafe extern "C" fn llm_engine_free(engine: *mut llm_engine_t) {
 /// @param[out] error @nullable Why it failed.
 /// @status OUT_OF_MEMORY; BUSY if another call uses the request; CACHE_FULL if the prompt does not fit into the
 ///     context or the pages; INVALID_ARGUMENT for an empty prompt, a token outside the vocabulary, more than 256
-///     continuations, a top_logprobs above V, a grammar of another model, an adapter of another model or with a scale that
+///     continuations, a top_logprobs above V, a grammar of another model, an adapter of other shapes or with a scale that
 ///     is not finite, a beam search with a width that is not 1 to 256 or a penalty that is not finite
 /// @thread any; the request, one at a time
 #[must_use]
@@ -345,9 +345,9 @@ pub unsafe extern "C" fn llm_engine_cancel(
 }
 
 /// Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
-/// most one piece of work more: a layer, or the logits and the choice of tokens by them (with large vocabularies and wide
-/// beams these take as long as many layers; llm_engine_stats_t has the longest). Prompts are processed in chunks that
-/// make a layer about a quarter of the budget. At least one piece of work is done if there is any.
+/// most one piece of work more: a layer, a part of the logits that takes about as long, or the choice of a token by them
+/// (with wide beams or adapters of the output these take longer; llm_engine_stats_t has the longest). Prompts are processed in chunks
+/// that make a layer about a quarter of the budget. At least one piece of work is done if there is any.
 ///
 /// @param[in] engine An engine.
 /// @param[in] budget_us Microseconds.

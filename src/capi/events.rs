@@ -1,5 +1,7 @@
 //! What an engine reports.
 
+use std::ffi::c_void;
+
 use super::args::{self, Growing};
 use super::bytes::llm_view_t;
 use super::engine::llm_request_id_t;
@@ -54,6 +56,8 @@ pub struct llm_event_t {
     pub text: llm_view_t,
     /// What the status says in words, empty if it is OK. Lives as long.
     pub message: llm_view_t,
+    /// The user_data of the request's llm_request_params_t.
+    pub user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with struct_size, numbers and views, no padding (layout_tests).
@@ -67,6 +71,7 @@ unsafe impl Growing for llm_event_t {
         status: LLM_STATUS_OK,
         text: llm_view_t { data: c"".as_ptr(), size: 0 },
         message: llm_view_t { data: c"".as_ptr(), size: 0 },
+        user_data: std::ptr::null_mut(),
     };
 }
 
@@ -156,6 +161,7 @@ pub unsafe extern "C" fn llm_events_get(
             status,
             text: llm_view_t::of(&event.text),
             message: llm_view_t::of(message.as_bytes()),
+            user_data: std::ptr::with_exposed_provenance_mut(event.tag),
         });
         Ok(())
     })

@@ -50,7 +50,8 @@ pub const LLM_GRAMMAR_JSON_SCHEMA: llm_grammar_syntax_t = 1;
 pub const LLM_GRAMMAR_REGEX: llm_grammar_syntax_t = 2;
 /// A context-free grammar in Lark's notation: `rule: "text" other | /regex/ ...`, names of rules in lower case, those of
 /// terminals, which are regular, in upper case; `( )`, `?`, `*`, `+`, `{2,5}`; `%ignore`; the text is a `start`.
-/// `<name>` is the special token of that name, and `%json { ... }` a value of a schema.
+/// `<name>` is the special token of that name, and `%json { ... }` a value of a schema, with white space as the model likes
+/// unless the schema has `"x-guidance": {"whitespace_flexible": false}`.
 pub const LLM_GRAMMAR_LARK: llm_grammar_syntax_t = 3;
 
 /// Makes a grammar. The first one of a tokenizer takes longer than others: a quarter of a second for 49,152 tokens.

@@ -192,7 +192,8 @@ pub unsafe extern "C" fn llm_lora_name(
 /// @param[in] scale 1 is what the adapter was trained with.
 /// @param[out] error @nullable Why it failed.
 /// @status BUSY; FAILED_PRECONDITION if the session holds tokens, whose keys and values are those of the adapters before:
-///     llm_session_reset it first; INVALID_ARGUMENT for a scale that is not finite, or an adapter of another model
+///     llm_session_reset it first; INVALID_ARGUMENT for a scale that is not finite, or an adapter whose shapes
+///     are another model's
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

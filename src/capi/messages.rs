@@ -49,7 +49,7 @@ impl Handle for llm_messages_t {
 /// the model goes on with it (add_generation_prompt).
 pub const LLM_MESSAGES_ANSWER: u32 = 1;
 
-fn wants_answer(flags: u32) -> Result<bool> {
+pub(super) fn wants_answer(flags: u32) -> Result<bool> {
     Ok(args::flags(flags, LLM_MESSAGES_ANSWER, "flags")? & LLM_MESSAGES_ANSWER != 0)
 }
 
@@ -230,6 +230,7 @@ pub unsafe extern "C" fn llm_messages_truncate(
 }
 
 /// Sets the tools that the model may call.
+/// Where the template does not name them, the log gets a warning each time that the conversation is rendered.
 ///
 /// @param[in] messages A conversation.
 /// @param[in] json A JSON list: [{"type": "function", "function": {"name": "...", "description": "...",
@@ -360,7 +361,9 @@ pub unsafe extern "C" fn llm_messages_render(
 }
 
 /// Makes the session hold a conversation: keeps the tokens that both have in common from the start on, and processes the
-/// others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it.
+/// others. So each turn of a conversation costs its own tokens only, and after a change of a message what follows it. (An
+/// answer is read as text again: from where the model wrote it in other tokens than its text is encoded to, it is
+/// processed once more.)
 ///
 /// A conversation that has filled the context (CACHE_FULL, or an answer that ended with LLM_FINISH_CONTEXT_FULL) goes on
 /// without its oldest messages: put those that are to stay into a new llm_messages_t (llm_messages_get,

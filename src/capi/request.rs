@@ -1,12 +1,13 @@
 //! What an engine is asked to do.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use super::args::{self, Growing};
 use super::error::llm_error_t;
 use super::handle::{self, Handle, Kind};
 use super::lora::llm_lora_t;
+use super::messages::{llm_messages_t, wants_answer};
 use super::sampler::llm_sampler_t;
 use super::session::greedy;
 use super::session_params::LLM_GENERATE_IGNORE_EOG;
@@ -64,9 +65,12 @@ pub struct llm_request_params_t {
     pub top_logprobs: u32,
     /// 0.
     pub reserved: u32,
+    /// What the request's events are to carry, since a thread that polls may see them before llm_engine_submit has told the
+    /// request's number. Default NULL.
+    pub user_data: *mut c_void,
 }
 
-// SAFETY: repr(C), begins with struct_size, only numbers, no padding (layout_tests).
+// SAFETY: repr(C), begins with struct_size, numbers and a pointer, no padding (layout_tests).
 unsafe impl Growing for llm_request_params_t {
     const DEFAULT: Self = llm_request_params_t {
         struct_size: size_of::<Self>(),
@@ -76,6 +80,7 @@ unsafe impl Growing for llm_request_params_t {
         count: 1,
         top_logprobs: 0,
         reserved: 0,
+        user_data: std::ptr::null_mut(),
     };
 }
 
@@ -171,6 +176,41 @@ pub unsafe extern "C" fn llm_request_set_text(
     })
 }
 
+/// Sets the prompt, from a conversation: the tokens that llm_session_append_messages would make a session hold. Requests of
+/// the turns of a conversation find what they share in the engine's pages. llm_messages_add_answer tells how an answer is
+/// added.
+///
+/// @param[in] request A request.
+/// @param[in] tokenizer The tokenizer of the model.
+/// @param[in] messages A conversation.
+/// @param[in] flags 0 or LLM_MESSAGES_ANSWER.
+/// @param[out] count @nullable How many tokens the prompt has.
+/// @param[out] error @nullable Why it failed; then the request is as it was.
+/// @status BUSY, OUT_OF_MEMORY; those of llm_messages_render
+/// @thread one at a time
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llm_request_set_messages(
+    request: *mut llm_request_t,
+    tokenizer: *const llm_tokenizer_t,
+    messages: *mut llm_messages_t,
+    flags: u32,
+    count: *mut usize,
+    error: *mut *mut llm_error_t,
+) -> llm_status_t {
+    fallible!(error, {
+        let mut request = handle::exclusive(request, "request")?;
+        let tokenizer = handle::shared(tokenizer, "tokenizer")?;
+        let messages = handle::exclusive(messages, "messages")?;
+        let out = args::out_or_null(count, "count")?;
+        request.tokens = messages.encode(&tokenizer, wants_answer(flags)?)?;
+        if let Some(out) = out {
+            out.write(request.tokens.len());
+        }
+        Ok(())
+    })
+}
+
 /// Sets how it goes on.
 ///
 /// @param[in] request A request.
@@ -195,6 +235,7 @@ pub unsafe extern "C" fn llm_request_set_params(
             ignore_eog: flags & LLM_GENERATE_IGNORE_EOG != 0,
         };
         (request.priority, request.count) = (params.priority, params.count as usize);
+        request.tag = params.user_data.expose_provenance();
         request.logprobs = (flags & LLM_REQUEST_LOGPROBS != 0).then_some(params.top_logprobs as usize);
         Ok(())
     })

@@ -27,7 +27,7 @@ pub const LLM_FINISH_EOG: llm_finish_reason_t = 1;
 pub const LLM_FINISH_STOP: llm_finish_reason_t = 2;
 /// max_tokens were generated.
 pub const LLM_FINISH_LENGTH: llm_finish_reason_t = 3;
-/// The session's context is full.
+/// The session's context is full: with the last token, or with LLM_TOKEN_NONE where there was no room for one at all.
 pub const LLM_FINISH_CONTEXT_FULL: llm_finish_reason_t = 4;
 /// The callback of llm_session_generate asked to stop. The generation has not ended: it may go on.
 pub const LLM_FINISH_ABORTED: llm_finish_reason_t = 5;

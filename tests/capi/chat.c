@@ -173,6 +173,36 @@ static void conversing(void)
     OK(llm_session_length(session, &length, &error));
     CHECK(second > 0 && second + first <= length); /* the prompt was not processed again */
 
+    /* A request of an engine begins with the same tokens. */
+    llm_tokenizer_t *tokenizer = NULL;
+    llm_request_t *request = NULL;
+    llm_engine_t *engine = NULL;
+    llm_events_t *events = NULL;
+    llm_request_id_t id = 0;
+    OK(llm_model_tokenizer(model, &tokenizer, &error));
+    OK(llm_request_new(&request, &error));
+    OK(llm_request_set_messages(request, tokenizer, messages, LLM_MESSAGES_ANSWER, &count, &error));
+    CHECK(count == length);
+    OK(llm_session_start(session, NULL, NULL, &error));
+    OK(llm_engine_new(model, NULL, &engine, &error));
+    OK(llm_events_new(&events, &error));
+    OK(llm_engine_submit(engine, request, &id, &error));
+    for (int i = 0; i < 3; i++) {
+        llm_event_t event = {.struct_size = sizeof event};
+        llm_token_t token = LLM_TOKEN_NONE;
+        llm_view_t part;
+        OK(llm_engine_wait(engine, UINT64_MAX, events, NULL, &error));
+        OK(llm_events_get(events, 0, &event, &error));
+        OK(llm_session_next(session, &token, &part, &finish, &error));
+        CHECK(token == event.token && finish == event.finish_reason);
+        if (finish != LLM_FINISH_NONE) break;
+    }
+    llm_events_free(events);
+    llm_engine_free(engine);
+    llm_request_free(request);
+    llm_tokenizer_free(tokenizer);
+    OK(llm_session_length(session, &length, &error));
+
     /* A long one does not fit, and changes nothing. */
     size_t size = 1 << 20;
     char *text = malloc(size);

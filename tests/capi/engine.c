@@ -428,14 +428,16 @@ static void log_probabilities(void)
     OK(llm_request_set_tokens(request, tokens, 3, &error));
     llm_request_params_t params;
     llm_request_params_init(&params, sizeof params);
-    CHECK(params.top_logprobs == 0 && params.reserved == 0);
+    CHECK(params.top_logprobs == 0 && params.reserved == 0 && params.user_data == NULL);
     params.max_tokens = 4;
     params.flags = LLM_REQUEST_LOGPROBS | LLM_GENERATE_IGNORE_EOG;
     params.top_logprobs = 2;
     llm_request_id_t asking = 0, silent = 0;
+    params.user_data = &asking;
     OK(llm_request_set_params(request, &params, &error));
     OK(llm_engine_submit(engine, request, &asking, &error));
     params.flags = LLM_GENERATE_IGNORE_EOG;
+    params.user_data = &silent;
     OK(llm_request_set_params(request, &params, &error));
     OK(llm_engine_submit(engine, request, &silent, &error));
     params.flags = LLM_REQUEST_LOGPROBS;
@@ -457,6 +459,7 @@ static void log_probabilities(void)
         for (size_t i = 0; i < llm_events_count(events); i++) {
             llm_event_t event = {.struct_size = sizeof event};
             OK(llm_events_get(events, i, &event, &error));
+            CHECK(event.user_data == (event.request == silent ? &silent : &asking));
             if (event.request == silent) {
                 FAILS(FAILED_PRECONDITION, llm_events_logprobs(events, i, &chosen, top, 0, &error));
                 llm_error_free(error);
