@@ -234,7 +234,8 @@ impl Tokenizer {
     }
 
     /// The text of tokens, from the beginning of a text: their pieces put together, without the space that SentencePiece
-    /// puts before a text if the first of them has it (behind a BOS it stays, as in llama.cpp). Errors: `InvalidArgument` if there is no such token, `OutOfMemory`.
+    /// puts before a text if the first of them has it (behind a BOS it stays, as in llama.cpp). Errors: `InvalidArgument` if
+    /// there is no such token, `OutOfMemory`.
     pub fn decode(&self, tokens: &[u32], options: DecodeOptions) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         for (i, &token) in tokens.iter().enumerate() {
