@@ -71,7 +71,7 @@ fn structs_are_as_the_json_says() {
             struct_size pages_total pages_used pages_shared pages_idle pages_peak utilisation positions sequences bytes
             forks copies prefix_hits evictions
         }
-        llm_request_params_t { struct_size max_tokens flags priority count top_logprobs reserved }
+        llm_request_params_t { struct_size max_tokens flags priority count top_logprobs reserved user_data }
         llm_engine_params_t {
             struct_size context_length max_pages page_size kv_type max_batch chunk threads isa window sinks
         }
@@ -80,7 +80,7 @@ fn structs_are_as_the_json_says() {
             reused_tokens generated_tokens preemptions time_us largest_quantum_us pages_total pages_used pages_shared
             pages_idle bytes
         }
-        llm_event_t { struct_size request index token finish_reason status text message }
+        llm_event_t { struct_size request index token finish_reason status text message user_data }
     };
     let json: Value = serde_json::from_str(include_str!("../../include/llm_api.json")).unwrap();
     let mut stated = Vec::new();
