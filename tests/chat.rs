@@ -11,8 +11,8 @@ use llm::token::{DecodeOptions, EncodeOptions, Tokenizer};
 use llm::{Error, log};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 fn golden() -> Value {
     serde_json::from_slice(&common::unpacked("chat/goldens.json")).unwrap()
@@ -335,24 +335,18 @@ fn long_conversations_have_the_steps_that_they_need() {
 /// In the log, since it is no error.
 #[test]
 fn tools_that_a_template_passes_over_are_told() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let (sink, own) = (Arc::clone(&told), std::thread::current().id());
-    log::set(Some(Box::new(move |level, message| {
-        if std::thread::current().id() == own {
-            sink.lock().unwrap().push((level, message.to_owned()));
-        }
-    })));
     let mut messages = Messages::new();
     messages.add("user", "a");
     let (blind, seeing) = (with_template("{{ messages|length }}"), with_template("{{ tools|length }}"));
-    messages.render(&blind, false).unwrap();
-    messages.set_tools(r#"[{"type": "function", "function": {"name": "f"}}]"#).unwrap();
-    messages.render(&seeing, false).unwrap();
-    assert!(told.lock().unwrap().is_empty(), "{told:?}");
-    messages.render(&blind, false).unwrap();
-    log::set(None);
+    let told = common::logged(|| {
+        messages.render(&blind, false).unwrap();
+        messages.set_tools(r#"[{"type": "function", "function": {"name": "f"}}]"#).unwrap();
+        messages.render(&seeing, false).unwrap();
+    });
+    assert!(told.is_empty(), "{told:?}");
+    let told = common::logged(|| _ = messages.render(&blind, false).unwrap());
     let expected = "the chat template passes over tools: the model does not see them".to_owned();
-    assert_eq!(*told.lock().unwrap(), [(log::Level::Warn, expected)]);
+    assert_eq!(told, [(log::Level::Warn, expected)]);
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::scratch;
+use common::{logged, scratch};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 
 use llm::generate::{ImatrixOptions, imatrix};
 use llm::gguf::{Builder, Gguf};
@@ -302,22 +301,12 @@ fn importances_that_are_missing_are_told() {
         // Where nothing is quantised, nothing is missing.
         go(&gguf, "missing-out", "F16", Some(&importance), &Options::default()).unwrap();
     }
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&told);
-    // Other tests quantise at the same time, on other threads.
-    let own_thread = std::thread::current().id();
-    log::set(Some(Box::new(move |level, message| {
-        if std::thread::current().id() == own_thread {
-            sink.lock().unwrap().push((level, message.to_owned()));
-        }
-    })));
     let some = importance_file("missing-some.imatrix", &[(names[2], &[1.0; 256])]);
-    go(&gguf, "missing-out", "Q4_0", Some(&some), &Options::default()).unwrap();
-    log::set(None);
+    let told = logged(|| {
+        go(&gguf, "missing-out", "Q4_0", Some(&some), &Options::default()).unwrap();
+    });
     let expected = (log::Level::Warn, "3 of 4 tensors to be quantised have no importances".to_owned());
-    let told = told.lock().unwrap();
     assert!(told.contains(&expected), "{told:?}");
-    drop(told);
     // Of what is copied they are not missing, nor of embeddings and logits, which have none as a rule.
     let tensors: [(&str, &[u64]); 3] =
         [("token_embd.weight", &[256, 2]), (names[0], &[256, 2]), ("output.weight", &[256, 2])];
@@ -325,17 +314,11 @@ fn importances_that_are_missing_are_told() {
     let own = importance_file("copied.imatrix", &[(names[0], &[1.0; 256])]);
     let once = go(&gguf, "copied-once", "Q4_0", Some(&own), &Options::default()).unwrap();
     let embedding = Options { embedding: Some(Format::Q5_0), ..Options::default() };
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&told);
-    log::set(Some(Box::new(move |_, message| {
-        if std::thread::current().id() == own_thread {
-            sink.lock().unwrap().push(message.to_owned());
-        }
-    })));
-    go(&once, "copied-again", "Q4_0", Some(&own), &embedding).unwrap();
-    go(&gguf, "copied-none", "Q4_0", Some(&own), &embedding).unwrap();
-    log::set(None);
-    assert!(told.lock().unwrap().iter().all(|message| !message.contains("importances")), "{told:?}");
+    let told = logged(|| {
+        go(&once, "copied-again", "Q4_0", Some(&own), &embedding).unwrap();
+        go(&gguf, "copied-none", "Q4_0", Some(&own), &embedding).unwrap();
+    });
+    assert!(told.iter().all(|(_, message)| !message.contains("importances")), "{told:?}");
 }
 
 /// The same bytes for any number of threads; what is copied is copied to the byte.

@@ -116,6 +116,17 @@ impl<T> Out<T> {
     }
 }
 
+/// An output that is written if the caller wants it.
+pub(super) struct OutOrNull<T>(Option<Out<T>>);
+
+impl<T> OutOrNull<T> {
+    pub(super) fn write(self, value: T) {
+        if let Some(out) = self.0 {
+            out.write(value);
+        }
+    }
+}
+
 /// An output that is not NULL.
 ///
 /// # Safety
@@ -128,8 +139,8 @@ pub(super) unsafe fn out<T>(pointer: *mut T, argument: &'static str) -> Result<O
 ///
 /// # Safety
 /// As [`out`].
-pub(super) unsafe fn out_or_null<T>(pointer: *mut T, argument: &'static str) -> Result<Option<Out<T>>> {
-    if pointer.is_null() { Ok(None) } else { checked(pointer, argument).map(Out).map(Some) }
+pub(super) unsafe fn out_or_null<T>(pointer: *mut T, argument: &'static str) -> Result<OutOrNull<T>> {
+    Ok(OutOrNull(if pointer.is_null() { None } else { Some(Out(checked(pointer, argument)?)) }))
 }
 
 /// A callback that must be given.

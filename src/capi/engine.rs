@@ -432,9 +432,7 @@ unsafe fn run(
     let mut events = Vec::new();
     let result = work(&engine, &mut events)?;
     events::fill(&mut list, events);
-    if let Some(out) = out {
-        out.write(result);
-    }
+    out.write(result);
     Ok(())
 }
 

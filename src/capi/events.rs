@@ -60,7 +60,7 @@ pub struct llm_event_t {
     pub user_data: *mut c_void,
 }
 
-// SAFETY: repr(C), begins with struct_size, numbers and views, no padding (layout_tests).
+// SAFETY: repr(C), begins with struct_size, numbers, views and a pointer, no padding (layout_tests).
 unsafe impl Growing for llm_event_t {
     const DEFAULT: Self = llm_event_t {
         struct_size: size_of::<Self>(),

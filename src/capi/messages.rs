@@ -392,9 +392,7 @@ pub unsafe extern "C" fn llm_session_append_messages(
         let messages = handle::exclusive(messages, "messages")?;
         let out = args::out_or_null(count, "count")?;
         let count = conversation.session.append_messages(&messages, wants_answer(flags)?)?;
-        if let Some(out) = out {
-            out.write(count);
-        }
+        out.write(count);
         Ok(())
     })
 }

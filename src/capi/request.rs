@@ -204,9 +204,7 @@ pub unsafe extern "C" fn llm_request_set_messages(
         let messages = handle::exclusive(messages, "messages")?;
         let out = args::out_or_null(count, "count")?;
         request.tokens = messages.encode(&tokenizer, wants_answer(flags)?)?;
-        if let Some(out) = out {
-            out.write(request.tokens.len());
-        }
+        out.write(request.tokens.len());
         Ok(())
     })
 }

@@ -238,9 +238,7 @@ pub unsafe extern "C" fn llm_session_append_text(
         let text = args::text(text, text_size, "text")?;
         let out = args::out_or_null(count, "count")?;
         let count = conversation.session.append_text(text, encode_options(flags)?)?;
-        if let Some(out) = out {
-            out.write(count);
-        }
+        out.write(count);
         Ok(())
     })
 }

@@ -135,9 +135,7 @@ pub unsafe extern "C" fn llm_session_shift(
         let mut conversation = handle::exclusive(session, "session")?;
         let out = args::out_or_null(dropped, "dropped")?;
         let dropped = conversation.session.shift(keep)?;
-        if let Some(out) = out {
-            out.write(dropped);
-        }
+        out.write(dropped);
         Ok(())
     })
 }

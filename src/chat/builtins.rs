@@ -22,13 +22,13 @@ impl std::error::Error for Raised {}
 /// The variable that holds the time, in seconds since 1970; no name that a template can write.
 pub(super) const NOW: &str = "the time";
 
-/// Registers an engine's filters, whose result becomes a list of ours.
+/// Registers an engine's filters, which a function applies and whose result becomes a list of ours.
 macro_rules! lists {
-    ($env:ident: $($name:ident)*) => {
+    ($env:ident, $apply:ident: $($name:ident)*) => {
         $(
             $env.add_filter(concat!("engine ", stringify!($name)), filters::$name);
             $env.add_filter(stringify!($name), |state: &mut State, args: Rest<ValueOrKwargs>| {
-                own(apply(state, concat!("engine ", stringify!($name)), args)?)
+                own($apply(state, concat!("engine ", stringify!($name)), args)?)
             });
         )*
     };
@@ -63,18 +63,6 @@ fn apply_sorting(state: &mut State, filter: &str, mut args: Rest<ValueOrKwargs>)
     apply(state, filter, args)
 }
 
-/// Registers filters as `lists` does that sort.
-macro_rules! sorts {
-    ($env:ident: $($name:ident)*) => {
-        $(
-            $env.add_filter(concat!("engine ", stringify!($name)), filters::$name);
-            $env.add_filter(stringify!($name), |state: &mut State, args: Rest<ValueOrKwargs>| {
-                own(apply_sorting(state, concat!("engine ", stringify!($name)), args)?)
-            });
-        )*
-    };
-}
-
 /// Everything that a template may call.
 pub(super) fn install(env: &mut Environment<'static>) {
     env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -91,8 +79,8 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("_each", each);
     env.add_filter("_times", times);
 
-    lists!(env: batch list lines map reject rejectattr select selectattr slice split zip);
-    sorts!(env: sort unique);
+    lists!(env, apply: batch list lines map reject rejectattr select selectattr slice split zip);
+    lists!(env, apply_sorting: sort unique);
     env.add_filter("capitalize", |text: String| methods::capitalize(&text));
     env.add_filter("chain", chain);
     env.add_filter("center", |text: String, width: Option<i64>| {

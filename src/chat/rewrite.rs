@@ -351,13 +351,7 @@ impl<'a> Rewriter<'a> {
                 self.read(self.tested.0, self.tested.1, "|_read) ");
             }
             self.at += word.len();
-            // The argument of a test may stand without brackets.
-            let next = self.rest().trim_start();
-            let has_argument = is_test && begins_operand(next);
-            if has_argument {
-                self.argument = self.source.len() - next.len();
-            }
-            return !has_argument;
+            return !(is_test && self.begins_argument());
         }
         if word == "is" {
             self.tested = (self.levels.last().map_or(self.at, |level| level.operand), self.at);
@@ -368,9 +362,8 @@ impl<'a> Rewriter<'a> {
         self.in_test = word == "is" || self.in_test && word == "not";
         if goes_on {
             self.at += word.len();
-            let next = self.rest().trim_start();
-            if is_in && begins_operand(next) {
-                self.argument = self.source.len() - next.len();
+            if is_in {
+                self.begins_argument();
             }
         } else {
             self.end_sum();
@@ -385,6 +378,16 @@ impl<'a> Rewriter<'a> {
             self.begin_sum();
         }
         false
+    }
+
+    /// Behind the name of a test: whether an argument comes, which may stand without brackets. Notes where.
+    fn begins_argument(&mut self) -> bool {
+        let next = self.rest().trim_start();
+        let begins = begins_operand(next);
+        if begins {
+            self.argument = self.source.len() - next.len();
+        }
+        begins
     }
 
     /// Ends what a loop goes over, if that is being read.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llm::gguf::Gguf;
+use llm::log;
 use llm::model::{LoadOptions, Model};
 use llm::token::Tokenizer;
 
@@ -18,6 +19,20 @@ pub fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(test);
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name)
+}
+
+/// What this thread logs while it works; other tests may log on theirs. The log is the program's: one test of each uses this.
+pub fn logged(work: impl FnOnce()) -> Vec<(log::Level, String)> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (sink, own) = (Arc::clone(&told), std::thread::current().id());
+    log::set(Some(Box::new(move |level, message| {
+        if std::thread::current().id() == own {
+            sink.lock().unwrap().push((level, message.to_owned()));
+        }
+    })));
+    work();
+    log::set(None);
+    std::mem::take(&mut told.lock().unwrap())
 }
 
 /// A file of tests/data. A folder that is kept as `<folder>.tar.zst` is unpacked first, once, to where cargo lets
