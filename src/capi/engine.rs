@@ -344,10 +344,11 @@ pub unsafe extern "C" fn llm_engine_cancel(
     fallible!(error, { handle::shared(engine, "engine")?.cancel(id) })
 }
 
-/// Works for about a budget of time, for the loop of a game or of events. It returns when the budget is spent, after at
-/// most one piece of work more: a layer, a part of the logits that takes about as long, or the choice of a token by them
-/// (with wide beams or adapters of the output these take longer; llm_engine_stats_t has the longest). Prompts are
-/// processed in chunks that make a layer about a quarter of the budget. At least one piece of work is done if there is any.
+/// Works for about a budget of time, for the loop of a game or of events. It returns when half of a piece of work would
+/// not fit into the budget any more, so at most one piece after it: a layer, a part of the logits that takes about as long,
+/// or the choice of a token by them (with wide beams or adapters of the output these take longer; llm_engine_stats_t has
+/// the longest). Prompts are processed in chunks that make a layer about a quarter of the budget. At least one piece of
+/// work is done if there is any.
 ///
 /// @param[in] engine An engine.
 /// @param[in] budget_us Microseconds.

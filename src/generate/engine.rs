@@ -310,8 +310,9 @@ impl Engine {
         self.arrived.notify_one();
     }
 
-    /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when the
-    /// budget is spent, after at most one piece of work more: a layer, a part of the logits that takes as long, or a choice.
+    /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when half of
+    /// a piece of work would not fit into the budget any more, so at most one piece after it: a layer, a part of the logits
+    /// that takes as long, or a choice.
     /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
     /// do.
     ///
@@ -321,7 +322,8 @@ impl Engine {
     pub fn poll(&self, budget: Duration, events: &mut Vec<Event>) -> Result<bool> {
         self.run(events, |core| {
             let start = Instant::now();
-            while core.advance(&self.inbox, Some(budget))? && start.elapsed() < budget {}
+            // Half a piece early is as far from the budget as half a piece late.
+            while core.advance(&self.inbox, Some(budget))? && start.elapsed() + core.layer / 2 < budget {}
             Ok(())
         })
     }

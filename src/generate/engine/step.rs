@@ -30,7 +30,7 @@ pub(super) struct Core {
     /// Seconds of a layer for a token, lately.
     cost: f64,
     /// What the last layer took.
-    layer: Duration,
+    pub layer: Duration,
     /// Tokens of the vocabulary whose logits take about as long.
     part: usize,
     pub events: Vec<Event>,
