@@ -2,8 +2,10 @@
 //! products take one instruction for four.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
-use super::{BOTH_CACHES, Simd, TileWork};
+use super::super::act::{BLOCK, TilePart, WORDS};
+use super::{BOTH_CACHES, Pairs, Simd, TileWork};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
@@ -319,6 +321,42 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             );
         }
         I(acc)
+    }
+    const PAIRS: bool = !VNNI;
+    #[inline(always)]
+    fn pairs<const NY: usize>(self, q: &TilePart<NY>, r: &TilePart<NY>) -> Pairs<NY> {
+        let mut y = [[[0; BLOCK / 4]; 2]; NY];
+        for c in 0..NY {
+            let (q, r): (&[i32; WORDS], &[i32; WORDS]) = (&q[c], &r[c]);
+            simd!({
+                let (q, r) = (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(r.as_ptr().cast()));
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(r));
+                let even = _mm256_add_epi16(_mm256_slli_epi16::<8>(q), even);
+                let odd = _mm256_and_si256(q, _mm256_set1_epi16(-256));
+                let odd = _mm256_add_epi16(odd, _mm256_srai_epi16::<8>(r));
+                _mm256_storeu_si256(y[c][0].as_mut_ptr().cast(), even);
+                _mm256_storeu_si256(y[c][1].as_mut_ptr().cast(), odd);
+            });
+        }
+        // From memory a word goes into all lanes at no cost; the compiler would rather keep vectors and shuffle them.
+        black_box(y)
+    }
+    #[inline(always)]
+    fn dots_of_pairs<const NY: usize>(self, acc: &mut [I; NY], flipped: [Signed; 4], y: &Pairs<NY>, half: usize) {
+        for j in 0..4 {
+            let codes = flipped[j].codes;
+            let even = simd!(_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(codes)));
+            let odd = simd!(_mm256_srai_epi16::<8>(codes));
+            for c in 0..NY {
+                let [evens, odds] = y[c];
+                // |256 q + r| < 2^15, so two products are below 2^23, and those of a block below 2^27.
+                let sum = simd!(_mm256_add_epi32(
+                    _mm256_madd_epi16(even, _mm256_set1_epi32(evens[4 * half + j])),
+                    _mm256_madd_epi16(odd, _mm256_set1_epi32(odds[4 * half + j])),
+                ));
+                acc[c] = self.add_i32(acc[c], I(sum));
+            }
+        }
     }
     #[inline(always)]
     fn flip(self, codes: I) -> Signed {

@@ -15,7 +15,7 @@ pub(super) mod lanes;
 pub(super) mod neon;
 pub(super) mod words;
 
-use super::act::{TilePart, four};
+use super::act::{BLOCK, TilePart, four};
 use crate::numeric::Real;
 
 /// Work on a tile of columns, for any number NY of them that kernels exist for.
@@ -35,6 +35,9 @@ pub(super) fn run_tile<S: Simd>(s: S, width: usize, work: impl TileWork) {
         _ => s.run_tile::<_, 1>(work),
     }
 }
+
+/// The values y of a tile's block in 16 bits, for each column: the pairs (y0, y2) of its words, and the pairs (y1, y3).
+pub(super) type Pairs<const NY: usize> = [[[i32; BLOCK / 4]; 2]; NY];
 
 /// The usual [`AHEAD`](Simd::AHEAD).
 const BOTH_CACHES: (Option<usize>, usize) = (Some(4096), 1024);
@@ -136,6 +139,25 @@ pub(super) trait Simd: Copy {
         for c in 0..NY {
             acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
         }
+    }
+    /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
+    /// `dots_signed` of both parts.
+    const PAIRS: bool = false;
+    /// The values 256 q + r of a tile's block, as `dots_of_pairs` takes them.
+    #[inline(always)]
+    fn pairs<const NY: usize>(self, _q: &TilePart<NY>, _r: &TilePart<NY>) -> Pairs<NY> {
+        unreachable!("the instruction set has no PAIRS");
+    }
+    /// acc[c] += codes . y[c] for all columns of a tile, with half `half` of their values.
+    #[inline(always)]
+    fn dots_of_pairs<const NY: usize>(
+        self,
+        _acc: &mut [Self::I; NY],
+        _flipped: [Self::Signed; 4],
+        _y: &Pairs<NY>,
+        _half: usize,
+    ) {
+        unreachable!("the instruction set has no PAIRS");
     }
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;

@@ -4,7 +4,7 @@
 
 use super::super::act::TilePart;
 use super::super::packed::{NIBBLES, PAIRS};
-use super::super::simd::Simd;
+use super::super::simd::{Pairs, Simd};
 use crate::quant::E2M1;
 
 /// How codes are packed, and what is to be taken off their products.
@@ -21,6 +21,22 @@ pub(super) trait Codes: Copy {
         y: &TilePart<NY>,
         half: usize,
     );
+    /// There are `dots_of_pairs`.
+    #[inline(always)]
+    fn in_pairs<S: Simd>() -> bool {
+        false
+    }
+    /// acc[c] += codes . y[c] for all columns of a tile, nothing in excess. Only where codes are `in_pairs`.
+    #[inline(always)]
+    fn dots_of_pairs<S: Simd, const NY: usize>(
+        _s: S,
+        _acc: &mut [S::I; NY],
+        _codes: [Self::Vector<S>; 4],
+        _y: &Pairs<NY>,
+        _half: usize,
+    ) {
+        unreachable!("unsigned codes have no such products");
+    }
     /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
     fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I;
 }
@@ -84,6 +100,20 @@ macro_rules! signed {
                 half: usize,
             ) {
                 s.dots_signed(acc, codes, y, half);
+            }
+            #[inline(always)]
+            fn in_pairs<S: Simd>() -> bool {
+                S::PAIRS
+            }
+            #[inline(always)]
+            fn dots_of_pairs<S: Simd, const NY: usize>(
+                s: S,
+                acc: &mut [S::I; NY],
+                codes: [S::Signed; 4],
+                y: &Pairs<NY>,
+                half: usize,
+            ) {
+                s.dots_of_pairs(acc, codes, y, half);
             }
             #[inline(always)]
             fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {

@@ -279,7 +279,8 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
 }
 
 /// codes . y, exact, and the excess of the codes unless there are `mins`. In 16 bits the codes are unpacked twice:
-/// accumulators for both products would not all fit into registers.
+/// accumulators for both products would not all fit into registers. Where there are pairs, which are worth making for more
+/// than one column, they are unpacked once.
 #[inline(always)]
 fn product<S: Simd, C: Codes, const NY: usize>(
     s: S,
@@ -291,6 +292,13 @@ fn product<S: Simd, C: Codes, const NY: usize>(
     // Asked here, it is not asked for each column.
     match y.first {
         None => product_of(s, codes, mins, lane, y, [y.last]),
+        Some(first) if NY > 1 && C::in_pairs::<S>() => {
+            let (mut acc, pairs) = ([s.i32(0); NY], s.pairs(first, y.last));
+            for half in 0..2 {
+                C::dots_of_pairs(s, &mut acc, codes.0.half(s, codes.1, half, lane), &pairs, half);
+            }
+            acc
+        }
         Some(first) => product_of(s, codes, mins, lane, y, [first, y.last]),
     }
 }
