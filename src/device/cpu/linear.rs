@@ -7,6 +7,10 @@ use super::packed::{ROWS, Weight};
 use super::threads::Columns;
 use super::{Buffer, Device};
 
+/// Bytes of a chunk's panels at most where they are read again, for each tile of columns: they are to stay in the second
+/// cache.
+const RESIDENT: usize = 192 << 10;
+
 /// What one chunk of the stage computes: some panels of one matrix, for all columns.
 pub(super) struct Job<'a> {
     pub weight: &'a Weight,
@@ -123,6 +127,8 @@ impl Device {
         for job in whole {
             debug_assert_eq!(job.weight.shape().columns, job.act.width());
             let end = job.panels.end;
+            let resident = (RESIDENT / job.weight.shape().panel_bytes().max(1)).max(1);
+            let size = if job.tiles().nth(1).is_some() { size.min(resident) } else { size };
             let chunks = job.panels.clone().step_by(size);
             jobs.extend(chunks.map(|start| Job { panels: start..end.min(start + size), ..*job }));
         }
