@@ -135,6 +135,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     // Measured on AMD's family 25: Gemma-3-270M decodes 6 % faster than where both caches are asked for, SmolLM2-135M as
     // fast.
     const AHEAD: (Option<usize>, usize) = if VNNI { BOTH_CACHES } else { (None, 2048) };
+    const PAIRS: bool = !VNNI;
     type F = F;
     type I = I;
     type Signed = Signed;
@@ -322,7 +323,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
         I(acc)
     }
-    const PAIRS: bool = !VNNI;
     #[inline(always)]
     fn pairs<const NY: usize>(self, q: &TilePart<NY>, r: &TilePart<NY>) -> Pairs<NY> {
         let mut y = [[[0; BLOCK / 4]; 2]; NY];

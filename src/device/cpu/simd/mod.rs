@@ -53,6 +53,9 @@ pub(super) trait Simd: Copy {
     /// How far ahead of the reading a matrix is asked for, in bytes: from memory into the second cache (nearer, too few
     /// lines are on their way at a time), if that is worth it, and into the first (near enough to stay).
     const AHEAD: (Option<usize>, usize) = BOTH_CACHES;
+    /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
+    /// `dots_signed` of both parts.
+    const PAIRS: bool = false;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
@@ -140,9 +143,6 @@ pub(super) trait Simd: Copy {
             acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
         }
     }
-    /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
-    /// `dots_signed` of both parts.
-    const PAIRS: bool = false;
     /// The values 256 q + r of a tile's block, as `dots_of_pairs` takes them.
     #[inline(always)]
     fn pairs<const NY: usize>(self, _q: &TilePart<NY>, _r: &TilePart<NY>) -> Pairs<NY> {
