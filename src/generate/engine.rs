@@ -312,9 +312,8 @@ impl Engine {
 
     /// Works for about `budget`, if there is anything to do, and adds what happened to `events`. It returns when half of
     /// a piece of work would not fit into the budget any more, so at most one piece after it: a layer, a part of the logits
-    /// that takes as long, or a choice.
-    /// Prompts are processed in chunks that make a layer about a quarter of the budget. Gives whether there is more to
-    /// do.
+    /// that takes as long, or a choice. Prompts are processed in chunks that make a layer about a quarter of the budget.
+    /// Gives whether there is more to do.
     ///
     /// # Errors
     /// `Busy` while another poll is under way; `OutOfMemory`: nothing is lost then, and the next call tries again. Events
