@@ -50,7 +50,7 @@ impl Job<'_> {
             }
             // SAFETY: panel `p` is one of this job's, as checked above; other jobs of the matrix have other panels, and
             // those of other matrices other outputs or, for other groups, other columns.
-            unsafe { self.out.write(start + c, first, &values[..rows]) };
+            unsafe { self.out.write(start + c, first, &values, rows) };
         }
     }
 }

@@ -362,21 +362,34 @@ impl<'a> Columns<'a> {
         Columns { rows: data.len() / width, width, data: data.as_mut_ptr(), _borrow: std::marker::PhantomData }
     }
 
-    /// Copies `values` to row `row` from column `column`.
+    /// Copies the first `n` of `values` to row `row` from column `column`.
     ///
     /// # Safety
     /// No two threads may write the same columns while the matrix is shared.
-    pub(super) unsafe fn write(&self, row: usize, column: usize, values: &[f32]) {
-        assert!(row < self.rows && column <= self.width && values.len() <= self.width - column);
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, row: usize, column: usize, values: &[f32; PANEL_ROWS], n: usize) {
+        assert!(row < self.rows && column <= self.width && n <= PANEL_ROWS.min(self.width - column));
         // SAFETY: the target lies inside the borrowed slice by the check above; that no other thread writes it is the
         // caller's promise; `values` is a shared borrow and cannot overlap the exclusively borrowed matrix.
         unsafe {
             let target = self.data.add(row * self.width + column);
-            // Nearly all are the rows of a whole panel, for which a call of memcpy would take longer than the copy.
-            match <&[f32; PANEL_ROWS]>::try_from(values) {
-                Ok(panel) => target.cast::<[f32; PANEL_ROWS]>().write_unaligned(*panel),
-                Err(_) => std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len()),
+            if n == PANEL_ROWS {
+                target.cast::<[f32; PANEL_ROWS]>().write_unaligned(*values);
+            } else {
+                copy(&values[..n], target);
             }
         }
     }
+}
+
+/// Copies `values` to `target`, for the few rows that do not fill a panel. Not inlined: of this and the copy of a whole panel
+/// the compiler made one call of memcpy, for each column of each panel.
+///
+/// # Safety
+/// As many f32 can be written to `target`, none of them in `values`.
+#[cold]
+#[inline(never)]
+unsafe fn copy(values: &[f32], target: *mut f32) {
+    // SAFETY: what the caller promises.
+    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len()) }
 }

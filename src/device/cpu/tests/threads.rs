@@ -344,17 +344,27 @@ fn lists_of_processors_are_read() {
 fn columns_are_written_where_they_belong_and_nowhere_else() {
     let mut data = vec![0.0; 12];
     let columns = Columns::new(&mut data, 4);
-    let write = |row, column, values: &[f32]| {
+    let write = |columns: &Columns<'_>, row, column, n| {
+        let values = std::array::from_fn(|i| (i + 1) as f32);
         #[allow(unsafe_code)]
         // SAFETY: this thread alone writes.
         unsafe {
-            columns.write(row, column, values)
+            columns.write(row, column, &values, n)
         }
     };
-    write(1, 1, &[1.0, 2.0, 3.0]);
-    write(2, 4, &[]);
-    for (row, column, n) in [(3, 0, 1), (0, 4, 1), (0, 3, 2), (0, 5, 0), (0, usize::MAX, 2)] {
-        assert!(catch_unwind(AssertUnwindSafe(|| write(row, column, &vec![9.0; n]))).is_err(), "{row} {column} {n}");
+    write(&columns, 1, 1, 3);
+    write(&columns, 2, 4, 0);
+    for (row, column, n) in [(3, 0, 1), (0, 4, 1), (0, 3, 2), (0, 5, 0), (0, usize::MAX, 2), (0, 0, 5)] {
+        let refused = catch_unwind(AssertUnwindSafe(|| write(&columns, row, column, n)));
+        assert!(refused.is_err(), "{row} {column} {n}");
     }
     assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
+
+    // Whole panels, and more values than one has.
+    let mut data = vec![0.0; 2 * 17];
+    let columns = Columns::new(&mut data, 17);
+    write(&columns, 1, 0, 16);
+    assert!(catch_unwind(AssertUnwindSafe(|| write(&columns, 0, 0, 17))).is_err());
+    assert!(data[..17].iter().all(|&x| x == 0.0));
+    assert_eq!(data[17..], std::array::from_fn::<f32, 17, _>(|i| if i < 16 { (i + 1) as f32 } else { 0.0 }));
 }
