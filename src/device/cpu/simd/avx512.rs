@@ -158,6 +158,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     const WIDEST: usize = 12;
+    const UNPACKS: bool = true;
     type F = F;
     type I = I;
     type Signed = I;
@@ -309,6 +310,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn flip(self, codes: I) -> I {
         I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
+    }
+    #[inline(always)]
+    fn unsigned(self, flipped: I) -> I {
+        flipped
     }
     #[inline(always)]
     fn signed_excess(self, minus_sum: I) -> I {

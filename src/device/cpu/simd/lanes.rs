@@ -78,6 +78,7 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     const LANES: usize = N;
     const REGISTERS: usize = 32;
     const WIDEST: usize = WIDEST;
+    const UNPACKS: bool = N == 16;
     type F = F<N>;
     type I = I<N>;
     type Signed = I<N>;
@@ -171,6 +172,9 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     }
     fn flip(self, codes: I<N>) -> I<N> {
         codes
+    }
+    fn unsigned(self, flipped: I<N>) -> I<N> {
+        flipped.map(|four| four ^ i32::from_ne_bytes([0x80; 4]))
     }
     fn signed_excess(self, _minus_sum: I<N>) -> I<N> {
         [0; N]

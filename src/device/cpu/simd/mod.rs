@@ -56,6 +56,8 @@ pub(super) trait Simd: Copy {
     /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
     /// `dots_signed` of both parts.
     const PAIRS: bool = false;
+    /// Where many columns are multiplied, codes are unpacked once for all of them.
+    const UNPACKS: bool = false;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
@@ -162,6 +164,11 @@ pub(super) trait Simd: Copy {
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
+    /// 128 more than each of such codes, if the instruction set UNPACKS.
+    #[inline(always)]
+    fn unsigned(self, _flipped: Self::Signed) -> Self::I {
+        unreachable!("the instruction set does not unpack");
+    }
     /// What is to be added to the results of `dot_signed` for activations with the sum -`minus_sum` to have the exact
     /// product.
     fn signed_excess(self, minus_sum: Self::I) -> Self::I;

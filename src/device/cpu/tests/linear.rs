@@ -28,7 +28,8 @@ fn columns(format: Format) -> [usize; 3] {
     }
 }
 
-const T: [usize; 10] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 25];
+/// The last is enough for codes to be unpacked once, by which tiles of 12 and 8 are computed and that of 1 is not.
+const T: [usize; 11] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 25, 45];
 
 #[test]
 fn every_instruction_set_and_thread_count_gives_the_same_bits() {
@@ -55,6 +56,19 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
                 }
             }
         }
+    }
+}
+
+/// Of a chunk of panels some are unpacked, multiplied with all columns, and then the next.
+#[test]
+fn panels_are_unpacked_in_turn() {
+    let (devices, mut rng) = (devices(), Rng::new(15));
+    let shape = Shape { format: Format::Q4_0, rows: 16 * 144 - 3, columns: 1024 };
+    let weight = packed(shape, &random_matrix(&mut rng, shape, Numbers::Ordinary));
+    let x = rng.floats(37 * 1024);
+    let expected = product(&devices[0].1, &weight, None, &x, Precision::Eight);
+    for (name, device) in &devices[1..] {
+        assert_same(&product(device, &weight, None, &x, Precision::Eight), &expected, || name.clone());
     }
 }
 

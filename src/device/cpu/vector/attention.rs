@@ -10,7 +10,7 @@ use super::super::kv::{BLOCK, KvType, TILE};
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
-use super::linear::{Block, Sums, row_numbers};
+use super::linear::{Block, Products, Sums, row_numbers};
 use crate::numeric::{self, Real};
 
 /// Tiles of a segment.

@@ -37,6 +37,8 @@ pub(super) trait Codes: Copy {
     ) {
         unreachable!("unsigned codes have no such products");
     }
+    /// The unsigned codes of what `half` gives.
+    fn unsigned<S: Simd>(s: S, codes: Self::Vector<S>) -> S::I;
     /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
     fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I;
 }
@@ -45,7 +47,7 @@ pub(super) trait Codes: Copy {
 /// codes stand for themselves.)
 macro_rules! unsigned {
     ($name:ident, $bits:literal, $half:ident) => {
-        #[derive(Clone, Copy)]
+        #[derive(Clone, Copy, Default)]
         pub(super) struct $name<const ZERO: u32>;
 
         impl<const ZERO: u32> Codes for $name<ZERO> {
@@ -66,6 +68,10 @@ macro_rules! unsigned {
                 s.dots($bits, acc, codes, y, half);
             }
             #[inline(always)]
+            fn unsigned<S: Simd>(_s: S, codes: S::I) -> S::I {
+                codes
+            }
+            #[inline(always)]
             fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
                 s.shl::<ZERO>(minus_sum)
             }
@@ -79,6 +85,7 @@ unsigned!(FourBits, 4, nibbles);
 unsigned!(FiveBits, 5, nibbles_and_fifth);
 unsigned!(SixBits, 6, nibbles_and_upper);
 unsigned!(FloatsOfFourBits, 5, floats);
+unsigned!(EightBits, 8, whole);
 
 /// Makes a type one of signed codes.
 macro_rules! signed {
@@ -116,6 +123,10 @@ macro_rules! signed {
                 s.dots_of_pairs(acc, codes, y, half);
             }
             #[inline(always)]
+            fn unsigned<S: Simd>(s: S, codes: S::Signed) -> S::I {
+                s.unsigned(codes)
+            }
+            #[inline(always)]
             fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
                 s.signed_excess(minus_sum)
             }
@@ -140,6 +151,11 @@ signed!(FourLookedUp, four_looked_up);
 
 #[inline(always)]
 fn bytes<S: Simd>(_: Bytes, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
+    whole(s, codes, half, lane)
+}
+
+#[inline(always)]
+fn whole<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
     let at = 256 * half + 4 * lane;
     [
         s.load_bytes(&codes[at..]),

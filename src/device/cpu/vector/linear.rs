@@ -12,13 +12,15 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
+use std::ops::Range;
+
 use super::super::act::{TilePart, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::Codes;
-use super::floats;
 use super::panels::*;
+use super::{floats, unpacked};
 use crate::numeric::Real;
 use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 
@@ -86,31 +88,46 @@ impl<const NY: usize> Block<'_, NY> {
 }
 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
-    for (i, (start, width)) in job.tiles().enumerate() {
-        run_tile(s, width, QuantisedTile { how, job, start, first: i == 0 });
+    let done = unpacked::linear(s, how, job);
+    for (i, (start, width)) in job.tiles().enumerate().filter(|(_, (_, width))| !done.contains(width)) {
+        run_tile(s, width, QuantisedTile { how, job, panels: Panels::of(job), start, first: i == 0 });
+    }
+}
+
+/// Panels and their bytes.
+pub(super) struct Panels<'a> {
+    pub range: Range<usize>,
+    pub bytes: std::slice::ChunksExact<'a, u8>,
+}
+
+impl<'a> Panels<'a> {
+    /// Those of `job`.
+    #[inline(always)]
+    fn of(job: &'a Job<'a>) -> Self {
+        let bytes = job.weight.panels_from(job.panels.start).chunks_exact(job.weight.shape().panel_bytes());
+        Panels { range: job.panels.clone(), bytes }
     }
 }
 
 /// The columns of `job` from `start` on.
-struct QuantisedTile<'a, P, const UNIT: usize> {
-    how: P,
-    job: &'a Job<'a>,
-    start: usize,
+pub(super) struct QuantisedTile<'a, P, const UNIT: usize> {
+    pub how: P,
+    pub job: &'a Job<'a>,
+    pub panels: Panels<'a>,
+    pub start: usize,
     /// The panels come from memory: those of the job's other tiles are in the second cache by then.
-    first: bool,
+    pub first: bool,
 }
 
 impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> {
     #[inline(always)]
     fn run<S: Simd, const NY: usize>(self, s: S) {
         assert!(NY <= S::WIDEST);
-        let QuantisedTile { how, job, start, first } = self;
-        let shape = job.weight.shape();
-        let units = shape.columns / (32 * P::BLOCKS);
+        let QuantisedTile { how, job, panels, start, first } = self;
+        let units = job.weight.shape().columns / (32 * P::BLOCKS);
         let (plane_bytes, fine) = (plane_bytes(units, P::PLANE), job.fine);
         let (parts, stride) = (job.act.tile(start, NY).as_chunks::<WORDS>().0.as_chunks::<NY>().0, job.act.parts());
-        let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
-        for (p, panel) in job.panels.clone().zip(panels) {
+        for (p, panel) in panels.range.zip(panels.bytes) {
             let mut out = [[0.0; ROWS]; NY];
             let (plane, rest) = panel.split_at(plane_bytes);
             let units = (plane, rest.as_chunks::<UNIT>().0);
@@ -179,7 +196,7 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
 
 /// Asks for what follows block b of a unit of `blocks`. Block by block, since lines asked for at once wait for each other.
 #[inline(always)]
-fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, b: usize) {
+pub(super) fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, b: usize) {
     let part = UNIT / blocks;
     for line in 0..part.div_ceil(64) {
         let at = unit.as_ptr().wrapping_add(b * part + 64 * line);
@@ -191,27 +208,37 @@ fn prefetch<S: Simd, const UNIT: usize>(s: S, unit: &[u8; UNIT], blocks: usize, 
     }
 }
 
-/// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block. A panel's format
-/// says by which of the products the block is added: w are the numbers that the codes stand for, and y, sum y and d those
-/// of the block; exact integers up to the last step.
+/// Takes the blocks of a panel, one after the other. A panel's format says by which of the products a block is added to the
+/// sums f: w are the numbers that the codes stand for, and y, sum y and d those of the activations; exact integers up to the
+/// last step.
+pub(super) trait Products<S: Simd> {
+    /// f += scale * d * (w . y)
+    fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize);
+    /// f += scale * d * (codes . y) + min * (d * sum y)
+    fn with_min<C: Codes>(&mut self, s: S, numbers: (S::F, S::F), codes: (C, &[u8]), lane: usize);
+    /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
+    /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
+    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
+    fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize);
+}
+
+/// The sums of NY columns over the blocks so far, of the rows of a vector, and the columns' next block.
 pub(super) struct Sums<'a, S: Simd, const NY: usize> {
     pub y: Block<'a, NY>,
     pub f: &'a mut [S::F; NY],
 }
 
-impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
-    /// f += scale * d * (w . y)
+impl<S: Simd, const NY: usize> Products<S> for Sums<'_, S, NY> {
     #[inline(always)]
-    pub(super) fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
+    fn symmetric<C: Codes>(&mut self, s: S, scale: S::F, codes: (C, &[u8]), lane: usize) {
         let acc = product(s, codes, false, lane, self.y);
         for c in 0..NY {
             self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
         }
     }
 
-    /// f += scale * d * (codes . y) + min * (d * sum y)
     #[inline(always)]
-    pub(super) fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
+    fn with_min<C: Codes>(&mut self, s: S, (scale, min): (S::F, S::F), codes: (C, &[u8]), lane: usize) {
         let acc = product(s, codes, true, lane, self.y);
         for c in 0..NY {
             self.f[c] = s.to_f32(acc[c]).fma(scale.mul(s.f32(self.y.d(c))), self.f[c]);
@@ -219,24 +246,17 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
         }
     }
 
-    /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
-    /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
-    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
     #[inline(always)]
-    pub(super) fn halves<C: Codes>(
-        &mut self,
-        s: S,
-        numbers: ([S::F; 2], Option<[S::F; 2]>),
-        codes: (C, &[u8]),
-        lane: usize,
-    ) {
+    fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize) {
         // Asked here, it is not asked for each column.
         match self.y.first {
             None => self.add_halves(s, numbers, codes, lane, [self.y.last]),
             Some(first) => self.add_halves(s, numbers, codes, lane, [first, self.y.last]),
         }
     }
+}
 
+impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
     /// As `halves`, for activations in 1 or 2 parts.
     #[inline(always)]
     fn add_halves<C: Codes, const PARTS: usize>(

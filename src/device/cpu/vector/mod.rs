@@ -11,3 +11,4 @@ pub(super) mod linear;
 mod panels;
 pub(super) mod quantise;
 pub(super) mod rows;
+mod unpacked;

@@ -5,7 +5,8 @@ use super::super::simd::Simd;
 use super::codes::{
     Bytes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
 };
-use super::linear::{Sums, row_numbers};
+use super::linear::{Products, row_numbers};
+use super::unpacked::{Halves, HalvesWithMins, Symmetric, UNPACKED, WithMin};
 use crate::numeric::Real;
 use crate::quant::IQ4;
 
@@ -22,29 +23,32 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     const BLOCKS: usize;
     /// Bytes of a unit's scales in the plane.
     const PLANE: usize;
+    /// The same panel with its codes unpacked.
+    type Unpacked: Panel<UNPACKED> + Default;
     /// What is unpacked once a unit.
     type Head<S: Simd>: Copy;
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
-    /// Adds the products of block `b` of the unit to `sums`.
-    fn block<S: Simd, const NY: usize>(
+    /// Hands block `b` of the unit to `products`.
+    fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
         head: Self::Head<S>,
         unit: &[u8; UNIT],
         place: Place,
-        sums: &mut Sums<'_, S, NY>,
+        products: &mut P,
     );
 }
 
 /// A symmetric format whose unit has one scale, in the plane, and BLOCKS times CODES bytes of codes.
 macro_rules! symmetric_format {
-    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr) => {
+    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr, zero $zero:literal) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ $blocks * ($bytes) }> for $name {
             const BLOCKS: usize = $blocks;
             const PLANE: usize = 2 * ROWS;
+            type Unpacked = Symmetric<{ $zero }>;
             type Head<S: Simd> = S::F;
 
             #[inline(always)]
@@ -53,26 +57,26 @@ macro_rules! symmetric_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
                 scale: S::F,
                 unit: &[u8; $blocks * ($bytes)],
                 place: Place,
-                sums: &mut Sums<'_, S, NY>,
+                products: &mut P,
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
-                sums.symmetric(s, scale, ($codes, codes), place.lane);
+                products.symmetric(s, scale, ($codes, codes), place.lane);
             }
         }
     };
 }
 
-symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<3>);
-symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<4>);
-symmetric_format!(Q8_0, blocks 1, codes 512, Bytes);
-symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4));
-symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<0>);
+symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<3>, zero 3);
+symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<4>, zero 4);
+symmetric_format!(Q8_0, blocks 1, codes 512, Bytes, zero 7);
+symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4), zero 7);
+symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<0>, zero 0);
 
 #[derive(Clone, Copy)]
 pub(super) struct MXFP4;
@@ -80,6 +84,7 @@ pub(super) struct MXFP4;
 impl Panel<NIBBLES> for MXFP4 {
     const BLOCKS: usize = 1;
     const PLANE: usize = ROWS;
+    type Unpacked = Symmetric<4>;
     type Head<S: Simd> = S::F;
 
     /// 2^(e - 128) as the product of 2^(h - 64) and 2^(e - h - 64), h = e / 2: the result may be subnormal, they are not.
@@ -93,15 +98,8 @@ impl Panel<NIBBLES> for MXFP4 {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
-        self,
-        s: S,
-        scale: S::F,
-        unit: &[u8; NIBBLES],
-        place: Place,
-        sums: &mut Sums<'_, S, NY>,
-    ) {
-        sums.symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane);
+    fn block<S: Simd, P: Products<S>>(self, s: S, scale: S::F, unit: &[u8; NIBBLES], place: Place, products: &mut P) {
+        products.symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane);
     }
 }
 
@@ -122,6 +120,7 @@ pub(super) struct IQ4XS;
 impl Panel<IQ4XS_UNIT> for IQ4XS {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Unpacked = Symmetric<7>;
     type Head<S: Simd> = IQ4XSHead<S>;
 
     #[inline(always)]
@@ -134,19 +133,19 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
         head: IQ4XSHead<S>,
         unit: &[u8; IQ4XS_UNIT],
         place: Place,
-        sums: &mut Sums<'_, S, NY>,
+        products: &mut P,
     ) {
         let low = s.and(s.shr_by(head.low, 4 * place.b as u32), s.i32(15));
         let high = s.and(s.shr_by(head.high, 2 * place.b as u32), s.i32(3));
         let scale = s.to_f32(s.sub_i32(s.or(low, s.shl::<4>(high)), s.i32(32)));
         let codes = &unit[96..].as_chunks::<NIBBLES>().0[place.b];
-        sums.symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
+        products.symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
     }
 }
 
@@ -159,6 +158,7 @@ macro_rules! min_format {
         impl Panel<{ TWO + $bytes }> for $name {
             const BLOCKS: usize = 1;
             const PLANE: usize = 0;
+            type Unpacked = WithMin;
             type Head<S: Simd> = (S::F, S::F);
 
             #[inline(always)]
@@ -167,15 +167,15 @@ macro_rules! min_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
                 head: (S::F, S::F),
                 unit: &[u8; TWO + $bytes],
                 place: Place,
-                sums: &mut Sums<'_, S, NY>,
+                products: &mut P,
             ) {
-                sums.with_min(s, head, ($codes, &unit[TWO..]), place.lane);
+                products.with_min(s, head, ($codes, &unit[TWO..]), place.lane);
             }
         }
     };
@@ -227,6 +227,7 @@ macro_rules! k_format {
         impl Panel<{ TWO + SCALES + 8 * ($size) }> for $name {
             const BLOCKS: usize = 8;
             const PLANE: usize = 0;
+            type Unpacked = WithMin;
             type Head<S: Simd> = KHead<S>;
 
             #[inline(always)]
@@ -235,17 +236,17 @@ macro_rules! k_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
                 head: KHead<S>,
                 unit: &[u8; TWO + SCALES + 8 * ($size)],
                 place: Place,
-                sums: &mut Sums<'_, S, NY>,
+                products: &mut P,
             ) {
                 let codes = &unit[TWO + SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let numbers = head.scale_and_min(s, place.b);
-                sums.with_min(s, numbers, ($codes, codes), place.lane);
+                products.with_min(s, numbers, ($codes, codes), place.lane);
             }
         }
     };
@@ -265,6 +266,7 @@ pub(super) const Q6K_UNIT: usize = 8 * Q6K_BLOCK;
 impl Panel<Q6K_UNIT> for Q6K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Unpacked = Halves<5>;
     type Head<S: Simd> = S::F;
 
     #[inline(always)]
@@ -273,19 +275,12 @@ impl Panel<Q6K_UNIT> for Q6K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
-        self,
-        s: S,
-        d: S::F,
-        unit: &[u8; Q6K_UNIT],
-        place: Place,
-        sums: &mut Sums<'_, S, NY>,
-    ) {
+    fn block<S: Simd, P: Products<S>>(self, s: S, d: S::F, unit: &[u8; Q6K_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<Q6K_BLOCK>().0[place.b];
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
         let second = d.mul(s.to_f32(s.load_i8(&tail[ROWS + place.lane..])));
-        sums.halves(s, ([first, second], None), (SixBits::<5>, part), place.lane);
+        products.halves(s, ([first, second], None), (SixBits::<5>, part), place.lane);
     }
 }
 
@@ -305,6 +300,7 @@ pub(super) struct Q3KHead<S: Simd> {
 impl Panel<Q3K_UNIT> for Q3K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Unpacked = Halves<2>;
     type Head<S: Simd> = Q3KHead<S>;
 
     #[inline(always)]
@@ -323,13 +319,13 @@ impl Panel<Q3K_UNIT> for Q3K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
         head: Q3KHead<S>,
         unit: &[u8; Q3K_UNIT],
         place: Place,
-        sums: &mut Sums<'_, S, NY>,
+        products: &mut P,
     ) {
         let codes = &unit[SCALES..].as_chunks::<{ PAIRS + BITS }>().0[place.b];
         let mut scales = [head.d; 2];
@@ -338,7 +334,7 @@ impl Panel<Q3K_UNIT> for Q3K {
             let six_bits = s.and(s.shr_by(head.scales[g / 4], 8 * (g as u32 % 4)), s.i32(0xFF));
             *scale = head.d.mul(s.to_f32(s.sub_i32(six_bits, s.i32(32))));
         }
-        sums.halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane);
+        products.halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane);
     }
 }
 
@@ -353,6 +349,7 @@ pub(super) const Q2K_UNIT: usize = TWO + 8 * Q2K_BLOCK;
 impl Panel<Q2K_UNIT> for Q2K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 0;
+    type Unpacked = HalvesWithMins;
     type Head<S: Simd> = (S::F, S::F);
 
     #[inline(always)]
@@ -361,13 +358,13 @@ impl Panel<Q2K_UNIT> for Q2K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
+    fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
         (d, dmin): (S::F, S::F),
         unit: &[u8; Q2K_UNIT],
         place: Place,
-        sums: &mut Sums<'_, S, NY>,
+        products: &mut P,
     ) {
         let part = &unit[TWO..].as_chunks::<Q2K_BLOCK>().0[place.b];
         let (mut scales, mut mins, four) = ([d; 2], [dmin; 2], s.i32(15));
@@ -376,7 +373,7 @@ impl Panel<Q2K_UNIT> for Q2K {
             scales[half] = d.mul(s.to_f32(s.and(both, four)));
             mins[half] = dmin.mul(s.to_f32(s.and(s.shr::<4>(both), four)));
         }
-        sums.halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane);
+        products.halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane);
     }
 }
 
@@ -391,23 +388,17 @@ pub(super) const NVFP4_UNIT: usize = 2 * NVFP4_BLOCK;
 impl Panel<NVFP4_UNIT> for NVFP4 {
     const BLOCKS: usize = 2;
     const PLANE: usize = 0;
+    type Unpacked = Halves<4>;
     type Head<S: Simd> = ();
 
     #[inline(always)]
     fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; NVFP4_UNIT], _lane: usize) {}
 
     #[inline(always)]
-    fn block<S: Simd, const NY: usize>(
-        self,
-        s: S,
-        _head: (),
-        unit: &[u8; NVFP4_UNIT],
-        place: Place,
-        sums: &mut Sums<'_, S, NY>,
-    ) {
+    fn block<S: Simd, P: Products<S>>(self, s: S, _head: (), unit: &[u8; NVFP4_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
         let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
-        sums.halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane);
+        products.halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane);
     }
 }
 
@@ -433,6 +424,7 @@ macro_rules! grid_format {
         impl Panel<{ GRID_SCALES + 8 * ($size) }> for $name {
             const BLOCKS: usize = 8;
             const PLANE: usize = 2 * ROWS;
+            type Unpacked = Halves<7>;
             type Head<S: Simd> = (S::F, [S::I; 2]);
 
             #[inline(always)]
@@ -447,13 +439,13 @@ macro_rules! grid_format {
             }
 
             #[inline(always)]
-            fn block<S: Simd, const NY: usize>(
+            fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
                 (d, nibbles): (S::F, [S::I; 2]),
                 unit: &[u8; GRID_SCALES + 8 * ($size)],
                 place: Place,
-                sums: &mut Sums<'_, S, NY>,
+                products: &mut P,
             ) {
                 let codes = &unit[GRID_SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let mut scales = [d; 2];
@@ -462,7 +454,7 @@ macro_rules! grid_format {
                     let nibble = s.and(s.shr_by(nibbles[place.b / 4], shift), s.i32(15));
                     *scale = d.mul(s.to_f32(s.or(s.shl::<1>(nibble), s.i32(1))));
                 }
-                sums.halves(s, (scales, None), ($codes(self.0), codes), place.lane);
+                products.halves(s, (scales, None), ($codes(self.0), codes), place.lane);
             }
         }
     };
