@@ -90,7 +90,8 @@ impl<const NY: usize> Block<'_, NY> {
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     let done = unpacked::linear(s, how, job);
     for (i, (start, width)) in job.tiles().enumerate().filter(|(_, (_, width))| !done.contains(width)) {
-        run_tile(s, width, QuantisedTile { how, job, panels: Panels::of(job), start, first: i == 0 });
+        let panels = Panels::packed(job, job.panels.clone());
+        run_tile(s, width, QuantisedTile { how, job, panels, start, first: i == 0 });
     }
 }
 
@@ -101,11 +102,11 @@ pub(super) struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// Those of `job`.
+    /// The panels `range` of the matrix of `job`, as they are packed.
     #[inline(always)]
-    fn of(job: &'a Job<'a>) -> Self {
-        let bytes = job.weight.panels_from(job.panels.start).chunks_exact(job.weight.shape().panel_bytes());
-        Panels { range: job.panels.clone(), bytes }
+    pub fn packed(job: &'a Job<'a>, range: Range<usize>) -> Self {
+        let bytes = job.weight.panels_from(range.start).chunks_exact(job.weight.shape().panel_bytes());
+        Panels { range, bytes }
     }
 }
 

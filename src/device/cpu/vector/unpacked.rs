@@ -53,8 +53,7 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
     for first in job.panels.clone().step_by(together) {
         let range = first..job.panels.end.min(first + together);
         let blocks: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut memory)[..range.len() * bytes];
-        let packed = job.weight.panels_from(first).chunks_exact(job.weight.shape().panel_bytes());
-        for (panel, blocks) in packed.zip(blocks.chunks_exact_mut(bytes)) {
+        for (panel, blocks) in Panels::packed(job, range.clone()).bytes.zip(blocks.chunks_exact_mut(bytes)) {
             s.run_tile::<_, 1>(Unpack { how, panel, blocks: blocks.as_chunks_mut().0 });
         }
         for (start, width) in tiles() {
