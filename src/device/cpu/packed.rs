@@ -21,11 +21,12 @@
 //!
 //! so that each half of the codes comes from whole vectors, shifted and masked.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapMut};
 
-use super::simd::words::transposed;
+use super::simd::words::{gather, transposed};
 use crate::error::{Error, Result, try_vec};
 use crate::quant::{Format, Scales};
 
@@ -179,6 +180,24 @@ impl Layout {
     fn plane_bytes(self, units: usize) -> usize {
         plane_bytes(units, self.scale.map_or(0, Field::bytes))
     }
+
+    /// Puts what is not codes into the plane of scales and the units, of `step` bytes.
+    fn put_fields(self, rows: Rows<'_>, r: usize, scales: &mut [u8], units: &mut [u8], step: usize) {
+        if let Some(scale) = self.scale {
+            scale.put(rows, r, scales, Places { first: 0, step: scale.bytes() });
+        }
+        let mut first = 0;
+        for field in self.head {
+            field.put(rows, r, units, Places { first, step });
+            first += field.bytes();
+        }
+        if let Some(tail) = self.tail {
+            first += self.code_bytes();
+            for b in 0..(step - self.head_bytes()) / self.part_bytes() {
+                tail.of_block(b).put(rows, r, units, Places { first: first + b * self.part_bytes(), step });
+            }
+        }
+    }
 }
 
 /// Where something is in the units of a panel.
@@ -190,37 +209,82 @@ struct Places {
     step: usize,
 }
 
+/// Rows as GGUF stores them.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+    block_bytes: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn count(self) -> usize {
+        self.bytes.len() / self.row_bytes
+    }
+
+    /// Blocks of a row.
+    fn units(self) -> usize {
+        self.row_bytes / self.block_bytes
+    }
+
+    /// Rows first..end.
+    fn part(self, rows: Range<usize>) -> Self {
+        Rows { bytes: &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes], ..self }
+    }
+
+    fn each(self) -> impl Iterator<Item = Self> {
+        self.bytes.chunks_exact(self.row_bytes).map(move |bytes| Rows { bytes, ..self })
+    }
+}
+
 impl Field {
     /// Bytes in the panel.
     fn bytes(self) -> usize {
         ROWS * self.width * self.vectors
     }
 
-    /// Moves row r from its blocks of `block_bytes` to where `out` is in each of the panel's units.
-    fn put(self, row: &[u8], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
+    /// Moves `rows`, whose first is row r of the panel, to where `out` is in each of the panel's units.
+    fn put(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
         match self.width {
-            1 => self.put_lanes::<1>(row, block_bytes, r, panel, out),
-            2 => self.put_lanes::<2>(row, block_bytes, r, panel, out),
-            _ => self.put_lanes::<4>(row, block_bytes, r, panel, out),
+            1 => self.put_lanes::<1>(rows, r, panel, out),
+            2 => self.put_lanes::<2>(rows, r, panel, out),
+            _ => self.put_lanes::<4>(rows, r, panel, out),
         }
     }
 
-    fn put_lanes<const WIDTH: usize>(self, row: &[u8], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
-        for (block, unit) in row.chunks_exact(block_bytes).zip(panel.chunks_exact_mut(out.step)) {
-            let vectors = unit[out.first..].as_chunks_mut::<WIDTH>().0.chunks_exact_mut(ROWS);
-            for (vector, lane) in vectors.zip(block[self.at..].as_chunks::<WIDTH>().0).take(self.vectors) {
-                vector[r] = *lane;
+    fn put_lanes<const WIDTH: usize>(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
+        // Asked here, a panel's 16 rows are one after the other without a loop.
+        if rows.count() == ROWS {
+            self.put_rows::<WIDTH, ROWS>(rows, 0, panel, out)
+        } else {
+            for (i, row) in rows.each().enumerate() {
+                self.put_rows::<WIDTH, 1>(row, r + i, panel, out);
             }
         }
     }
 
-    /// As `put` for the rows r to r + 3, where the width is that of a word and there are 4 or 8 vectors.
-    fn put_four(self, rows: [&[u8]; 4], block_bytes: usize, r: usize, panel: &mut [u8], out: Places) {
-        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows[0].len() / block_bytes).enumerate() {
-            let blocks = rows.map(|row| row[u * block_bytes + self.at..].as_chunks::<16>().0);
+    #[inline(always)]
+    fn put_rows<const WIDTH: usize, const N: usize>(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
+        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.units()).enumerate() {
+            let vectors = unit[out.first..].as_chunks_mut::<WIDTH>().0.as_chunks_mut::<ROWS>().0;
+            for (v, vector) in vectors.iter_mut().take(self.vectors).enumerate() {
+                let blocks = &rows.bytes[u * rows.block_bytes + self.at + v * WIDTH..];
+                if let Some(lanes) = vector[r..].first_chunk_mut::<N>() {
+                    gather(blocks, rows.row_bytes, lanes);
+                }
+            }
+        }
+    }
+
+    /// As `put` for four rows, where the width is that of a word and there are 4 or 8 vectors.
+    fn put_four(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
+        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.units()).enumerate() {
+            let blocks = &rows.bytes[u * rows.block_bytes + self.at..];
             let vectors = unit[out.first..].as_chunks_mut::<{ 4 * ROWS }>().0.as_chunks_mut::<4>().0;
             for (i, vectors) in vectors.iter_mut().take(self.vectors / 4).enumerate() {
-                for (vector, lanes) in vectors.iter_mut().zip(transposed(blocks.map(|block| block[i]))) {
+                let mut four = [[0; 16]; 4];
+                gather(&blocks[16 * i..], rows.row_bytes, &mut four);
+                for (vector, lanes) in vectors.iter_mut().zip(transposed(four)) {
                     vector[4 * r..4 * r + 16].copy_from_slice(&lanes);
                 }
             }
@@ -392,56 +456,40 @@ impl Shape {
         let (step, part_bytes) = (self.unit_bytes(), layout.part_bytes());
         let (scales, units) = panel.split_at_mut(layout.plane_bytes(self.columns / n));
         scales[self.columns / n * layout.scale.map_or(0, Field::bytes)..].fill(0);
-        let row_bytes = self.row_bytes();
-        let (mut planes, mut ready_bytes) = (layout.codes, 0);
+        let rows = Rows { bytes: rows, row_bytes: self.row_bytes(), block_bytes };
+        let (mut planes, mut first) = (layout.codes, layout.head_bytes());
         if let (Some(ready), [plane, rest @ ..]) = (layout.ready, planes) {
-            let out = Places { first: layout.head_bytes(), step };
-            let (fours, of_fours) = (rows.chunks_exact(4 * row_bytes), rows.len() / (4 * row_bytes) * 4);
-            for (i, row) in fours.remainder().chunks_exact(row_bytes).enumerate() {
-                ready.put(row, block_bytes, of_fours + i, units, out);
+            let (out, of_fours) = (Places { first, step }, rows.count() / 4 * 4);
+            for r in (0..of_fours).step_by(4) {
+                ready.put_four(rows.part(r..r + 4), r, units, out);
             }
-            for (i, four) in fours.enumerate() {
-                let four = std::array::from_fn(|n| &four[n * row_bytes..(n + 1) * row_bytes]);
-                ready.put_four(four, block_bytes, 4 * i, units, out);
-            }
-            (planes, ready_bytes) = (rest, 64 * plane.bits);
+            ready.put(rows.part(of_fours..rows.count()), of_fours, units, out);
+            (planes, first) = (rest, first + 64 * plane.bits);
+        }
+        if !layout.apart {
+            layout.put_fields(rows, 0, scales, units, step);
+        }
+        if planes.is_empty() {
+            return;
         }
         let (mut codes, mut apart) = ([0; STRETCH], [Scales::default(); STRETCH / LONGEST]);
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        for (r, row) in rows.each().enumerate() {
             // In stretches of a row, so that codes need little memory, and each plane's loop is long.
-            let stretches = row.chunks(STRETCH / n * block_bytes).zip(units.chunks_mut(STRETCH / n * step));
+            let stretches = row.bytes.chunks(STRETCH / n * block_bytes).zip(units.chunks_mut(STRETCH / n * step));
             for (i, (row, units)) in stretches.enumerate() {
-                let (fields, bytes) = if layout.apart {
-                    let apart = &mut apart[..row.len() / block_bytes];
-                    self.format.scales(row, apart);
-                    (bytemuck::cast_slice(apart), size_of::<Scales>())
-                } else {
-                    (row, block_bytes)
-                };
-                if let Some(scale) = layout.scale {
-                    let scales = &mut scales[i * (STRETCH / n) * scale.bytes()..];
-                    scale.put(fields, bytes, r, scales, Places { first: 0, step: scale.bytes() });
+                let blocks = row.len() / block_bytes;
+                if layout.apart {
+                    self.format.scales(row, &mut apart[..blocks]);
+                    let bytes = bytemuck::cast_slice(&apart[..blocks]);
+                    let scales = &mut scales[i * (STRETCH / n) * layout.scale.map_or(0, Field::bytes)..];
+                    let fields = Rows { bytes, row_bytes: bytes.len(), block_bytes: size_of::<Scales>() };
+                    layout.put_fields(fields, r, scales, units, step);
                 }
-                let mut first = 0;
-                for field in layout.head {
-                    field.put(fields, bytes, r, units, Places { first, step });
-                    first += field.bytes();
-                }
-                if planes.is_empty() {
-                    continue;
-                }
-                first += ready_bytes;
-                let codes = &mut codes[..row.len() / block_bytes * n];
+                let (codes, mut first) = (&mut codes[..blocks * n], first);
                 self.format.codes(row, codes);
                 for plane in planes {
                     plane.put(codes, n, r, units, Places { first, step }, part_bytes);
                     first += 64 * plane.bits;
-                }
-                if let Some(tail) = layout.tail {
-                    for b in 0..n / 32 {
-                        let places = Places { first: first + b * part_bytes, step };
-                        tail.of_block(b).put(fields, bytes, r, units, places);
-                    }
                 }
             }
         }
