@@ -244,6 +244,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         I(simd!(_mm256_srl_epi32(a.0, _mm_cvtsi32_si128(N as i32))))
     }
     #[inline(always)]
+    fn sar<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm256_sra_epi32(a.0, _mm_cvtsi32_si128(N as i32))))
+    }
+    #[inline(always)]
     fn shr_by(self, a: I, n: u32) -> I {
         I(simd!(_mm256_srl_epi32(a.0, _mm_cvtsi32_si128(n as i32))))
     }
@@ -367,8 +371,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_excess(self, minus_sum: I) -> I {
-        if VNNI { self.shl::<7>(minus_sum) } else { self.i32(0) }
+    fn signed_excess(self, flipped_sum: I) -> I {
+        if VNNI { flipped_sum } else { self.i32(0) }
     }
 
     #[inline(always)]

@@ -257,6 +257,10 @@ impl Simd for Avx512 {
         I(simd!(_mm512_srli_epi32::<N>(a.0)))
     }
     #[inline(always)]
+    fn sar<const N: u32>(self, a: I) -> I {
+        I(simd!(_mm512_srai_epi32::<N>(a.0)))
+    }
+    #[inline(always)]
     fn shr_by(self, a: I, n: u32) -> I {
         I(simd!(_mm512_srl_epi32(a.0, _mm_cvtsi32_si128(n as i32))))
     }
@@ -316,8 +320,8 @@ impl Simd for Avx512 {
         flipped
     }
     #[inline(always)]
-    fn signed_excess(self, minus_sum: I) -> I {
-        self.shl::<7>(minus_sum)
+    fn signed_excess(self, flipped_sum: I) -> I {
+        flipped_sum
     }
 
     #[inline(always)]

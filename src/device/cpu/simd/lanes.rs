@@ -142,6 +142,9 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     fn shr<const BITS: u32>(self, a: I<N>) -> I<N> {
         self.shr_by(a, BITS)
     }
+    fn sar<const BITS: u32>(self, a: I<N>) -> I<N> {
+        a.map(|a| a >> BITS)
+    }
     fn shr_by(self, a: I<N>, n: u32) -> I<N> {
         a.map(|a| (a as u32 >> n) as i32)
     }
@@ -176,7 +179,7 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     fn unsigned(self, flipped: I<N>) -> I<N> {
         flipped.map(|four| four ^ i32::from_ne_bytes([0x80; 4]))
     }
-    fn signed_excess(self, _minus_sum: I<N>) -> I<N> {
+    fn signed_excess(self, _flipped_sum: I<N>) -> I<N> {
         [0; N]
     }
 

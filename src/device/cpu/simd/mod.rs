@@ -101,6 +101,8 @@ pub(super) trait Simd: Copy {
     fn shl<const N: u32>(self, a: Self::I) -> Self::I;
     /// Every 32-bit lane shifted to the right, zeros moving in.
     fn shr<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Every 32-bit lane shifted to the right, its sign bit moving in.
+    fn sar<const N: u32>(self, a: Self::I) -> Self::I;
     /// As `shr`, by a count known only at run time.
     fn shr_by(self, a: Self::I, n: u32) -> Self::I;
     /// i32 to f32, rounded to nearest even.
@@ -169,9 +171,9 @@ pub(super) trait Simd: Copy {
     fn unsigned(self, _flipped: Self::Signed) -> Self::I {
         unreachable!("the instruction set does not unpack");
     }
-    /// What is to be added to the results of `dot_signed` for activations with the sum -`minus_sum` to have the exact
-    /// product.
-    fn signed_excess(self, minus_sum: Self::I) -> Self::I;
+    /// What is to be added to the results of `dot_signed` to have the exact product, with activations of the sum
+    /// -`flipped_sum` / 128.
+    fn signed_excess(self, flipped_sum: Self::I) -> Self::I;
 
     /// Asks for the cache line at `address`, which may be anything, into the first cache.
     fn prefetch(self, address: *const u8);

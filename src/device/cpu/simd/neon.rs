@@ -246,6 +246,10 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         self.shr_by(a, N)
     }
     #[inline(always)]
+    fn sar<const N: u32>(self, a: I) -> I {
+        I(simd!(vshlq_s32(a.0, vdupq_n_s32(-(N as i32)))))
+    }
+    #[inline(always)]
     fn shr_by(self, a: I, n: u32) -> I {
         I(simd!(vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a.0), vdupq_n_s32(-(n as i32))))))
     }
@@ -293,7 +297,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         codes
     }
     #[inline(always)]
-    fn signed_excess(self, _minus_sum: I) -> I {
+    fn signed_excess(self, _flipped_sum: I) -> I {
         self.i32(0)
     }
 

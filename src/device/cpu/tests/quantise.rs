@@ -57,7 +57,7 @@ fn blocks_follow_the_definition() {
                 words[0][..8].iter().flat_map(|word| word.to_le_bytes()).map(|code| i32::from(code as i8)).collect();
             assert_eq!(found, codes, "{isa} {x:?}");
             let (sum, second) = (codes.iter().sum::<i32>(), codes[16..].iter().sum::<i32>());
-            assert_eq!((words[0][8], words[0][9]), (-sum, -second), "{isa} {x:?}");
+            assert_eq!((words[0][8], words[0][9]), (-128 * sum, -128 * second), "{isa} {x:?}");
             let found = [10, 11].map(|i| f32::from_bits(words[0][i] as u32));
             assert_same(&found, &[d, d * sum as f32], || format!("{isa} {x:?}"));
             let (_, eight) = quantised(&act(&device, BLOCK, &x, Precision::Eight), 0);
@@ -73,7 +73,7 @@ fn blocks_follow_the_definition() {
             assert_eq!(found, rest, "{isa} {x:?}");
             let both: Vec<i32> = codes.iter().zip(&rest).map(|(q, r)| 256 * q + r).collect();
             let (sum, second) = (both.iter().sum::<i32>(), both[16..].iter().sum::<i32>());
-            assert_eq!((words[0][20], words[0][21]), (-sum, -second), "{isa} {x:?}");
+            assert_eq!((words[0][20], words[0][21]), (-128 * sum, -128 * second), "{isa} {x:?}");
             let found = [22, 23].map(|i| f32::from_bits(words[0][i] as u32));
             assert_same(&found, &[d / 256.0, d / 256.0 * sum as f32], || format!("{isa} {x:?}"));
         }

@@ -162,6 +162,7 @@ fn integers<S: Simd>(s: S, isa: Isa) {
         check("sub", s.sub_i32(va, vb), &i32::wrapping_sub);
         check("shl", s.shl::<5>(va), &|a, _| a << 5);
         check("shr", s.shr::<3>(va), &|a, _| (a as u32 >> 3) as i32);
+        check("sar", s.sar::<3>(va), &|a, _| a >> 3);
         check("shr_by", s.shr_by(va, 24), &|a, _| (a as u32 >> 24) as i32);
         let mut found = vec![0.0; S::LANES];
         s.store(s.to_f32(va), &mut found);
@@ -205,7 +206,7 @@ fn dots<S: Simd>(s: S, isa: Isa) {
                 (0..16).map(|i| i32::from(codes[i / 4][4 * lane + i % 4] as i8) * i32::from(y[i / 4][i % 4])).sum()
             })
             .collect();
-        let found = s.add_i32(s.dot_signed(s.i32(0), loaded, words), s.signed_excess(s.i32(-sum)));
+        let found = s.add_i32(s.dot_signed(s.i32(0), loaded, words), s.signed_excess(s.i32(-128 * sum)));
         assert_eq!(values(s, found), expected, "{isa} signed");
     }
 }

@@ -152,7 +152,7 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
                 if BYTES == BLOCK {
                     sums.symmetric(s, scale, (Bytes, codes), lane);
                 } else {
-                    sums.symmetric(s, scale, (FourBits::<3>, codes), lane);
+                    sums.symmetric(s, scale, (FourBits::<4>, codes), lane);
                 }
             }
         }

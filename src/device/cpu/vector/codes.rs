@@ -2,7 +2,7 @@
 //!
 //! Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
 
-use super::super::act::TilePart;
+use super::super::act::{FLIPPED, TilePart};
 use super::super::packed::{NIBBLES, PAIRS};
 use super::super::simd::{Pairs, Simd};
 use crate::quant::E2M1;
@@ -37,20 +37,21 @@ pub(super) trait Codes: Copy {
     ) {
         unreachable!("unsigned codes have no such products");
     }
-    /// The unsigned codes of what `half` gives.
+    /// Of what `half` gives, unsigned bytes that stand for themselves less 128, or for themselves in formats with mins.
     fn unsigned<S: Simd>(s: S, codes: Self::Vector<S>) -> S::I;
-    /// What is to be added to products with activations of the sum -`minus_sum` to have those of the numbers meant.
-    fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I;
+    /// What is to be added to products to have those of the numbers meant, with activations of the sum
+    /// -`flipped_sum` / 128.
+    fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I;
 }
 
-/// A type of unsigned codes that stand for the code minus 2^ZERO. (Formats with mins do not ask for the excess: their
-/// codes stand for themselves.)
+/// A type of unsigned codes that stand for the code less 128 / 2^BELOW. (Formats with mins do not ask for the excess: their
+/// codes stand for themselves. They say 0.)
 macro_rules! unsigned {
     ($name:ident, $bits:literal, $half:ident) => {
         #[derive(Clone, Copy, Default)]
-        pub(super) struct $name<const ZERO: u32>;
+        pub(super) struct $name<const BELOW: u32>;
 
-        impl<const ZERO: u32> Codes for $name<ZERO> {
+        impl<const BELOW: u32> Codes for $name<BELOW> {
             type Vector<S: Simd> = S::I;
 
             #[inline(always)]
@@ -68,12 +69,13 @@ macro_rules! unsigned {
                 s.dots($bits, acc, codes, y, half);
             }
             #[inline(always)]
-            fn unsigned<S: Simd>(_s: S, codes: S::I) -> S::I {
-                codes
+            fn unsigned<S: Simd>(s: S, codes: S::I) -> S::I {
+                // No byte overflows: codes have at most 6 bits where this is not 0.
+                s.add_i32(codes, s.i32((FLIPPED - (FLIPPED >> BELOW)) * 0x0101_0101))
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
-                s.shl::<ZERO>(minus_sum)
+            fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I {
+                s.sar::<BELOW>(flipped_sum)
             }
         }
     };
@@ -127,8 +129,8 @@ macro_rules! signed {
                 s.unsigned(codes)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, minus_sum: S::I) -> S::I {
-                s.signed_excess(minus_sum)
+            fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I {
+                s.signed_excess(flipped_sum)
             }
         }
     };

@@ -63,17 +63,17 @@ pub(super) struct Block<'a, const NY: usize> {
     pub last: &'a TilePart<NY>,
 }
 
-/// The words after the last codes: -sum, -sum of the second half, d, d * sum.
+/// The words after the last codes: -128 sum, -128 sum of the second half, d, d * sum.
 impl<const NY: usize> Block<'_, NY> {
     #[inline(always)]
-    fn minus_sum(self, c: usize) -> i32 {
+    fn flipped_sum(self, c: usize) -> i32 {
         self.last[c][WORDS - 4]
     }
 
     #[inline(always)]
-    fn minus_half_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
+    fn flipped_half_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
         let second = s.i32(self.last[c][WORDS - 3]);
-        if half == 0 { s.sub_i32(s.i32(self.minus_sum(c)), second) } else { second }
+        if half == 0 { s.sub_i32(s.i32(self.flipped_sum(c)), second) } else { second }
     }
 
     #[inline(always)]
@@ -219,7 +219,7 @@ pub(super) trait Products<S: Simd> {
     fn with_min<C: Codes>(&mut self, s: S, numbers: (S::F, S::F), codes: (C, &[u8]), lane: usize);
     /// f += d * (s0 * (w . y of the first half) + s1 * (w . y of the second)), less d * (m0 * (sum of the first half) +
     /// m1 * (sum of the second)) if there are mins, in this order: g = a0 * s0, fma(a1, s1, g), f = fma(g, d, f);
-    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f).
+    /// n = m0 * -h0, fma(m1, -h1, n), f = fma(n, d, f). The mins are given as m/128 (exact) and enter with -128 h.
     fn halves<C: Codes>(&mut self, s: S, numbers: ([S::F; 2], Option<[S::F; 2]>), codes: (C, &[u8]), lane: usize);
 }
 
@@ -278,7 +278,7 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
                         acc[c] = s.shl::<8>(acc[c]);
                     }
                     if p + 1 == PARTS && mins.is_none() {
-                        acc[c] = s.add_i32(acc[c], C::excess(s, y.minus_half_sum(s, half, c)));
+                        acc[c] = s.add_i32(acc[c], C::excess(s, y.flipped_half_sum(s, half, c)));
                     }
                 }
                 C::dots(s, &mut acc, codes, part, half);
@@ -291,8 +291,8 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
         for c in 0..NY {
             self.f[c] = g[c].fma(s.f32(y.d(c)), self.f[c]);
             if let Some([first, second]) = mins {
-                let n = first.mul(s.to_f32(y.minus_half_sum(s, 0, c)));
-                let n = second.fma(s.to_f32(y.minus_half_sum(s, 1, c)), n);
+                let n = first.mul(s.to_f32(y.flipped_half_sum(s, 0, c)));
+                let n = second.fma(s.to_f32(y.flipped_half_sum(s, 1, c)), n);
                 self.f[c] = n.fma(s.f32(y.d(c)), self.f[c]);
             }
         }
@@ -341,7 +341,7 @@ fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
                 acc[c] = s.shl::<8>(acc[c]);
             }
             if p + 1 == PARTS && !mins {
-                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.minus_sum(c))));
+                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.flipped_sum(c))));
             }
         }
         for half in 0..2 {

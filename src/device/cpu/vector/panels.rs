@@ -1,5 +1,6 @@
 //! The packed panels of the quantised formats: where a unit keeps its numbers, and which product they enter.
 
+use super::super::act::FLIPPED;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO};
 use super::super::simd::Simd;
 use super::codes::{
@@ -41,14 +42,14 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
 
 /// A symmetric format whose unit has one scale, in the plane, and BLOCKS times CODES bytes of codes.
 macro_rules! symmetric_format {
-    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr, zero $zero:literal) => {
+    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ $blocks * ($bytes) }> for $name {
             const BLOCKS: usize = $blocks;
             const PLANE: usize = 2 * ROWS;
-            type Unpacked = Symmetric<{ $zero }>;
+            type Unpacked = Symmetric;
             type Head<S: Simd> = S::F;
 
             #[inline(always)]
@@ -72,11 +73,11 @@ macro_rules! symmetric_format {
     };
 }
 
-symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<3>, zero 3);
-symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<4>, zero 4);
-symmetric_format!(Q8_0, blocks 1, codes 512, Bytes, zero 7);
-symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4), zero 7);
-symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<0>, zero 0);
+symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<4>);
+symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<3>);
+symmetric_format!(Q8_0, blocks 1, codes 512, Bytes);
+symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4));
+symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<7>);
 
 #[derive(Clone, Copy)]
 pub(super) struct MXFP4;
@@ -84,7 +85,7 @@ pub(super) struct MXFP4;
 impl Panel<NIBBLES> for MXFP4 {
     const BLOCKS: usize = 1;
     const PLANE: usize = ROWS;
-    type Unpacked = Symmetric<4>;
+    type Unpacked = Symmetric;
     type Head<S: Simd> = S::F;
 
     /// 2^(e - 128) as the product of 2^(h - 64) and 2^(e - h - 64), h = e / 2: the result may be subnormal, they are not.
@@ -99,7 +100,7 @@ impl Panel<NIBBLES> for MXFP4 {
 
     #[inline(always)]
     fn block<S: Simd, P: Products<S>>(self, s: S, scale: S::F, unit: &[u8; NIBBLES], place: Place, products: &mut P) {
-        products.symmetric(s, scale, (FloatsOfFourBits::<4>, unit), place.lane);
+        products.symmetric(s, scale, (FloatsOfFourBits::<3>, unit), place.lane);
     }
 }
 
@@ -120,7 +121,7 @@ pub(super) struct IQ4XS;
 impl Panel<IQ4XS_UNIT> for IQ4XS {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
-    type Unpacked = Symmetric<7>;
+    type Unpacked = Symmetric;
     type Head<S: Simd> = IQ4XSHead<S>;
 
     #[inline(always)]
@@ -266,7 +267,7 @@ pub(super) const Q6K_UNIT: usize = 8 * Q6K_BLOCK;
 impl Panel<Q6K_UNIT> for Q6K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
-    type Unpacked = Halves<5>;
+    type Unpacked = Halves;
     type Head<S: Simd> = S::F;
 
     #[inline(always)]
@@ -280,7 +281,7 @@ impl Panel<Q6K_UNIT> for Q6K {
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
         let second = d.mul(s.to_f32(s.load_i8(&tail[ROWS + place.lane..])));
-        products.halves(s, ([first, second], None), (SixBits::<5>, part), place.lane);
+        products.halves(s, ([first, second], None), (SixBits::<2>, part), place.lane);
     }
 }
 
@@ -300,7 +301,7 @@ pub(super) struct Q3KHead<S: Simd> {
 impl Panel<Q3K_UNIT> for Q3K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
-    type Unpacked = Halves<2>;
+    type Unpacked = Halves;
     type Head<S: Simd> = Q3KHead<S>;
 
     #[inline(always)]
@@ -334,7 +335,7 @@ impl Panel<Q3K_UNIT> for Q3K {
             let six_bits = s.and(s.shr_by(head.scales[g / 4], 8 * (g as u32 % 4)), s.i32(0xFF));
             *scale = head.d.mul(s.to_f32(s.sub_i32(six_bits, s.i32(32))));
         }
-        products.halves(s, (scales, None), (ThreeBits::<2>, codes), place.lane);
+        products.halves(s, (scales, None), (ThreeBits::<5>, codes), place.lane);
     }
 }
 
@@ -354,7 +355,8 @@ impl Panel<Q2K_UNIT> for Q2K {
 
     #[inline(always)]
     fn head<S: Simd>(s: S, _plane: &[u8], unit: &[u8; Q2K_UNIT], lane: usize) -> (S::F, S::F) {
-        (row_numbers(s, unit, lane), row_numbers(s, &unit[TWO / 2..], lane))
+        let per_sum = s.f32(1.0 / FLIPPED as f32);
+        (row_numbers(s, unit, lane), row_numbers(s, &unit[TWO / 2..], lane).mul(per_sum))
     }
 
     #[inline(always)]
@@ -388,7 +390,7 @@ pub(super) const NVFP4_UNIT: usize = 2 * NVFP4_BLOCK;
 impl Panel<NVFP4_UNIT> for NVFP4 {
     const BLOCKS: usize = 2;
     const PLANE: usize = 0;
-    type Unpacked = Halves<4>;
+    type Unpacked = Halves;
     type Head<S: Simd> = ();
 
     #[inline(always)]
@@ -398,7 +400,7 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     fn block<S: Simd, P: Products<S>>(self, s: S, _head: (), unit: &[u8; NVFP4_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
         let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
-        products.halves(s, (scales, None), (FloatsOfFourBits::<4>, part), place.lane);
+        products.halves(s, (scales, None), (FloatsOfFourBits::<3>, part), place.lane);
     }
 }
 
@@ -424,7 +426,7 @@ macro_rules! grid_format {
         impl Panel<{ GRID_SCALES + 8 * ($size) }> for $name {
             const BLOCKS: usize = 8;
             const PLANE: usize = 2 * ROWS;
-            type Unpacked = Halves<7>;
+            type Unpacked = Halves;
             type Head<S: Simd> = (S::F, [S::I; 2]);
 
             #[inline(always)]

@@ -158,13 +158,12 @@ fn numbers<S: Simd>(s: S, block: &[u8; UNPACKED], place: usize, lane: usize) -> 
 
 /// Makes a type the panels of unpacked blocks that are added by a method of [`Products`].
 macro_rules! unpacked {
-    ($(#[$doc:meta])* $name:ident $(<$zero:ident>)?, codes $codes:ty,
-     $s:ident, $block:ident, $lane:ident, $product:ident $numbers:expr) => {
+    ($(#[$doc:meta])* $name:ident, $s:ident, $block:ident, $lane:ident, $product:ident $numbers:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Default)]
-        pub(super) struct $name $(<const $zero: u32>)?;
+        pub(super) struct $name;
 
-        impl $(<const $zero: u32>)? Panel<UNPACKED> for $name $(<$zero>)? {
+        impl Panel<UNPACKED> for $name {
             const BLOCKS: usize = 1;
             const PLANE: usize = 0;
             type Unpacked = Self;
@@ -183,28 +182,27 @@ macro_rules! unpacked {
                 products: &mut P,
             ) {
                 let $lane = place.lane;
-                products.$product($s, $numbers, (<$codes>::default(), &$block[..CODES]), $lane);
+                products.$product($s, $numbers, (EightBits::<0>, &$block[..CODES]), $lane);
             }
         }
     };
 }
 
 unpacked!(
-    /// With codes that stand for themselves less 2^ZERO.
-    Symmetric<ZERO>, codes EightBits<ZERO>, s, block, lane, symmetric numbers(s, block, 0, lane)
+    /// With codes that stand for themselves less 128.
+    Symmetric, s, block, lane, symmetric numbers(s, block, 0, lane)
 );
 unpacked!(
     /// With a min.
-    WithMin, codes EightBits<0>, s, block, lane, with_min (numbers(s, block, 0, lane), numbers(s, block, 1, lane))
+    WithMin, s, block, lane, with_min (numbers(s, block, 0, lane), numbers(s, block, 1, lane))
 );
 unpacked!(
     /// As `Symmetric`, with a scale for each half.
-    Halves<ZERO>, codes EightBits<ZERO>, s, block, lane,
-    halves ([numbers(s, block, 0, lane), numbers(s, block, 1, lane)], None)
+    Halves, s, block, lane, halves ([numbers(s, block, 0, lane), numbers(s, block, 1, lane)], None)
 );
 unpacked!(
     /// As `WithMin`, likewise.
-    HalvesWithMins, codes EightBits<0>, s, block, lane,
+    HalvesWithMins, s, block, lane,
     halves (
         [numbers(s, block, 0, lane), numbers(s, block, 1, lane)],
         Some([numbers(s, block, 2, lane), numbers(s, block, 3, lane)])
