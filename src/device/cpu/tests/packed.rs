@@ -15,7 +15,9 @@ fn columns(format: Format) -> &'static [usize] {
 fn shapes() -> impl Iterator<Item = Shape> {
     Format::ALL.iter().flat_map(|&format| {
         let rows = [1, 15, 16, 17, 40];
-        columns(format).iter().flat_map(move |&columns| rows.map(|rows| Shape { format, rows, columns }))
+        let short = columns(format).iter().flat_map(move |&columns| rows.map(|rows| Shape { format, rows, columns }));
+        // More than are packed at a time.
+        short.chain([Shape { format, rows: 17, columns: 4096 + 256 }])
     })
 }
 
