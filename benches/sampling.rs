@@ -1,10 +1,10 @@
-//! The time of one draw from a large vocabulary, on one thread: `cargo bench --bench sampling`.
+//! The time of one draw from a large vocabulary, and of log probabilities, on one thread: `cargo bench --bench sampling`.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use llm::Result;
-use llm::sample::{Params, Sampler};
+use llm::sample::{Params, Sampler, logprobs};
 
 const VOCAB_SIZE: usize = 262_144;
 const DRAWS: usize = 201;
@@ -35,16 +35,16 @@ fn ascending() -> Vec<f32> {
     logits
 }
 
-fn median(sampler: &mut Sampler, logits: &[f32]) -> Result<Duration> {
+/// Of `f`, in milliseconds.
+fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut times = Vec::with_capacity(DRAWS);
     for _ in 0..DRAWS {
         let start = Instant::now();
-        let token = black_box(sampler.sample(black_box(logits))?);
+        f()?;
         times.push(start.elapsed());
-        sampler.accept(token);
     }
     times.sort();
-    Ok(times[DRAWS / 2])
+    Ok(times[DRAWS / 2].as_secs_f64() * 1e3)
 }
 
 fn main() -> Result<()> {
@@ -66,6 +66,7 @@ fn main() -> Result<()> {
         ("top-p without top-k", Sampler::usual(&Params { top_k: 0, ..usual.clone() })?),
         ("mirostat 1", Sampler::usual(&Params { mirostat: 1, ..usual.clone() })?),
         ("mirostat 2", Sampler::usual(&Params { mirostat: 2, ..usual.clone() })?),
+        ("temperature alone", Sampler::usual(&Params { top_k: 0, top_p: 1.0, min_p: 0.0, ..usual.clone() })?),
         ("no steps", Sampler::new(0)),
     ];
     let vectors = [("gaussian", gaussian()), ("peaked", peaked()), ("ascending", ascending())];
@@ -76,9 +77,20 @@ fn main() -> Result<()> {
     for (name, sampler) in chains {
         print!("{name:24}");
         for (_, logits) in &vectors {
-            print!("{:12.3}", median(&mut sampler.fresh(), logits)?.as_secs_f64() * 1e3);
+            let mut sampler = sampler.fresh();
+            let draw = || {
+                let token = black_box(sampler.sample(black_box(logits))?);
+                sampler.accept(token);
+                Ok(())
+            };
+            print!("{:12.3}", median(draw)?);
         }
         println!();
     }
+    print!("{:24}", "log probabilities");
+    for (_, logits) in &vectors {
+        print!("{:12.3}", median(|| logprobs(black_box(logits), 0, 5).map(|_| ()))?);
+    }
+    println!();
     Ok(())
 }

@@ -215,6 +215,17 @@ pub(crate) mod wide {
     const LN2_HIGH: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
     const LN2_LOW: f64 = f64::from_bits(0x3DEA_39EF_3579_3C76);
 
+    /// 1 / k!, the coefficients of Taylor's series.
+    const INVERSE_FACTORIALS: [f64; 20] = {
+        let (mut all, mut k, mut factorial) = ([1.0; 20], 1, 1.0);
+        while k < all.len() {
+            factorial *= k as f64;
+            all[k] = 1.0 / factorial;
+            k += 1;
+        }
+        all
+    };
+
     /// 2^n for an integer n: exact in the range of f64, 0 below it and infinity above.
     fn power_of_two(n: i64) -> f64 {
         match n {
@@ -236,16 +247,47 @@ pub(crate) mod wide {
         if x < -746.0 {
             return 0.0;
         }
-        let n = (x * std::f64::consts::LOG2_E).round_ties_even();
-        let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-        let mut sum = 1.0;
-        // |r| <= 0.35: the term r^14 / 14! is below 1e-17.
-        for k in (1..=14).rev() {
-            sum = 1.0 + sum * (r / f64::from(k));
+        if ORDINARY.contains(&x) {
+            return ordinary_exp(x);
         }
-        let n = n as i64;
+        let (p, n) = exp_parts(x);
         // Two steps keep both factors finite and the result's subnormals correct.
-        sum * power_of_two(n / 2) * power_of_two(n - n / 2)
+        p * power_of_two(n / 2) * power_of_two(n - n / 2)
+    }
+
+    /// `exp` of each. Where all are of the usual size, without a branch: the compiler makes vectors of it.
+    pub(crate) fn exp_all<const N: usize>(x: [f64; N]) -> [f64; N] {
+        if x.iter().all(|x| ORDINARY.contains(x)) { x.map(ordinary_exp) } else { x.map(exp) }
+    }
+
+    /// Where e^x is a normal number, and so is 2^n of `exp_parts`.
+    const ORDINARY: std::ops::RangeInclusive<f64> = -708.0..=709.0;
+
+    /// `exp` in that range.
+    #[inline(always)]
+    fn ordinary_exp(x: f64) -> f64 {
+        let (p, n) = exp_parts(x);
+        p * f64::from_bits(((n + 1023) as u64) << 52)
+    }
+
+    /// e^x = p * 2^n: (p, n), p between 0.7 and 1.42.
+    #[inline(always)]
+    fn exp_parts(x: f64) -> (f64, i64) {
+        // Adding 1.5 * 2^52 rounds to an integer, ties to even, and leaves it in the low bits.
+        const ROUND: f64 = 6_755_399_441_055_744.0;
+        let shifted = x * std::f64::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
+        let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+        // |r| <= 0.35: the term r^14 / 14! is below 1e-17. Even and odd terms are two sums, neither of which waits for the
+        // other.
+        let (square, terms) = (r * r, &INVERSE_FACTORIALS);
+        let (mut even, mut odd) = (terms[14], terms[13]);
+        for k in (0..12).step_by(2).rev() {
+            even = even * square + terms[k + 2];
+            odd = odd * square + terms[k + 1];
+        }
+        let p = (even * square + terms[0]) + r * odd;
+        (p, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i64)
     }
 
     /// The natural logarithm: -infinity at 0, NaN below.
@@ -291,12 +333,11 @@ pub(crate) mod wide {
         const PI_2_C: f64 = f64::from_bits(0x3BA3_198A_2E03_7073);
         let n = (x * std::f64::consts::FRAC_2_PI).round_ties_even();
         let r = ((x - n * PI_2_A) - n * PI_2_B) - n * PI_2_C;
-        let square = r * r;
-        let (mut sin, mut cos) = (1.0, 1.0);
-        for k in (1..=9).rev() {
-            let k = f64::from(k);
-            sin = 1.0 - sin * square / ((2.0 * k) * (2.0 * k + 1.0));
-            cos = 1.0 - cos * square / ((2.0 * k - 1.0) * (2.0 * k));
+        let (square, terms) = (r * r, &INVERSE_FACTORIALS);
+        let (mut sin, mut cos) = (terms[19], terms[18]);
+        for k in (0..18).step_by(2).rev() {
+            sin = terms[k + 1] - sin * square;
+            cos = terms[k] - cos * square;
         }
         let sin = sin * r;
         match (n as i64).rem_euclid(4) {

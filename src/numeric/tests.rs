@@ -217,6 +217,17 @@ fn wide_exp_is_accurate() {
 }
 
 #[test]
+fn wide_exp_of_many_is_that_of_each() {
+    let mut rng = Rng::new(66);
+    for strange in [1.0, -708.0, -708.1, -745.0, f64::NEG_INFINITY, 709.0, 709.5, f64::INFINITY, f64::NAN] {
+        for at in 0..8 {
+            let x: [f64; 8] = std::array::from_fn(|i| if i == at { strange } else { -40.0 * rng.next_f64() });
+            assert_eq!(wide::exp_all(x).map(f64::to_bits), x.map(|x| wide::exp(x).to_bits()), "{x:?}");
+        }
+    }
+}
+
+#[test]
 fn wide_ln_is_accurate() {
     let mut rng = Rng::new(65);
     for _ in 0..500_000 {

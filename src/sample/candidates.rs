@@ -126,17 +126,6 @@ impl Candidates {
         self.items.iter().map(|item| (item.id, item.logit))
     }
 
-    /// A token's logit.
-    pub fn logit(&self, id: u32) -> Option<f64> {
-        self.items.iter().find(|item| item.id == id).map(|item| item.logit)
-    }
-
-    /// The logarithm of the sum of exp(logit); 0 where all are masked.
-    pub fn log_total(&self) -> f64 {
-        let max = self.max();
-        if max == f64::NEG_INFINITY { 0.0 } else { max + wide::ln(self.total(max)) }
-    }
-
     /// The entropy of the probabilities, in nats.
     pub fn entropy(&self) -> f64 {
         let max = self.max();
@@ -147,7 +136,7 @@ impl Candidates {
 
     /// The largest logit.
     pub fn max(&self) -> f64 {
-        self.items.iter().fold(f64::NEG_INFINITY, |max, item| if item.logit > max { item.logit } else { max })
+        largest(self.logits())
     }
 
     /// Replaces every logit.
@@ -255,7 +244,12 @@ impl Candidates {
     pub fn keep_share(&mut self, share: f64, min_keep: usize) {
         let max = self.max();
         // Before anything moves: the items' order follows from their values alone, and so does the sum's last bit.
-        let goal = share * self.total(max);
+        let total = self.total(max);
+        self.keep_weight(share * total, max, min_keep);
+    }
+
+    /// As `keep_share`, up to the one with which the weights sum to `goal`; `max` is the largest logit.
+    fn keep_weight(&mut self, goal: f64, max: f64, min_keep: usize) {
         let (mut sum, mut n) = (0.0, 0);
         let mut sorted = if self.order == Order::Probability { self.items.len() } else { 0 };
         while n < self.items.len() {
@@ -354,7 +348,7 @@ impl Candidates {
     pub fn draw(&mut self, u: f64) -> (u32, f64) {
         let max = self.max();
         let total = self.total(max);
-        self.keep_share(u, 1);
+        self.keep_weight(u * total, max, 1);
         let drawn = self.items.last().map_or((0, max), |item| (item.id, item.logit));
         (drawn.0, if total > 0.0 { weight(drawn.1, max) / total } else { 1.0 })
     }
@@ -373,7 +367,7 @@ impl Candidates {
 
     /// The sum of the weights.
     fn total(&self, max: f64) -> f64 {
-        self.items.iter().map(|item| weight(item.logit, max)).sum()
+        total(&self.items, |item| item.logit, max)
     }
 
     fn logits_changed(&mut self) {
@@ -412,8 +406,31 @@ fn check(logits: &[f32]) -> Result<()> {
     Ok(())
 }
 
+fn largest(logits: impl Iterator<Item = f64>) -> f64 {
+    logits.fold(f64::NEG_INFINITY, |max, logit| if logit > max { logit } else { max })
+}
+
+/// The logarithm of the sum of exp(logit); 0 where all are masked.
+pub(super) fn log_total(logits: &[f32]) -> f64 {
+    let max = largest(logits.iter().map(|&x| finite(x)));
+    if max == f64::NEG_INFINITY { 0.0 } else { max + wide::ln(total(logits, |&x| finite(x), max)) }
+}
+
+/// The sum of the weights of what has these logits, in order.
+fn total<T>(all: &[T], logit: impl Fn(&T) -> f64, max: f64) -> f64 {
+    if max == f64::NEG_INFINITY {
+        return 0.0;
+    }
+    let (eights, rest) = all.as_chunks::<8>();
+    let sum = eights.iter().fold(0.0, |sum, eight| {
+        let weights = wide::exp_all::<8>(std::array::from_fn(|i| logit(&eight[i]) - max));
+        weights.iter().fold(sum, |sum, weight| sum + weight)
+    });
+    rest.iter().fold(sum, |sum, item| sum + weight(logit(item), max))
+}
+
 /// A NaN counts as -infinity, +infinity as the largest f32.
-fn finite(x: f32) -> f64 {
+pub(super) fn finite(x: f32) -> f64 {
     if x.is_nan() { f64::NEG_INFINITY } else { f64::from(x.min(f32::MAX)) }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
 use crate::rng::Rng;
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, finite, log_total};
 use super::steps::{Context, Stage, Step, compile, window};
 
 /// The parameters of the usual chain, see [`Sampler::usual`].
@@ -350,30 +350,26 @@ pub struct Logprob {
 /// `InvalidArgument` if there are no logits, or none for the token; `OutOfMemory`.
 pub fn logprobs(logits: &[f32], token: u32, n: usize) -> Result<(Logprob, Vec<Logprob>)> {
     let _environment = FloatEnvironment::enter();
-    let mut candidates = Candidates::new();
-    candidates.fill(logits)?;
-    let log_total = candidates.log_total();
-    let Some(own) = candidates.logit(token) else {
+    let Some(&own) = logits.get(token as usize) else {
         let message = format!("token {token} has none of the {} logits", logits.len());
         return Err(Error::invalid_argument(message).with("token", token).with("vocab_size", logits.len()));
     };
-    let of = |id, logit: f64| Logprob { id, logprob: logit - log_total };
-    let own = of(token, own);
-    if n == 0 {
-        return Ok((own, Vec::new()));
+    let log_total = log_total(logits);
+    Ok((Logprob { id: token, logprob: finite(own) - log_total }, best(logits, n, log_total)?))
+}
+
+/// The `n` most likely tokens, of all that `log_total` is about.
+fn best(logits: &[f32], n: usize, log_total: f64) -> Result<Vec<Logprob>> {
+    let mut candidates = Candidates::new();
+    if n > 0 {
+        candidates.fill_best(logits, n)?;
     }
-    candidates.keep_best(n);
-    Ok((own, candidates.items().map(|(id, logit)| of(id, logit)).collect()))
+    Ok(candidates.items().map(|(id, logit)| Logprob { id, logprob: logit - log_total }).collect())
 }
 
 /// The `n` most likely tokens of those that `masked` holds the logits of, as [`logprobs`] gives them: with their log
 /// probabilities among all.
 pub(crate) fn logprobs_of_masked(logits: &[f32], masked: &[f32], n: usize) -> Result<Vec<Logprob>> {
     let _environment = FloatEnvironment::enter();
-    let mut candidates = Candidates::new();
-    candidates.fill(logits)?;
-    let log_total = candidates.log_total();
-    candidates.fill(masked)?;
-    candidates.keep_best(n);
-    Ok(candidates.items().map(|(id, logit)| Logprob { id, logprob: logit - log_total }).collect())
+    best(masked, n, log_total(logits))
 }
