@@ -4,17 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Positions evaluated at once: enough for speed, few enough that their logits stay small beside a model. */
-enum { CHUNK = 64, LONGEST_DEFAULT_WINDOW = 4096 };
-
-/* -ln of the probability that a softmax over `logits` gives to `token`. */
-static double negative_log_likelihood(const float *logits, size_t count, llm_token_t token) {
-    double max = logits[0];
-    for (size_t i = 1; i < count; i++) max = logits[i] > max ? logits[i] : max;
-    double sum = 0;
-    for (size_t i = 0; i < count; i++) sum += exp(logits[i] - max);
-    return max + log(sum) - logits[token];
-}
+/* Tokens scored between two looks at the progress. */
+enum { CHUNK = 256, LONGEST_DEFAULT_WINDOW = 4096 };
 
 int main(int argc, char **argv) {
     const char *model_path = NULL, *file = NULL;
@@ -40,7 +31,6 @@ int main(int argc, char **argv) {
     llm_model_t *model = load_model(model_path, threads);
     llm_model_info_t info = {.struct_size = sizeof info};
     check(llm_model_info(model, &info, &error), &error);
-    size_t row = (size_t)info.vocab_size;
 
     llm_tokenizer_t *tokenizer = NULL;
     check(llm_model_tokenizer(model, &tokenizer, &error), &error);
@@ -60,27 +50,25 @@ int main(int argc, char **argv) {
     params.kv_type = LLM_KV_F32;
     check(llm_session_new(model, &params, &session, &error), &error);
 
-    float *logits = must_realloc(NULL, CHUNK * row, sizeof *logits);
     double nll = 0;
     size_t scored = 0;
     for (size_t start = 0; start + 1 < count; start += window) {
         size_t end = count - start < window ? count : start + window;
         check(llm_session_reset(session, &error), &error);
-        /* The last token of a window predicts nothing that is scored. */
-        for (size_t at = start; at + 1 < end;) {
-            size_t n = end - 1 - at < CHUNK ? end - 1 - at : CHUNK;
-            check(llm_session_eval(session, tokens + at, n, logits, n * row, &error), &error);
-            for (size_t i = 0; i < n; i++)
-                nll += negative_log_likelihood(logits + i * row, row, tokens[at + i + 1]);
+        check(llm_session_append_tokens(session, tokens + start, 1, &error), &error);
+        for (size_t at = start + 1; at < end;) {
+            double logprobs[CHUNK];
+            size_t n = end - at < CHUNK ? end - at : CHUNK;
+            check(llm_session_score(session, tokens + at, n, logprobs, CHUNK, &error), &error);
+            for (size_t i = 0; i < n; i++) nll -= logprobs[i];
             scored += n;
             at += n;
-            print_progress("%zu of %zu tokens, perplexity %.4f", at + 1, count, exp(nll / (double)scored));
+            print_progress("%zu of %zu tokens, perplexity %.4f", at, count, exp(nll / (double)scored));
         }
     }
     end_progress();
     printf("{\"tokens\": %zu, \"nll\": %.17g, \"ppl\": %.17g}\n", scored, nll, exp(nll / (double)scored));
 
-    free(logits);
     free(tokens);
     llm_session_free(session);
     llm_tokenizer_free(tokenizer);

@@ -4414,6 +4414,31 @@ llm_status_t llm_session_eval(llm_session_t *LLM_NONNULL session,
                               llm_error_t **LLM_NULLABLE error);
 
 /**
+ * Appends tokens, processes them and gives the log probability of each after those before it: what llm_session_logprobs
+ * would give, had it been chosen. Takes little memory: no logits are kept. On failure nothing is appended, but some of
+ * `logprobs` may have been written. The perplexity of a text of T tokens is exp(-(sum of all logprobs but that of the first
+ * token, which begins the session) / (T - 1)).
+ *
+ * @param[in] session A session that holds tokens.
+ * @param[in] tokens The tokens.
+ * @param[in] count Their number T; 0 does nothing.
+ * @param[out] logprobs (T) natural logarithms.
+ * @param[in] capacity Of `logprobs`, at least T.
+ * @param[out] error @nullable Why it failed.
+ * @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session is empty: nothing
+ *     is before the first token; INVALID_ARGUMENT names a token that is not in the vocabulary
+ * @thread one at a time
+ */
+LLM_API
+LLM_NODISCARD
+llm_status_t llm_session_score(llm_session_t *LLM_NONNULL session,
+                               const llm_token_t *LLM_NULLABLE tokens,
+                               size_t count,
+                               double *LLM_NULLABLE logprobs,
+                               size_t capacity,
+                               llm_error_t **LLM_NULLABLE error);
+
+/**
  * The logits after the last token.
  *
  * @param[in] session A session.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
 use llm::model::{CacheOptions, Model};
-use llm::sample::{Params, Sampler};
+use llm::sample::{Params, Sampler, logprobs};
 use llm::token::EncodeOptions;
 use llm::{Cancel, Error, Threads};
 
@@ -72,6 +72,48 @@ fn bad_calls_have_their_error_and_change_nothing() {
     session.next(&mut greedy()).unwrap();
     let error = session.append(&[1]).unwrap_err();
     assert_eq!((error.fact("tokens"), error.fact("length")), (Some("1"), Some("32")));
+}
+
+/// More tokens than have their logits computed together, behind some, with what follows going on from them.
+#[test]
+fn scores_are_the_log_probabilities_of_the_logits_before() {
+    let tokens: Vec<u32> = (0..150u32).map(|i| (i * i * 7 + 3 * i) % 320).collect();
+    let mut session = session(&tiny(), 256);
+    let mut scores = vec![9.0; 151];
+    session.score(&[], &mut []).unwrap();
+    let error = session.score(&tokens, &mut scores).unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)) && session.tokens().is_empty());
+
+    let (mut rows, v) = (vec![0.0; 150 * 320], 320);
+    session.eval(&tokens, &mut rows).unwrap();
+    let last = bits(&mut session);
+    let expected = |i: usize| logprobs(&rows[(i - 1) * v..i * v], tokens[i], 0).unwrap().0.logprob;
+    for held in [1, 2, 140] {
+        session.truncate(held).unwrap();
+        scores.fill(9.0);
+        session.score(&tokens[held..], &mut scores).unwrap();
+        for i in held..150 {
+            assert_eq!(scores[i - held].to_bits(), expected(i).to_bits(), "{held} tokens, then {i}");
+        }
+        assert!(scores[150 - held..].iter().all(|x| *x == 9.0));
+        assert_eq!(session.tokens(), tokens);
+        assert_eq!(bits(&mut session), last);
+    }
+
+    let error = session.score(&[1, 2], &mut scores[..1]).unwrap_err();
+    assert!(matches!(error, Error::BufferTooSmall(_)));
+    assert_eq!((error.fact("needed"), error.fact("capacity")), (Some("2"), Some("1")));
+    assert!(matches!(session.score(&[1, 320], &mut scores), Err(Error::InvalidArgument(_))));
+    assert!(matches!(session.score(&tokens, &mut scores), Err(Error::CacheFull(_))));
+    session.set_cancel({
+        let cancel = Cancel::new();
+        cancel.request();
+        cancel
+    });
+    assert!(matches!(session.score(&[1], &mut scores), Err(Error::Cancelled(_))));
+    assert_eq!(session.tokens(), tokens);
+    session.set_cancel(Cancel::new());
+    assert_eq!(bits(&mut session), last);
 }
 
 #[test]

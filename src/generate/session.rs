@@ -6,6 +6,7 @@ mod loras;
 mod shift;
 mod speculation;
 mod state;
+mod wanted;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::sample::{Logprob, Sampler, logprobs};
 use crate::token::{EncodeOptions, Grammar};
 
 use speculation::{Ahead, Guesser};
+use wanted::Wanted;
 
 pub use embed::EmbedOptions;
 pub use speculation::{Speculation, SpeculationStats};
@@ -246,7 +248,7 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary, `CacheFull` if they do not all fit, `Cancelled`.
     pub fn append(&mut self, tokens: &[u32]) -> Result<()> {
-        self.process(tokens, None)
+        self.process(tokens, Wanted::Last)
     }
 
     /// As [`append`](Session::append), and writes the logits of each of the tokens to `logits`, (T,V). If it fails,
@@ -261,7 +263,7 @@ impl Session {
             let message = format!("the logits of {n} tokens are {needed} numbers; the buffer holds {found}");
             return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
         }
-        self.process(tokens, Some(&mut logits[..needed]))
+        self.process(tokens, Wanted::Logits(&mut logits[..needed]))
     }
 
     /// Tokenises `text` and appends it; gives the number of tokens.
@@ -304,7 +306,7 @@ impl Session {
         Ok(())
     }
 
-    fn process(&mut self, tokens: &[u32], logits: Option<&mut [f32]>) -> Result<()> {
+    fn process(&mut self, tokens: &[u32], wanted: Wanted<'_>) -> Result<()> {
         self.model.check_tokens(tokens)?;
         if tokens.is_empty() {
             return Ok(());
@@ -315,7 +317,7 @@ impl Session {
         self.tokens.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("the list of tokens cannot grow"))?;
         let length = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        if let Err(error) = self.catch_up(0, logits) {
+        if let Err(error) = self.catch_up(0, wanted) {
             self.tokens.truncate(length);
             return Err(error);
         }
@@ -347,17 +349,16 @@ impl Session {
         Err(error.with("length", length).with("context_length", capacity))
     }
 
-    /// Processes the tokens that the cache does not hold yet, in chunks. `all` gets the logits of the last
-    /// all.len() / V of them; otherwise only those of the last token are computed. The last `guesses` may turn out wrong:
-    /// nobody else is to find their pages.
-    fn catch_up(&mut self, guesses: usize, mut all: Option<&mut [f32]>) -> Result<()> {
+    /// Processes the tokens that the cache does not hold yet, in chunks, and computes the logits that are wanted. The last
+    /// `guesses` may turn out wrong: nobody else is to find their pages.
+    fn catch_up(&mut self, guesses: usize, wanted: Wanted<'_>) -> Result<()> {
         let _environment = FloatEnvironment::enter();
         let held = self.cache.length();
         // What a ring forgets on the way is computed again from the tokens; keys that were moved cannot be, and are worth a
         // copy of the pages.
         let before = self.cache.altered() && !self.cache.keeps(held, self.tokens.len());
         let before = before.then(|| self.cache.fork());
-        let result = self.chunks(guesses, &mut all);
+        let result = self.chunks(guesses, wanted);
         if result.is_err() {
             match before {
                 Some(before) => self.cache = before,
@@ -367,12 +368,11 @@ impl Session {
         result
     }
 
-    fn chunks(&mut self, guesses: usize, all: &mut Option<&mut [f32]>) -> Result<()> {
+    fn chunks(&mut self, guesses: usize, mut wanted: Wanted<'_>) -> Result<()> {
         let vocab_size = self.model.config().vocab_size;
         let total = self.tokens.len();
         // The first token whose logits are asked for.
-        let first = total - all.as_ref().map_or(1, |all| all.len() / vocab_size);
-        let mut written = 0;
+        let first = total - wanted.tokens(vocab_size);
         let salt = self.model.cache_salt(&self.cache_options, self.cache.capacity(), &self.adapters);
         if self.cache.length() == 0 {
             self.cache.adopt(salt, &self.tokens[..first]);
@@ -380,14 +380,15 @@ impl Session {
         }
         while self.cache.length() < total {
             let start = self.cache.length();
-            let end = total.min(start.saturating_add(self.chunk));
+            let end = total.min(start.saturating_add(wanted.chunk(self.chunk)));
             let asked = first.clamp(start, end) - start..end - start;
-            let (tokens, n) = (&self.tokens[start..end], asked.len() * vocab_size);
+            let tokens = &self.tokens[start..end];
             let part = Part { tokens, asked, cache: &mut self.cache, adapters: &self.adapters };
             self.model.forward(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
-            if let Some(all) = all {
-                all[written..written + n].copy_from_slice(&self.scratch.logits.data()[..n]);
-                written += n;
+            if end > first {
+                let done = start.max(first) - first;
+                let logits = self.scratch.logits.data();
+                wanted.take(self.device.threads(), logits, vocab_size, done, &self.tokens[first..])?;
             }
             self.cache.commit(end - start);
             self.cache.publish(salt, &self.tokens[..total - guesses]);
@@ -406,7 +407,7 @@ impl Session {
         self.check_not_empty()?;
         self.settle();
         if self.cache.length() < self.tokens.len() {
-            self.catch_up(0, None)?;
+            self.catch_up(0, Wanted::Last)?;
         }
         Ok(&self.logits)
     }

@@ -1,6 +1,8 @@
 /* Sessions, as a C program sees them, on a model of one layer. */
 #include "check.h"
 
+#include <math.h>
+
 static llm_model_t *load(void)
 {
     llm_model_t *model = NULL;
@@ -86,6 +88,21 @@ static void appending(void)
     llm_error_free(error);
     FAILS(BUFFER_TOO_SMALL, llm_session_eval(session, PROMPT, 2, last, vocab, &error));
     llm_error_free(error);
+
+    /* The scores of tokens behind the first two, which are those that their logits give. */
+    double scores[PROMPT_LENGTH] = {0};
+    OK(llm_session_truncate(session, 2, &error));
+    OK(llm_session_score(session, NULL, 0, NULL, 0, &error));
+    FAILS(BUFFER_TOO_SMALL, llm_session_score(session, PROMPT + 2, PROMPT_LENGTH - 2, scores, 1, &error));
+    llm_error_free(error);
+    OK(llm_session_score(session, PROMPT + 2, PROMPT_LENGTH - 2, scores, PROMPT_LENGTH, &error));
+    CHECK(length(session) == PROMPT_LENGTH && scores[PROMPT_LENGTH - 2] == 0);
+    for (size_t i = 2; i < PROMPT_LENGTH; i++) {
+        const float *row = logits + (i - 1) * vocab;
+        double sum = 0;
+        for (size_t v = 0; v < vocab; v++) sum += exp(row[v]);
+        CHECK(fabs(row[PROMPT[i]] - log(sum) - scores[i - 2]) < 1e-6);
+    }
     llm_token_t wrong[2] = {1, (llm_token_t)vocab};
     FAILS(INVALID_ARGUMENT, llm_session_append_tokens(session, wrong, 2, &error));
     CHECK(llm_error_get(error, "token"));
@@ -111,7 +128,7 @@ static void appending(void)
     llm_timings_t timings;
     timings.struct_size = sizeof timings;
     OK(llm_session_timings(session, &timings, &error));
-    CHECK(timings.prompt_tokens == PROMPT_LENGTH + 2 && timings.generated_tokens == 0);
+    CHECK(timings.prompt_tokens == 2 * PROMPT_LENGTH && timings.generated_tokens == 0);
     OK(llm_session_reset(session, &error));
     CHECK(length(session) == 0);
     free(logits);

@@ -48,6 +48,11 @@ impl Device {
         let isa = isa.map_or_else(Isa::choose, Ok)?;
         Device::new(threads.cloned().unwrap_or_else(Threads::automatic), isa)
     }
+
+    /// The pool.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
+    }
 }
 
 /// A (T,n) matrix of f32, reused from call to call.

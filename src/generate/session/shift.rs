@@ -1,6 +1,7 @@
 //! Room in a full context.
 
 use super::Session;
+use super::wanted::Wanted;
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
 
@@ -54,7 +55,7 @@ impl Session {
         }
         self.cache.set_altered(whole && !left.is_empty());
         let before = std::mem::replace(&mut self.tokens, left);
-        if let Err(error) = if self.tokens.is_empty() { Ok(()) } else { self.catch_up(0, None) } {
+        if let Err(error) = if self.tokens.is_empty() { Ok(()) } else { self.catch_up(0, Wanted::Last) } {
             (self.cache, self.tokens) = (old, before);
             return Err(error);
         }

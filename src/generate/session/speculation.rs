@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::wanted::Wanted;
 use crate::cache::{Cache, CacheKind};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, try_grow};
@@ -208,16 +209,16 @@ impl Session {
             || try_grow(rows, all, 0.0, "the logits behind guesses").is_err()
             || self.tokens.try_reserve(guesses.len()).is_err()
         {
-            return self.catch_up(0, None);
+            return self.catch_up(0, Wanted::Last);
         }
         let mut rows = std::mem::take(&mut self.ahead.rows);
         self.tokens.extend_from_slice(&guesses);
-        let result = self.catch_up(guesses.len(), Some(&mut rows[..all]));
+        let result = self.catch_up(guesses.len(), Wanted::Logits(&mut rows[..all]));
         self.tokens.truncate(n);
         self.ahead.rows = rows;
         match result {
             // It may do without guesses.
-            Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(0, None),
+            Err(Error::CacheFull(_) | Error::OutOfMemory(_)) => return self.catch_up(0, Wanted::Last),
             result => result?,
         }
         self.logits.copy_from_slice(&self.ahead.rows[..v]);

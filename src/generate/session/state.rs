@@ -21,6 +21,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::Session;
+use super::wanted::Wanted;
 use crate::KvType;
 use crate::error::{Error, Result, try_vec};
 use crate::gguf::{NewFile, open_file};
@@ -144,7 +145,7 @@ impl Session {
             self.cache.truncate(0);
         }
         if self.cache.length() + 1 < self.tokens.len() {
-            self.catch_up(0, None)?;
+            self.catch_up(0, Wanted::Last)?;
         }
         let mut out = Checked { stream, crc: crc32fast::Hasher::new() };
         out.write(MAGIC)?;

@@ -1,0 +1,84 @@
+//! What is wanted of the logits behind new tokens, and the scores of tokens.
+
+use crate::device::Threads;
+use crate::error::{Error, Result};
+use crate::sample::logprobs;
+
+use super::Session;
+
+/// Tokens of a chunk at most, where the logits of more than the last are computed: they are V numbers each.
+const ROWS: usize = 64;
+
+/// What is wanted of the logits behind the last tokens.
+pub(super) enum Wanted<'a> {
+    /// Those of the last token.
+    Last,
+    /// (T,V) those of the last T tokens.
+    Logits(&'a mut [f32]),
+    /// (T) the log probabilities of the last T tokens, but for the first of them: it is that of the logits before.
+    Scores(&'a mut [f64]),
+}
+
+impl Wanted<'_> {
+    /// How many of the last tokens it is about.
+    pub fn tokens(&self, vocab_size: usize) -> usize {
+        match self {
+            Wanted::Last => 1,
+            Wanted::Logits(all) => all.len() / vocab_size,
+            Wanted::Scores(scores) => scores.len(),
+        }
+    }
+
+    /// Tokens that are processed together, of at most `chunk`.
+    pub fn chunk(&self, chunk: usize) -> usize {
+        match self {
+            Wanted::Last => chunk,
+            Wanted::Logits(_) | Wanted::Scores(_) => chunk.min(ROWS),
+        }
+    }
+
+    /// Takes the logits, rows of `vocab_size`, behind some of the tokens from `done` on. `tokens`: all that it is about.
+    pub fn take(
+        &mut self,
+        threads: &Threads,
+        logits: &[f32],
+        vocab_size: usize,
+        done: usize,
+        tokens: &[u32],
+    ) -> Result<()> {
+        match self {
+            Wanted::Last => Ok(()),
+            Wanted::Logits(all) => {
+                all[done * vocab_size..][..logits.len()].copy_from_slice(logits);
+                Ok(())
+            }
+            Wanted::Scores(scores) => {
+                let next = tokens[done + 1..].iter().zip(&mut scores[done + 1..]);
+                threads.try_each(logits.chunks_exact(vocab_size).zip(next), |(logits, (&token, score))| {
+                    *score = logprobs(logits, token, 0)?.0.logprob;
+                    Ok(())
+                })
+            }
+        }
+    }
+}
+
+impl Session {
+    /// As [`append`](Session::append), and writes the log probability of each of the tokens after those before it to
+    /// `scores`, (T): what [`logprobs`](crate::sample::logprobs) gives for it.
+    ///
+    /// # Errors
+    /// As `append`, `BufferTooSmall`, and `FailedPrecondition` if the session is empty: nothing is before the first token.
+    pub fn score(&mut self, tokens: &[u32], scores: &mut [f64]) -> Result<()> {
+        let (needed, found) = (tokens.len(), scores.len());
+        if found < needed {
+            let message = format!("{needed} tokens have as many scores; the buffer holds {found}");
+            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
+        }
+        self.model.check_tokens(tokens)?;
+        let Some(first) = tokens.first() else { return Ok(()) };
+        self.check_room(self.tokens.len(), needed)?;
+        scores[0] = logprobs(self.logits()?, *first, 0)?.0.logprob;
+        self.process(tokens, Wanted::Scores(&mut scores[..needed]))
+    }
+}
