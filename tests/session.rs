@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use llm::cache::CacheKind;
 use llm::generate::{FinishReason, GenerateOptions, Session, SessionOptions};
 use llm::model::{CacheOptions, Model};
 use llm::sample::{Params, Sampler, logprobs};
@@ -74,46 +75,69 @@ fn bad_calls_have_their_error_and_change_nothing() {
     assert_eq!((error.fact("tokens"), error.fact("length")), (Some("1"), Some("32")));
 }
 
-/// More tokens than have their logits computed together, behind some, with what follows going on from them.
+/// The logits and scores of more tokens than have them computed together: behind some, where the last tokens before them
+/// are to be processed again, and where all are, since a ring has lost its beginning.
 #[test]
-fn scores_are_the_log_probabilities_of_the_logits_before() {
+fn logits_and_scores_are_those_of_their_tokens() {
+    let (model, v) = (tiny(), 320);
     let tokens: Vec<u32> = (0..150u32).map(|i| (i * i * 7 + 3 * i) % 320).collect();
-    let mut session = session(&tiny(), 256);
-    let mut scores = vec![9.0; 151];
-    session.score(&[], &mut []).unwrap();
-    let error = session.score(&tokens, &mut scores).unwrap_err();
-    assert!(matches!(error, Error::FailedPrecondition(_)) && session.tokens().is_empty());
-
-    let (mut rows, v) = (vec![0.0; 150 * 320], 320);
-    session.eval(&tokens, &mut rows).unwrap();
-    let last = bits(&mut session);
-    let expected = |i: usize| logprobs(&rows[(i - 1) * v..i * v], tokens[i], 0).unwrap().0.logprob;
-    for held in [1, 2, 140] {
-        session.truncate(held).unwrap();
-        scores.fill(9.0);
-        session.score(&tokens[held..], &mut scores).unwrap();
-        for i in held..150 {
-            assert_eq!(scores[i - held].to_bits(), expected(i).to_bits(), "{held} tokens, then {i}");
+    for (kind, window, chunk) in [
+        (CacheKind::Contiguous, 0, 0),
+        (CacheKind::Contiguous, 0, 7),
+        (CacheKind::Paged, 0, 100),
+        (CacheKind::Sliding, 20, 9),
+        (CacheKind::Sliding, 20, 0),
+    ] {
+        let cache = CacheOptions { kind, window, context_length: 256, ..CacheOptions::default() };
+        let options = SessionOptions { cache, chunk, ..SessionOptions::default() };
+        let mut session = Session::new(Arc::clone(&model), &options).unwrap();
+        // One by one.
+        let (mut rows, mut found) = (vec![0.0; 150 * v], vec![0.0; 150 * v]);
+        for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(v)) {
+            session.eval(&[*token], row).unwrap();
         }
-        assert!(scores[150 - held..].iter().all(|x| *x == 9.0));
-        assert_eq!(session.tokens(), tokens);
-        assert_eq!(bits(&mut session), last);
-    }
+        let last = bits(&mut session);
+        let expected = |i: usize| logprobs(&rows[(i - 1) * v..i * v], tokens[i], 0).unwrap().0.logprob;
+        for held in [1, 2, 40, 140] {
+            let case = format!("{kind:?}, chunks of {chunk}, {held} tokens");
+            session.truncate(held).unwrap();
+            found.fill(9.0);
+            session.eval(&tokens[held..], &mut found).unwrap();
+            let same = found.iter().zip(&rows[held * v..]).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && bits(&mut session) == last, "{case}");
 
+            session.truncate(held).unwrap();
+            let mut scores = vec![9.0; 150];
+            session.score(&tokens[held..], &mut scores).unwrap();
+            for i in held..150 {
+                assert_eq!(scores[i - held].to_bits(), expected(i).to_bits(), "{case}, then {i}");
+            }
+            assert!(scores[150 - held..].iter().all(|x| *x == 9.0), "{case}");
+            assert!(session.tokens() == tokens && bits(&mut session) == last, "{case}");
+        }
+    }
+}
+
+#[test]
+fn scores_that_cannot_be_had_change_nothing() {
+    let mut session = session(&tiny(), 16);
+    let mut scores = [9.0; 20];
+    session.score(&[], &mut []).unwrap();
+    assert!(matches!(session.score(&[1], &mut scores), Err(Error::FailedPrecondition(_))));
+    assert!(session.tokens().is_empty());
+    session.append(&[1, 2, 3]).unwrap();
+    let before = bits(&mut session);
     let error = session.score(&[1, 2], &mut scores[..1]).unwrap_err();
     assert!(matches!(error, Error::BufferTooSmall(_)));
     assert_eq!((error.fact("needed"), error.fact("capacity")), (Some("2"), Some("1")));
     assert!(matches!(session.score(&[1, 320], &mut scores), Err(Error::InvalidArgument(_))));
-    assert!(matches!(session.score(&tokens, &mut scores), Err(Error::CacheFull(_))));
-    session.set_cancel({
-        let cancel = Cancel::new();
-        cancel.request();
-        cancel
-    });
-    assert!(matches!(session.score(&[1], &mut scores), Err(Error::Cancelled(_))));
-    assert_eq!(session.tokens(), tokens);
+    assert!(matches!(session.score(&[1; 14], &mut scores), Err(Error::CacheFull(_))));
+    let cancel = Cancel::new();
+    cancel.request();
+    session.set_cancel(cancel);
+    assert!(matches!(session.score(&[1, 2], &mut scores), Err(Error::Cancelled(_))));
     session.set_cancel(Cancel::new());
-    assert_eq!(bits(&mut session), last);
+    assert!(session.tokens() == [1, 2, 3] && bits(&mut session) == before);
 }
 
 #[test]

@@ -273,18 +273,20 @@ pub unsafe extern "C" fn llm_session_eval(
 }
 
 /// Appends tokens, processes them and gives the log probability of each after those before it: what llm_session_logprobs
-/// would give, had it been chosen. Takes little memory: no logits are kept. On failure nothing is appended, but some of
-/// `logprobs` may have been written. The perplexity of a text of T tokens is exp(-(sum of all logprobs but that of the first
-/// token, which begins the session) / (T - 1)).
+/// would give, had it been chosen. Needs room for the logits of 72 tokens at most, however many are scored. On failure nothing
+/// is appended, but some of `logprobs` may have been written.
 ///
-/// @param[in] session A session that holds tokens.
+/// The perplexity of a text: append its first token with llm_session_append_tokens and score the others; it is
+/// exp(-(sum of their log probabilities) / (number of them)).
+///
+/// @param[in] session A session.
 /// @param[in] tokens The tokens.
 /// @param[in] count Their number T; 0 does nothing.
 /// @param[out] logprobs (T) natural logarithms.
 /// @param[in] capacity Of `logprobs`, at least T.
 /// @param[out] error @nullable Why it failed.
-/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session is empty: nothing
-///     is before the first token; INVALID_ARGUMENT names a token that is not in the vocabulary
+/// @status BUSY, CACHE_FULL, CANCELLED, BUFFER_TOO_SMALL, OUT_OF_MEMORY; FAILED_PRECONDITION if the session is empty and
+///     count is not 0: nothing is before the first token; INVALID_ARGUMENT names a token that is not in the vocabulary
 /// @thread one at a time
 #[must_use]
 #[unsafe(no_mangle)]

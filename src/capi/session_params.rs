@@ -82,7 +82,8 @@ pub struct llm_session_params_t {
     /// One of LLM_KV_.
     pub kv_type: llm_kv_type_t,
     /// Tokens of a prompt that are processed at once; 0 means 256, or fewer if these would take more memory than the
-    /// weights and than 256 MiB. More needs more memory and is hardly faster.
+    /// weights and than 256 MiB. More needs more memory and is hardly faster. At most 72 where the logits of each are asked
+    /// for (llm_session_eval, llm_session_score).
     pub chunk: u32,
     /// One of LLM_ISA_; one that the machine lacks is UNSUPPORTED.
     pub isa: llm_isa_t,

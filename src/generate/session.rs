@@ -24,7 +24,7 @@ use crate::sample::{Logprob, Sampler, logprobs};
 use crate::token::{EncodeOptions, Grammar};
 
 use speculation::{Ahead, Guesser};
-use wanted::Wanted;
+use wanted::{ROWS, Wanted};
 
 pub use embed::EmbedOptions;
 pub use speculation::{Speculation, SpeculationStats};
@@ -37,7 +37,7 @@ pub struct SessionOptions {
     /// The pool to compute on; a new one with a thread for each physical core if `None`.
     pub threads: Option<Threads>,
     /// Tokens of a prompt that are processed together; 0: 256, or fewer if they would take more memory than the weights and
-    /// than 256 MiB. Changes speed and memory, not one bit of a result.
+    /// than 256 MiB. At most 72 where the logits of each are asked for. Changes speed and memory, not one bit of a result.
     pub chunk: usize,
     /// The instruction set; `None`: [`Isa::choose`].
     pub isa: Option<Isa>,
@@ -372,7 +372,7 @@ impl Session {
         let vocab_size = self.model.config().vocab_size;
         let total = self.tokens.len();
         // The first token whose logits are asked for.
-        let first = total - wanted.tokens(vocab_size);
+        let first = total - wanted.count(vocab_size);
         let salt = self.model.cache_salt(&self.cache_options, self.cache.capacity(), &self.adapters);
         if self.cache.length() == 0 {
             self.cache.adopt(salt, &self.tokens[..first]);
@@ -380,7 +380,7 @@ impl Session {
         }
         while self.cache.length() < total {
             let start = self.cache.length();
-            let end = total.min(start.saturating_add(wanted.chunk(self.chunk)));
+            let end = total.min(start.saturating_add(self.chunk)).min(start.max(first) + ROWS);
             let asked = first.clamp(start, end) - start..end - start;
             let tokens = &self.tokens[start..end];
             let part = Part { tokens, asked, cache: &mut self.cache, adapters: &self.adapters };

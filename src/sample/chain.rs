@@ -358,7 +358,7 @@ pub fn logprobs(logits: &[f32], token: u32, n: usize) -> Result<(Logprob, Vec<Lo
     Ok((Logprob { id: token, logprob: finite(own) - log_total }, best(logits, n, log_total)?))
 }
 
-/// The `n` most likely tokens, of all that `log_total` is about.
+/// The `n` most likely of those that `logits` hold, with their log probabilities where exp(`log_total`) is the total.
 fn best(logits: &[f32], n: usize, log_total: f64) -> Result<Vec<Logprob>> {
     let mut candidates = Candidates::new();
     if n > 0 {

@@ -10,7 +10,8 @@
 //!
 //! Columns (tokens) are grouped in tiles, and a kernel broadcasts the words of a tile's block from one stretch of memory
 //! (no tile spans two groups of rows, where these meet different matrices): `[block][part][column][word]`. The words are
-//! the q, four k values each, then -128 times their sum, the same of the second half, d, d * sum. There is a second part only in 16 bits:
+//! the q, four k values each, then -128 times their sum, the same of the second half, d, d * sum. There is a second part
+//! only in 16 bits:
 //! the same of 256 q + r with the r in place of the q.
 
 use crate::error::{Result, try_grow};
@@ -241,15 +242,15 @@ pub(super) fn scale(largest: u32) -> (f32, f32) {
     }
 }
 
-/// By how much a signed byte with its sign bit flipped is larger, read as an unsigned one. The sums of activations are
-/// multiplied with it once, for all the products of such bytes.
-pub(super) const FLIPPED: i32 = 128;
+/// By how much a signed byte is larger with its sign bit flipped and read as an unsigned one. The sums of activations are
+/// multiplied with it once, for all the products with such bytes.
+pub(super) const SIGN_OFFSET: i32 = 128;
 
 /// The words after the codes: -128 times their sum, the same of the second half, d, d * sum.
 #[inline(always)]
 pub(super) fn tail([first, second]: [i32; 2], d: f32) -> [i32; 4] {
     let sum = first + second;
-    [-FLIPPED * sum, -FLIPPED * second, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]
+    [-SIGN_OFFSET * sum, -SIGN_OFFSET * second, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]
 }
 
 /// The definition, in plain code.

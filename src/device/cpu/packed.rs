@@ -209,7 +209,7 @@ struct Places {
     step: usize,
 }
 
-/// Rows as GGUF stores them.
+/// Rows of blocks as GGUF stores them, or of their [`Scales`].
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     bytes: &'a [u8],
@@ -223,7 +223,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Blocks of a row.
-    fn units(self) -> usize {
+    fn blocks(self) -> usize {
         self.row_bytes / self.block_bytes
     }
 
@@ -253,7 +253,7 @@ impl Field {
     }
 
     fn put_lanes<const WIDTH: usize>(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
-        // Asked here, a panel's 16 rows are one after the other without a loop.
+        // With their number constant, the loop over the rows is unrolled.
         if rows.count() == ROWS {
             self.put_rows::<WIDTH, ROWS>(rows, 0, panel, out)
         } else {
@@ -265,7 +265,7 @@ impl Field {
 
     #[inline(always)]
     fn put_rows<const WIDTH: usize, const N: usize>(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
-        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.units()).enumerate() {
+        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.blocks()).enumerate() {
             let vectors = unit[out.first..].as_chunks_mut::<WIDTH>().0.as_chunks_mut::<ROWS>().0;
             for (v, vector) in vectors.iter_mut().take(self.vectors).enumerate() {
                 let blocks = &rows.bytes[u * rows.block_bytes + self.at + v * WIDTH..];
@@ -278,7 +278,7 @@ impl Field {
 
     /// As `put` for four rows, where the width is that of a word and there are 4 or 8 vectors.
     fn put_four(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
-        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.units()).enumerate() {
+        for (u, unit) in panel.chunks_exact_mut(out.step).take(rows.blocks()).enumerate() {
             let blocks = &rows.bytes[u * rows.block_bytes + self.at..];
             let vectors = unit[out.first..].as_chunks_mut::<{ 4 * ROWS }>().0.as_chunks_mut::<4>().0;
             for (i, vectors) in vectors.iter_mut().take(self.vectors / 4).enumerate() {

@@ -3,7 +3,7 @@
 //! Quantised products follow the format's row in the comments of [`linear`]; `a` is always an exact integer sum, of the
 //! codes with q, or with 256 q + r where the activations are taken in 16 bits.
 
-use super::act::{BLOCK, FLIPPED, WORDS};
+use super::act::{BLOCK, SIGN_OFFSET, WORDS};
 use super::attention::{Partial, SEGMENT, Tile};
 use super::kv::Store;
 use super::linear::Job;
@@ -187,7 +187,7 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
             let y: [i32; BLOCK] = std::array::from_fn(|k| {
                 if job.fine { code(part(0), k) * 256 + code(part(1), k) } else { code(part(0), k) }
             });
-            let [.., flipped_sum, flipped_second, d, d_sum] = *part(usize::from(job.fine));
+            let [.., offset_sum, second_offset_sum, d, d_sum] = *part(usize::from(job.fine));
             let (d, d_sum) = (f32::from_bits(d as u32), f32::from_bits(d_sum as u32));
             let a = |codes: &[i32; BLOCK], from: usize, to: usize| -> f32 {
                 (from..to).map(|k| codes[k] * y[k]).sum::<i32>() as f32
@@ -202,8 +202,8 @@ fn row(job: &Job<'_>, panel: &[u8], r: usize, start: usize, width: usize) -> [f3
                     let g = fma(a(codes, 16, 32), scales[1], a(codes, 0, 16) * scales[0]);
                     *f = fma(g, d, *f);
                     if let Some(mins) = mins {
-                        let minus_second = flipped_second / FLIPPED;
-                        let minus_first = flipped_sum / FLIPPED - minus_second;
+                        let minus_second = second_offset_sum / SIGN_OFFSET;
+                        let minus_first = offset_sum / SIGN_OFFSET - minus_second;
                         *f = fma(fma(mins[1], minus_second as f32, mins[0] * minus_first as f32), d, *f);
                     }
                 }

@@ -45,7 +45,7 @@ pub struct SpeculationStats {
 /// The longest and the shortest run of tokens that is looked up.
 const RUN: std::ops::RangeInclusive<usize> = 2..=5;
 /// The most guesses: each has a row of logits.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 /// Tokens that are decoded without guesses at most, after wrong ones.
 const LONGEST_REST: u32 = 32;
 /// The last tokens of a text, through which `lookup` looks: a text may go on for ever.

@@ -6,8 +6,9 @@ use crate::sample::logprobs;
 
 use super::Session;
 
-/// Tokens of a chunk at most, where the logits of more than the last are computed: they are V numbers each.
-const ROWS: usize = 64;
+/// Tokens whose logits are computed together, at most: they are V numbers each. More than there are guesses.
+pub(super) const ROWS: usize = 72;
+const _: () = assert!(ROWS > super::speculation::MOST);
 
 /// What is wanted of the logits behind the last tokens.
 pub(super) enum Wanted<'a> {
@@ -15,13 +16,14 @@ pub(super) enum Wanted<'a> {
     Last,
     /// (T,V) those of the last T tokens.
     Logits(&'a mut [f32]),
-    /// (T) the log probabilities of the last T tokens, but for the first of them: it is that of the logits before.
+    /// (T) the log probabilities of the last T tokens. The first is the caller's to write: it is one of the logits before
+    /// these.
     Scores(&'a mut [f64]),
 }
 
 impl Wanted<'_> {
-    /// How many of the last tokens it is about.
-    pub fn tokens(&self, vocab_size: usize) -> usize {
+    /// Of how many of the last tokens the logits are wanted.
+    pub fn count(&self, vocab_size: usize) -> usize {
         match self {
             Wanted::Last => 1,
             Wanted::Logits(all) => all.len() / vocab_size,
@@ -29,15 +31,8 @@ impl Wanted<'_> {
         }
     }
 
-    /// Tokens that are processed together, of at most `chunk`.
-    pub fn chunk(&self, chunk: usize) -> usize {
-        match self {
-            Wanted::Last => chunk,
-            Wanted::Logits(_) | Wanted::Scores(_) => chunk.min(ROWS),
-        }
-    }
-
-    /// Takes the logits, rows of `vocab_size`, behind some of the tokens from `done` on. `tokens`: all that it is about.
+    /// Takes the logits, rows of `vocab_size`, behind the next of `tokens`, which are the last `count`; `done` of them are
+    /// done.
     pub fn take(
         &mut self,
         threads: &Threads,

@@ -371,8 +371,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
     }
     #[inline(always)]
-    fn signed_excess(self, flipped_sum: I) -> I {
-        if VNNI { flipped_sum } else { self.i32(0) }
+    fn signed_excess(self, offset_sum: I) -> I {
+        if VNNI { offset_sum } else { self.i32(0) }
     }
 
     #[inline(always)]

@@ -320,8 +320,8 @@ impl Simd for Avx512 {
         flipped
     }
     #[inline(always)]
-    fn signed_excess(self, flipped_sum: I) -> I {
-        flipped_sum
+    fn signed_excess(self, offset_sum: I) -> I {
+        offset_sum
     }
 
     #[inline(always)]

@@ -179,7 +179,7 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     fn unsigned(self, flipped: I<N>) -> I<N> {
         flipped.map(|four| four ^ i32::from_ne_bytes([0x80; 4]))
     }
-    fn signed_excess(self, _flipped_sum: I<N>) -> I<N> {
+    fn signed_excess(self, _offset_sum: I<N>) -> I<N> {
         [0; N]
     }
 

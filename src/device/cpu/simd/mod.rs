@@ -172,8 +172,8 @@ pub(super) trait Simd: Copy {
         unreachable!("the instruction set does not unpack");
     }
     /// What is to be added to the results of `dot_signed` to have the exact product, with activations of the sum
-    /// -`flipped_sum` / 128.
-    fn signed_excess(self, flipped_sum: Self::I) -> Self::I;
+    /// -`offset_sum` / 128.
+    fn signed_excess(self, offset_sum: Self::I) -> Self::I;
 
     /// Asks for the cache line at `address`, which may be anything, into the first cache.
     fn prefetch(self, address: *const u8);

@@ -297,7 +297,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         codes
     }
     #[inline(always)]
-    fn signed_excess(self, _flipped_sum: I) -> I {
+    fn signed_excess(self, _offset_sum: I) -> I {
         self.i32(0)
     }
 

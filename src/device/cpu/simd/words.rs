@@ -1,6 +1,7 @@
 //! Bytes of several rows, for the packing of weights: it comes before the choice of an instruction set.
 
-/// Copies the first N bytes of each of R rows, of which each begins `stride` bytes after the one before.
+/// Copies the first N bytes of each of R rows, of which each begins `stride` bytes after the one before. There is one check
+/// for all: with one for each, a model took a tenth longer to load.
 #[inline(always)]
 pub(in crate::device::cpu) fn gather<const N: usize, const R: usize>(
     rows: &[u8],

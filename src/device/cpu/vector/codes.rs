@@ -2,7 +2,7 @@
 //!
 //! Vector code here has no closures: one that is not inlined would be compiled without the instruction set.
 
-use super::super::act::{FLIPPED, TilePart};
+use super::super::act::{SIGN_OFFSET, TilePart};
 use super::super::packed::{NIBBLES, PAIRS};
 use super::super::simd::{Pairs, Simd};
 use crate::quant::E2M1;
@@ -40,8 +40,8 @@ pub(super) trait Codes: Copy {
     /// Of what `half` gives, unsigned bytes that stand for themselves less 128, or for themselves in formats with mins.
     fn unsigned<S: Simd>(s: S, codes: Self::Vector<S>) -> S::I;
     /// What is to be added to products to have those of the numbers meant, with activations of the sum
-    /// -`flipped_sum` / 128.
-    fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I;
+    /// -`offset_sum` / 128.
+    fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I;
 }
 
 /// A type of unsigned codes that stand for the code less 128 / 2^BELOW. (Formats with mins do not ask for the excess: their
@@ -71,11 +71,11 @@ macro_rules! unsigned {
             #[inline(always)]
             fn unsigned<S: Simd>(s: S, codes: S::I) -> S::I {
                 // No byte overflows: codes have at most 6 bits where this is not 0.
-                s.add_i32(codes, s.i32((FLIPPED - (FLIPPED >> BELOW)) * 0x0101_0101))
+                s.add_i32(codes, s.i32((SIGN_OFFSET - (SIGN_OFFSET >> BELOW)) * 0x0101_0101))
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I {
-                s.sar::<BELOW>(flipped_sum)
+            fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I {
+                s.sar::<BELOW>(offset_sum)
             }
         }
     };
@@ -129,8 +129,8 @@ macro_rules! signed {
                 s.unsigned(codes)
             }
             #[inline(always)]
-            fn excess<S: Simd>(s: S, flipped_sum: S::I) -> S::I {
-                s.signed_excess(flipped_sum)
+            fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I {
+                s.signed_excess(offset_sum)
             }
         }
     };

@@ -66,14 +66,14 @@ pub(super) struct Block<'a, const NY: usize> {
 /// The words after the last codes: -128 sum, -128 sum of the second half, d, d * sum.
 impl<const NY: usize> Block<'_, NY> {
     #[inline(always)]
-    fn flipped_sum(self, c: usize) -> i32 {
+    fn offset_sum(self, c: usize) -> i32 {
         self.last[c][WORDS - 4]
     }
 
     #[inline(always)]
-    fn flipped_half_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
+    fn half_offset_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
         let second = s.i32(self.last[c][WORDS - 3]);
-        if half == 0 { s.sub_i32(s.i32(self.flipped_sum(c)), second) } else { second }
+        if half == 0 { s.sub_i32(s.i32(self.offset_sum(c)), second) } else { second }
     }
 
     #[inline(always)]
@@ -278,7 +278,7 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
                         acc[c] = s.shl::<8>(acc[c]);
                     }
                     if p + 1 == PARTS && mins.is_none() {
-                        acc[c] = s.add_i32(acc[c], C::excess(s, y.flipped_half_sum(s, half, c)));
+                        acc[c] = s.add_i32(acc[c], C::excess(s, y.half_offset_sum(s, half, c)));
                     }
                 }
                 C::dots(s, &mut acc, codes, part, half);
@@ -291,8 +291,8 @@ impl<S: Simd, const NY: usize> Sums<'_, S, NY> {
         for c in 0..NY {
             self.f[c] = g[c].fma(s.f32(y.d(c)), self.f[c]);
             if let Some([first, second]) = mins {
-                let n = first.mul(s.to_f32(y.flipped_half_sum(s, 0, c)));
-                let n = second.fma(s.to_f32(y.flipped_half_sum(s, 1, c)), n);
+                let n = first.mul(s.to_f32(y.half_offset_sum(s, 0, c)));
+                let n = second.fma(s.to_f32(y.half_offset_sum(s, 1, c)), n);
                 self.f[c] = n.fma(s.f32(y.d(c)), self.f[c]);
             }
         }
@@ -341,7 +341,7 @@ fn product_of<S: Simd, C: Codes, const NY: usize, const PARTS: usize>(
                 acc[c] = s.shl::<8>(acc[c]);
             }
             if p + 1 == PARTS && !mins {
-                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.flipped_sum(c))));
+                acc[c] = s.add_i32(acc[c], C::excess(s, s.i32(y.offset_sum(c))));
             }
         }
         for half in 0..2 {

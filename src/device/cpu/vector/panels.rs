@@ -1,6 +1,6 @@
 //! The packed panels of the quantised formats: where a unit keeps its numbers, and which product they enter.
 
-use super::super::act::FLIPPED;
+use super::super::act::SIGN_OFFSET;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO};
 use super::super::simd::Simd;
 use super::codes::{
@@ -355,7 +355,7 @@ impl Panel<Q2K_UNIT> for Q2K {
 
     #[inline(always)]
     fn head<S: Simd>(s: S, _plane: &[u8], unit: &[u8; Q2K_UNIT], lane: usize) -> (S::F, S::F) {
-        let per_sum = s.f32(1.0 / FLIPPED as f32);
+        let per_sum = s.f32(1.0 / SIGN_OFFSET as f32);
         (row_numbers(s, unit, lane), row_numbers(s, &unit[TWO / 2..], lane).mul(per_sum))
     }
 
