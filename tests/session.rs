@@ -86,6 +86,7 @@ fn logits_and_scores_are_those_of_their_tokens() {
         (CacheKind::Contiguous, 0, 7),
         (CacheKind::Paged, 0, 100),
         (CacheKind::Sliding, 20, 9),
+        (CacheKind::Sliding, 20, 30),
         (CacheKind::Sliding, 20, 0),
     ] {
         let cache = CacheOptions { kind, window, context_length: 256, ..CacheOptions::default() };
@@ -115,6 +116,11 @@ fn logits_and_scores_are_those_of_their_tokens() {
             assert!(scores[150 - held..].iter().all(|x| *x == 9.0), "{case}");
             assert!(session.tokens() == tokens && bits(&mut session) == last, "{case}");
         }
+        // Fewer than there were logits before.
+        session.truncate(60).unwrap();
+        session.eval(&tokens[60..65], &mut found).unwrap();
+        let same = found.iter().zip(&rows[60 * v..65 * v]).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{kind:?}, chunks of {chunk}");
     }
 }
 
