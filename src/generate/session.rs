@@ -385,6 +385,7 @@ impl Session {
             let tokens = &self.tokens[start..end];
             let part = Part { tokens, asked, cache: &mut self.cache, adapters: &self.adapters };
             self.model.forward(&self.device, &mut [part], &mut self.scratch, &self.cancel)?;
+            // A pass of which nothing is asked leaves the logits of the one before.
             if end > first {
                 let done = start.max(first) - first;
                 let logits = self.scratch.logits.data();
