@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::act::Act;
-use super::packed::{ROWS, Weight};
+use super::packed::ROWS;
 use super::threads::Columns;
+use super::weight::Weight;
 use super::{Buffer, Device};
 
 /// Bytes of a chunk's panels at most where they are read again, for each tile of columns: they are to stay in the second

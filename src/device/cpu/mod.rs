@@ -15,6 +15,7 @@ mod simd;
 mod threads;
 pub mod timing;
 mod vector;
+mod weight;
 
 pub(crate) use act::{Act, Precision};
 pub(crate) use attention::KvQuery;
@@ -24,8 +25,9 @@ pub use kv::KvType;
 pub(crate) use kv::{KvShape, KvTarget, KvView, Places, TILE};
 pub(crate) use kv_page::{Held, KvPage, KvPool, PageShape};
 pub(crate) use linear::{GroupProduct, Matrix, Product};
-pub(crate) use packed::{Arena, ROWS as PANEL_ROWS, Shape, Weight};
+pub(crate) use packed::{ROWS as PANEL_ROWS, Shape};
 pub use threads::{Threads, physical_cores};
+pub(crate) use weight::{Arena, Weight};
 
 use crate::error::{Result, try_vec};
 use kernels::Kernels;

@@ -1,8 +1,8 @@
 //! Ops on rows: embedding, norms, rotary embedding, gates. Rows are independent, so threads share them out.
 
 use super::act::{Act, ActRows, Precision};
-use super::packed::Weight;
 use super::scalar::tree_sum;
+use super::weight::Weight;
 use super::{Buffer, Device};
 use crate::device::{Activation, Delta, Norm, NormKind, RopeTable};
 use crate::error::Result;
