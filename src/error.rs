@@ -124,6 +124,15 @@ pub(crate) fn one_line(text: String) -> String {
     line
 }
 
+/// The first `needed` elements of a caller's buffer, or `BufferTooSmall`: `what` says what they are.
+pub(crate) fn first_of<'a, T>(buffer: &'a mut [T], needed: usize, what: fmt::Arguments<'_>) -> Result<&'a mut [T]> {
+    let found = buffer.len();
+    buffer.get_mut(..needed).ok_or_else(|| {
+        let message = format!("{what}; the buffer holds {found}");
+        Error::buffer_too_small(message).with("needed", needed).with("capacity", found)
+    })
+}
+
 /// That `n` items cannot be had.
 pub(crate) fn no_room<T>(n: usize, what: &'static str) -> Error {
     let bytes = n.saturating_mul(size_of::<T>());

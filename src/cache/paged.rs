@@ -10,7 +10,7 @@ use super::{Cache, Pages, Span};
 use crate::device::{
     Act, Attention, Buffer, Device, Isa, KvQuery, KvShape, KvType, KvView, PageShape, Precision, TILE, Threads,
 };
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, first_of, try_vec};
 use crate::numeric::FloatEnvironment;
 
 /// Positions of a page if the options do not say.
@@ -392,11 +392,7 @@ impl PagedCache {
     ) -> Result<()> {
         self.check_layer(layer)?;
         let KvShape { heads, width, .. } = self.shape();
-        let found = out.len();
-        let Some(out) = out.get_mut(..heads * width) else {
-            let message = format!("a position is {} numbers; the buffer holds {found}", heads * width);
-            return Err(Error::buffer_too_small(message).with("needed", heads * width).with("capacity", found));
-        };
+        let out = first_of(out, heads * width, format_args!("a position is {} numbers", heads * width))?;
         self.with(id, |sequence| {
             let length = sequence.written[layer];
             if position >= length {
@@ -443,11 +439,7 @@ impl PagedCache {
             let message = format!("{} numbers are no queries of {heads} heads of {width}", q.len());
             return Err(Error::invalid_argument(message).with("expected", row).with("found", q.len()));
         }
-        let found = out.len();
-        let Some(out) = out.get_mut(..q.len()) else {
-            let message = format!("the result is {} numbers; the buffer holds {found}", q.len());
-            return Err(Error::buffer_too_small(message).with("needed", q.len()).with("capacity", found));
-        };
+        let out = first_of(out, q.len(), format_args!("the result is {} numbers", q.len()))?;
         let _environment = FloatEnvironment::enter();
         self.in_room(id, |sequence, room| {
             let (count, length) = (q.len() / row, sequence.written[layer]);

@@ -17,7 +17,7 @@ use crate::cache::{Cache, PagedCache};
 use crate::cancel::Cancel;
 use crate::chat::Messages;
 use crate::device::{Device, Isa, Threads};
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, first_of, try_vec};
 use crate::model::{AdapterList, CacheOptions, Model, Observer, Part, Scratch};
 use crate::numeric::FloatEnvironment;
 use crate::sample::{Logprob, Sampler, logprobs};
@@ -257,13 +257,10 @@ impl Session {
     /// # Errors
     /// As `append`, and `BufferTooSmall`.
     pub fn eval(&mut self, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
-        let needed = tokens.len().saturating_mul(self.model.config().vocab_size);
-        if logits.len() < needed {
-            let (n, found) = (tokens.len(), logits.len());
-            let message = format!("the logits of {n} tokens are {needed} numbers; the buffer holds {found}");
-            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
-        }
-        self.process(tokens, Wanted::Logits(&mut logits[..needed]))
+        let n = tokens.len();
+        let needed = n.saturating_mul(self.model.config().vocab_size);
+        let logits = first_of(logits, needed, format_args!("the logits of {n} tokens are {needed} numbers"))?;
+        self.process(tokens, Wanted::Logits(logits))
     }
 
     /// Tokenises `text` and appends it; gives the number of tokens.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::Session;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, first_of, try_vec};
 use crate::model::{Config, Part, Pooling};
 use crate::numeric::FloatEnvironment;
 
@@ -91,11 +91,7 @@ impl<'a> Pool<'a> {
         };
         let width = config.embedding_length;
         let needed = if pooling == Pooling::None { total.saturating_mul(width) } else { width };
-        let found = out.len();
-        let Some(out) = out.get_mut(..needed) else {
-            let message = format!("the embedding is {needed} numbers; the buffer holds {found}");
-            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
-        };
+        let out = first_of(out, needed, format_args!("the embedding is {needed} numbers"))?;
         let sums = if pooling == Pooling::Mean { try_vec(width, 0.0, "the sums of an embedding")? } else { Vec::new() };
         Ok(Pool { pooling, normalize: options.normalize, total, sums, out, written: 0 })
     }

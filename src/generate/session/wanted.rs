@@ -1,7 +1,7 @@
 //! What is wanted of the logits behind new tokens, and the scores of tokens.
 
 use crate::device::Threads;
-use crate::error::{Error, Result};
+use crate::error::{Result, first_of};
 use crate::sample::logprobs;
 
 use super::Session;
@@ -65,15 +65,12 @@ impl Session {
     /// # Errors
     /// As `append`, `BufferTooSmall`, and `FailedPrecondition` if the session is empty: nothing is before the first token.
     pub fn score(&mut self, tokens: &[u32], scores: &mut [f64]) -> Result<()> {
-        let (needed, found) = (tokens.len(), scores.len());
-        if found < needed {
-            let message = format!("{needed} tokens have as many scores; the buffer holds {found}");
-            return Err(Error::buffer_too_small(message).with("needed", needed).with("capacity", found));
-        }
+        let n = tokens.len();
+        let scores = first_of(scores, n, format_args!("{n} tokens have as many scores"))?;
         self.model.check_tokens(tokens)?;
         let Some(first) = tokens.first() else { return Ok(()) };
-        self.check_room(self.tokens.len(), needed)?;
+        self.check_room(self.tokens.len(), n)?;
         scores[0] = logprobs(self.logits()?, *first, 0)?.0.logprob;
-        self.process(tokens, Wanted::Scores(&mut scores[..needed]))
+        self.process(tokens, Wanted::Scores(scores))
     }
 }
