@@ -251,7 +251,7 @@ impl Field {
     fn put_lanes<const WIDTH: usize>(self, rows: Rows<'_>, r: usize, panel: &mut [u8], out: Places) {
         // With their number constant, the loop over the rows is unrolled.
         if rows.count() == ROWS {
-            self.put_rows::<WIDTH, ROWS>(rows, 0, panel, out)
+            self.put_rows::<WIDTH, ROWS>(rows, r, panel, out)
         } else {
             for (i, row) in rows.each().enumerate() {
                 self.put_rows::<WIDTH, 1>(row, r + i, panel, out);
@@ -265,7 +265,7 @@ impl Field {
             let vectors = unit[out.first..].as_chunks_mut::<WIDTH>().0.as_chunks_mut::<ROWS>().0;
             for (v, vector) in vectors.iter_mut().take(self.vectors).enumerate() {
                 let blocks = &rows.bytes[u * rows.block_bytes + self.at + v * WIDTH..];
-                if let Some(lanes) = vector[r..].first_chunk_mut::<N>() {
+                if let Some(lanes) = vector[r..r + N].first_chunk_mut::<N>() {
                     gather(blocks, rows.row_bytes, lanes);
                 }
             }
