@@ -98,14 +98,14 @@ fn logits_and_scores_are_those_of_their_tokens() {
             session.eval(&[*token], row).unwrap();
         }
         let last = bits(&mut session);
+        let are = |found: &[f32], rows: &[f32]| found.iter().zip(rows).all(|(a, b)| a.to_bits() == b.to_bits());
         let expected = |i: usize| logprobs(&rows[(i - 1) * v..i * v], tokens[i], 0).unwrap().0.logprob;
         for held in [1, 2, 40, 140] {
             let case = format!("{kind:?}, chunks of {chunk}, {held} tokens");
             session.truncate(held).unwrap();
             found.fill(9.0);
             session.eval(&tokens[held..], &mut found).unwrap();
-            let same = found.iter().zip(&rows[held * v..]).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same && bits(&mut session) == last, "{case}");
+            assert!(are(&found, &rows[held * v..]) && bits(&mut session) == last, "{case}");
 
             session.truncate(held).unwrap();
             let mut scores = vec![9.0; 150];
@@ -119,8 +119,7 @@ fn logits_and_scores_are_those_of_their_tokens() {
         // Fewer than there were logits before.
         session.truncate(60).unwrap();
         session.eval(&tokens[60..65], &mut found).unwrap();
-        let same = found.iter().zip(&rows[60 * v..65 * v]).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{kind:?}, chunks of {chunk}");
+        assert!(are(&found, &rows[60 * v..65 * v]), "{kind:?}, chunks of {chunk}");
     }
 }
 

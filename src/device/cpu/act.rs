@@ -11,8 +11,7 @@
 //! Columns (tokens) are grouped in tiles, and a kernel broadcasts the words of a tile's block from one stretch of memory
 //! (no tile spans two groups of rows, where these meet different matrices): `[block][part][column][word]`. The words are
 //! the q, four k values each, then -128 times their sum, the same of the second half, d, d * sum. There is a second part
-//! only in 16 bits:
-//! the same of 256 q + r with the r in place of the q.
+//! only in 16 bits: the same of 256 q + r with the r in place of the q.
 
 use crate::error::{Result, try_grow};
 
