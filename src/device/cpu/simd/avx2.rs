@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::super::act::{BLOCK, TilePart, WORDS};
-use super::{BOTH_CACHES, Pairs, Simd, TileWork};
+use super::{BOTH_CACHES, Pairs, Simd, TileWork, Unpacks};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
@@ -30,13 +30,6 @@ pub(in crate::device::cpu) struct F(__m256);
 /// 8 i32.
 #[derive(Clone, Copy)]
 pub(in crate::device::cpu) struct I(__m256i);
-
-/// Signed codes beside their magnitudes; with VNNI, both are the codes plus 128.
-#[derive(Clone, Copy)]
-pub(in crate::device::cpu) struct Signed {
-    codes: __m256i,
-    magnitudes: __m256i,
-}
 
 /// `$body` with intrinsics allowed.
 macro_rules! simd {
@@ -120,12 +113,6 @@ impl<const VNNI: bool> Avx2<VNNI> {
         }
         acc
     }
-
-    /// Adds the i16 pairs of `sums` to acc.
-    #[inline(always)]
-    fn widen(self, acc: __m256i, sums: __m256i) -> __m256i {
-        simd!(_mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1))))
-    }
 }
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
@@ -136,9 +123,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     // fast.
     const AHEAD: (Option<usize>, usize) = if VNNI { BOTH_CACHES } else { (None, 2048) };
     const PAIRS: bool = !VNNI;
+    const UNPACKS: Unpacks = if VNNI { Unpacks::Nothing } else { Unpacks::Codes };
     type F = F;
     type I = I;
-    type Signed = Signed;
+    /// With VNNI, the codes plus 128.
+    type Signed = I;
 
     #[inline(always)]
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
@@ -303,29 +292,38 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let (first, second) = simd!((_mm256_add_epi16(p0, p1), _mm256_add_epi16(p2, p3)));
         // One product holds at most 2 * 127 * (2^bits - 1); an i16 holds four of them below 6 bits, two at 6.
         if bits < 6 {
-            I(self.widen(acc.0, simd!(_mm256_add_epi16(first, second))))
+            self.widen(acc, I(simd!(_mm256_add_epi16(first, second))))
         } else {
-            I(self.widen(self.widen(acc.0, first), second))
+            self.widen(self.widen(acc, I(first)), I(second))
         }
     }
     #[inline(always)]
-    fn dot_signed(self, acc: I, flipped: [Signed; 4], y: [i32; 4]) -> I {
+    fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {
         if VNNI {
-            let [a, b, c, d] = flipped;
-            return I(self.dot_bytes(acc.0, [a.codes, b.codes, c.codes, d.codes], y));
+            return self.dot(8, acc, flipped, y);
         }
-        let mut acc = acc.0;
+        let mut acc = acc;
         for j in 0..4 {
-            // |code| times y with the code's sign: at most 2 * 128 * 127, which an i16 holds once.
-            acc = self.widen(
-                acc,
-                simd!({
-                    let y = _mm256_sign_epi8(_mm256_set1_epi32(y[j]), flipped[j].codes);
-                    _mm256_maddubs_epi16(flipped[j].magnitudes, y)
-                }),
-            );
+            acc = self.widen(acc, self.products_signed(flipped[j], self.i32(y[j])));
         }
-        I(acc)
+        acc
+    }
+    #[inline(always)]
+    fn products(self, codes: I, y: I) -> I {
+        I(simd!(_mm256_maddubs_epi16(codes.0, y.0)))
+    }
+    #[inline(always)]
+    fn products_signed(self, codes: I, y: I) -> I {
+        // |code| times y with the code's sign: at most 2 * 128 * 127, which an i16 holds once.
+        I(simd!(_mm256_maddubs_epi16(_mm256_abs_epi8(codes.0), _mm256_sign_epi8(y.0, codes.0))))
+    }
+    #[inline(always)]
+    fn add_i16(self, a: I, b: I) -> I {
+        I(simd!(_mm256_add_epi16(a.0, b.0)))
+    }
+    #[inline(always)]
+    fn widen(self, acc: I, sums: I) -> I {
+        I(simd!(_mm256_add_epi32(acc.0, _mm256_madd_epi16(sums.0, _mm256_set1_epi16(1)))))
     }
     #[inline(always)]
     fn pairs<const NY: usize>(self, q: &TilePart<NY>, r: &TilePart<NY>) -> Pairs<NY> {
@@ -346,9 +344,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         black_box(y)
     }
     #[inline(always)]
-    fn dots_of_pairs<const NY: usize>(self, acc: &mut [I; NY], flipped: [Signed; 4], y: &Pairs<NY>, half: usize) {
+    fn dots_of_pairs<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &Pairs<NY>, half: usize) {
         for j in 0..4 {
-            let codes = flipped[j].codes;
+            let codes = flipped[j].0;
             let even = simd!(_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(codes)));
             let odd = simd!(_mm256_srai_epi16::<8>(codes));
             for c in 0..NY {
@@ -363,12 +361,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    fn flip(self, codes: I) -> Signed {
-        if VNNI {
-            let codes = simd!(_mm256_xor_si256(codes.0, _mm256_set1_epi8(i8::MIN)));
-            return Signed { codes, magnitudes: codes };
-        }
-        Signed { codes: codes.0, magnitudes: simd!(_mm256_abs_epi8(codes.0)) }
+    fn flip(self, codes: I) -> I {
+        if VNNI { I(simd!(_mm256_xor_si256(codes.0, _mm256_set1_epi8(i8::MIN)))) } else { codes }
+    }
+    #[inline(always)]
+    fn unpacked(self, flipped: I) -> I {
+        flipped
     }
     #[inline(always)]
     fn signed_excess(self, offset_sum: I) -> I {

@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::act::{TilePart, WORDS, four};
-use super::{Simd, TileWork};
+use super::{Simd, TileWork, Unpacks};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -158,7 +158,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     const WIDEST: usize = 12;
-    const UNPACKS: bool = true;
+    const UNPACKS: Unpacks = Unpacks::Bytes;
     type F = F;
     type I = I;
     type Signed = I;
@@ -316,7 +316,7 @@ impl Simd for Avx512 {
         I(simd!(_mm512_xor_si512(codes.0, _mm512_set1_epi8(-128))))
     }
     #[inline(always)]
-    fn unsigned(self, flipped: I) -> I {
+    fn unpacked(self, flipped: I) -> I {
         flipped
     }
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Vectors in plain code, for tests: the kernels in the shapes of instruction sets that the machine does not have.
 
-use super::{Simd, TileWork};
+use super::{Simd, TileWork, Unpacks};
 use crate::numeric::Real;
 
 /// N lanes, 32 registers, tiles of at most `WIDEST` columns.
@@ -74,11 +74,33 @@ fn dot<const N: usize>(acc: I<N>, codes: [I<N>; 4], y: [i32; 4], byte: fn(u8) ->
     })
 }
 
+/// Per 16 bits: the products of two bytes, those of the codes as `byte` reads them. It panics where 16 bits do not hold them.
+fn products<const N: usize>(codes: I<N>, y: I<N>, byte: fn(u8) -> i16) -> I<N> {
+    std::array::from_fn(|lane| {
+        let (codes, y) = (codes[lane].to_le_bytes(), y[lane].to_le_bytes());
+        let product = |i: usize| byte(codes[i]) * i16::from(y[i] as i8);
+        joined([product(0) + product(1), product(2) + product(3)])
+    })
+}
+
+/// The two 16 bits of a lane.
+fn words(lane: i32) -> [i16; 2] {
+    [lane as i16, (lane >> 16) as i16]
+}
+
+fn joined([low, high]: [i16; 2]) -> i32 {
+    i32::from(high) << 16 | i32::from(low as u16)
+}
+
 impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     const LANES: usize = N;
     const REGISTERS: usize = 32;
     const WIDEST: usize = WIDEST;
-    const UNPACKS: bool = N == 16;
+    const UNPACKS: Unpacks = match N {
+        16 => Unpacks::Bytes,
+        8 => Unpacks::Codes,
+        _ => Unpacks::Nothing,
+    };
     type F = F<N>;
     type I = I<N>;
     type Signed = I<N>;
@@ -173,11 +195,29 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     fn dot_signed(self, acc: I<N>, flipped: [I<N>; 4], y: [i32; 4]) -> I<N> {
         dot(acc, flipped, y, |code| i32::from(code as i8))
     }
+    fn products(self, codes: I<N>, y: I<N>) -> I<N> {
+        products(codes, y, i16::from)
+    }
+    fn products_signed(self, codes: I<N>, y: I<N>) -> I<N> {
+        products(codes, y, |code| i16::from(code as i8))
+    }
+    fn add_i16(self, a: I<N>, b: I<N>) -> I<N> {
+        std::array::from_fn(|lane| {
+            let ([a, b], [c, d]) = (words(a[lane]), words(b[lane]));
+            joined([a + c, b + d])
+        })
+    }
+    fn widen(self, acc: I<N>, sums: I<N>) -> I<N> {
+        std::array::from_fn(|lane| acc[lane] + words(sums[lane]).map(i32::from).iter().sum::<i32>())
+    }
     fn flip(self, codes: I<N>) -> I<N> {
         codes
     }
-    fn unsigned(self, flipped: I<N>) -> I<N> {
-        flipped.map(|four| four ^ i32::from_ne_bytes([0x80; 4]))
+    fn unpacked(self, flipped: I<N>) -> I<N> {
+        match Self::UNPACKS {
+            Unpacks::Bytes => flipped.map(|four| four ^ i32::from_ne_bytes([0x80; 4])),
+            _ => flipped,
+        }
     }
     fn signed_excess(self, _offset_sum: I<N>) -> I<N> {
         [0; N]

@@ -39,6 +39,18 @@ pub(super) fn run_tile<S: Simd>(s: S, width: usize, work: impl TileWork) {
 /// The values y of a tile's block in 16 bits, for each column: the pairs (y0, y2) of its words, and the pairs (y1, y3).
 pub(super) type Pairs<const NY: usize> = [[[i32; BLOCK / 4]; 2]; NY];
 
+/// What of a panel is unpacked once for all of many columns, if anything.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Unpacks {
+    /// Products would take as long.
+    Nothing,
+    /// Bytes, unsigned, that stand for themselves less 128, or for themselves in formats with mins: one kind of product
+    /// is then enough for all formats.
+    Bytes,
+    /// Codes as they are: of unsigned ones 16 bits hold the sum of several products.
+    Codes,
+}
+
 /// The usual [`AHEAD`](Simd::AHEAD).
 const BOTH_CACHES: (Option<usize>, usize) = (Some(4096), 1024);
 
@@ -56,8 +68,8 @@ pub(super) trait Simd: Copy {
     /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
     /// `dots_signed` of both parts.
     const PAIRS: bool = false;
-    /// Where many columns are multiplied, codes are unpacked once for all of them.
-    const UNPACKS: bool = false;
+    /// What is unpacked once where many columns are multiplied.
+    const UNPACKS: Unpacks = Unpacks::Nothing;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
@@ -147,6 +159,26 @@ pub(super) trait Simd: Copy {
             acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
         }
     }
+    /// Per 16 bits: the products of two bytes of `codes`, unsigned and below 2^6, with those of `y`, signed in [-127, 127].
+    /// Only where what is unpacked is [`Unpacks::Codes`], as the next three.
+    #[inline(always)]
+    fn products(self, _codes: Self::I, _y: Self::I) -> Self::I {
+        unreachable!("the instruction set makes no products of 16 bits");
+    }
+    /// The same of signed codes.
+    #[inline(always)]
+    fn products_signed(self, _codes: Self::I, _y: Self::I) -> Self::I {
+        unreachable!("the instruction set makes no products of 16 bits");
+    }
+    #[inline(always)]
+    fn add_i16(self, _a: Self::I, _b: Self::I) -> Self::I {
+        unreachable!("the instruction set makes no products of 16 bits");
+    }
+    /// Per lane: acc + both 16 bits of `sums`.
+    #[inline(always)]
+    fn widen(self, _acc: Self::I, _sums: Self::I) -> Self::I {
+        unreachable!("the instruction set makes no products of 16 bits");
+    }
     /// The values 256 q + r of a tile's block, as `dots_of_pairs` takes them.
     #[inline(always)]
     fn pairs<const NY: usize>(self, _q: &TilePart<NY>, _r: &TilePart<NY>) -> Pairs<NY> {
@@ -166,9 +198,9 @@ pub(super) trait Simd: Copy {
     /// Signed codes in the form that `dot_signed` wants.
     type Signed: Copy;
     fn flip(self, codes: Self::I) -> Self::Signed;
-    /// 128 more than each of such codes, if the instruction set UNPACKS.
+    /// Such codes as they are unpacked, see [`Unpacks`].
     #[inline(always)]
-    fn unsigned(self, _flipped: Self::Signed) -> Self::I {
+    fn unpacked(self, _flipped: Self::Signed) -> Self::I {
         unreachable!("the instruction set does not unpack");
     }
     /// What is to be added to the results of `dot_signed` to have the exact product, with activations of the sum

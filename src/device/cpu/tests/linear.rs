@@ -72,6 +72,28 @@ fn panels_are_unpacked_in_turn() {
     }
 }
 
+/// Integers of 16 bits, where an instruction set has them, hold the sums that can come.
+#[test]
+fn the_largest_codes_and_activations_overflow_nothing() {
+    let devices = devices();
+    for &format in Format::ALL.iter().filter(|format| format.can_encode()) {
+        let shape = Shape { format, rows: 16, columns: 256 };
+        // The first value of a block makes the others, which lie at the other end, the largest codes.
+        let values: Vec<f32> = (0..shape.rows * shape.columns).map(|i| if i % 32 == 0 { -1.0 } else { 1.0 }).collect();
+        let mut bytes = vec![0; shape.rows * shape.row_bytes()];
+        format.encode(&values, &mut bytes).unwrap();
+        let weight = packed(shape, &bytes);
+        let x: Vec<f32> = (0..37 * shape.columns).map(|i| [1.0, -1.0][i / shape.columns % 2]).collect();
+        for &precision in precisions(&weight) {
+            let expected = product(&devices[0].1, &weight, None, &x, precision);
+            for (name, device) in &devices[1..] {
+                let found = product(device, &weight, None, &x, precision);
+                assert_same(&found, &expected, || format!("{name}: {format:?}, {precision:?}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_column_does_not_depend_on_its_neighbours() {
     let mut rng = Rng::new(11);
@@ -101,7 +123,8 @@ fn several_matrices_in_one_stage_are_what_they_are_alone() {
     };
     let weights = [(Format::Q4K, 100), (Format::F16, 16), (Format::Q6K, 1)].map(|(f, rows)| matrix(f, rows, &mut rng));
     let bias = rng.floats(16);
-    let x = rng.floats(6 * 512);
+    // As many columns as codes are unpacked once for, and one.
+    let x = rng.floats(37 * 512);
     for (name, device) in devices() {
         let act = act(&device, 512, &x, Precision::Sixteen);
         let mut outs = [Buffer::default(), Buffer::default(), Buffer::default()];

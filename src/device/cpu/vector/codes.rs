@@ -4,11 +4,13 @@
 
 use super::super::act::{SIGN_OFFSET, TilePart};
 use super::super::packed::{NIBBLES, PAIRS};
-use super::super::simd::{Pairs, Simd};
+use super::super::simd::{Pairs, Simd, Unpacks};
 use crate::quant::E2M1;
 
 /// How codes are packed, and what is to be taken off their products.
 pub(super) trait Codes: Copy {
+    /// Bits of unsigned codes; 8 if they are signed.
+    const BITS: u32;
     /// Four k values of each row, in the form that `dots` wants.
     type Vector<S: Simd>: Copy;
     /// The four vectors of half `half` of the 32 values, for the rows from `lane` on.
@@ -37,8 +39,8 @@ pub(super) trait Codes: Copy {
     ) {
         unreachable!("unsigned codes have no such products");
     }
-    /// Of what `half` gives, unsigned bytes that stand for themselves less 128, or for themselves in formats with mins.
-    fn unsigned<S: Simd>(s: S, codes: Self::Vector<S>) -> S::I;
+    /// Of what `half` gives, the bytes that are written down, as [`Unpacks`] says.
+    fn unpacked<S: Simd>(s: S, codes: Self::Vector<S>) -> S::I;
     /// What is to be added to products to have those of the numbers meant, with activations of the sum
     /// -`offset_sum` / 128.
     fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I;
@@ -52,6 +54,7 @@ macro_rules! unsigned {
         pub(super) struct $name<const BELOW: u32>;
 
         impl<const BELOW: u32> Codes for $name<BELOW> {
+            const BITS: u32 = $bits;
             type Vector<S: Simd> = S::I;
 
             #[inline(always)]
@@ -69,9 +72,12 @@ macro_rules! unsigned {
                 s.dots($bits, acc, codes, y, half);
             }
             #[inline(always)]
-            fn unsigned<S: Simd>(s: S, codes: S::I) -> S::I {
-                // No byte overflows: codes have at most 6 bits where this is not 0.
-                s.add_i32(codes, s.i32((SIGN_OFFSET - (SIGN_OFFSET >> BELOW)) * 0x0101_0101))
+            fn unpacked<S: Simd>(s: S, codes: S::I) -> S::I {
+                match S::UNPACKS {
+                    // No byte overflows: codes have at most 6 bits where this is not 0.
+                    Unpacks::Bytes => s.add_i32(codes, s.i32((SIGN_OFFSET - (SIGN_OFFSET >> BELOW)) * 0x0101_0101)),
+                    Unpacks::Codes | Unpacks::Nothing => codes,
+                }
             }
             #[inline(always)]
             fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I {
@@ -93,6 +99,7 @@ unsigned!(EightBits, 8, whole);
 macro_rules! signed {
     ($name:ident, $half:ident) => {
         impl Codes for $name {
+            const BITS: u32 = 8;
             type Vector<S: Simd> = S::Signed;
 
             #[inline(always)]
@@ -125,8 +132,8 @@ macro_rules! signed {
                 s.dots_of_pairs(acc, codes, y, half);
             }
             #[inline(always)]
-            fn unsigned<S: Simd>(s: S, codes: S::Signed) -> S::I {
-                s.unsigned(codes)
+            fn unpacked<S: Simd>(s: S, codes: S::Signed) -> S::I {
+                s.unpacked(codes)
             }
             #[inline(always)]
             fn excess<S: Simd>(s: S, offset_sum: S::I) -> S::I {

@@ -72,8 +72,7 @@ impl<const NY: usize> Block<'_, NY> {
 
     #[inline(always)]
     fn half_offset_sum<S: Simd>(self, s: S, half: usize, c: usize) -> S::I {
-        let second = s.i32(self.last[c][WORDS - 3]);
-        if half == 0 { s.sub_i32(s.i32(self.offset_sum(c)), second) } else { second }
+        half_offset_sum(s, &self.last[c], half)
     }
 
     #[inline(always)]
@@ -85,6 +84,13 @@ impl<const NY: usize> Block<'_, NY> {
     fn d_sum(self, c: usize) -> f32 {
         f32::from_bits(self.last[c][WORDS - 1] as u32)
     }
+}
+
+/// -128 times the sum of half `half` of a column's block.
+#[inline(always)]
+pub(super) fn half_offset_sum<S: Simd>(s: S, words: &[i32; WORDS], half: usize) -> S::I {
+    let second = s.i32(words[WORDS - 3]);
+    if half == 0 { s.sub_i32(s.i32(words[WORDS - 4]), second) } else { second }
 }
 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {

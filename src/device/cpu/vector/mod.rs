@@ -11,4 +11,5 @@ pub(super) mod linear;
 mod panels;
 pub(super) mod quantise;
 pub(super) mod rows;
+mod squares;
 mod unpacked;

@@ -4,10 +4,10 @@ use super::super::act::SIGN_OFFSET;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO};
 use super::super::simd::Simd;
 use super::codes::{
-    Bytes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
+    Bytes, Codes, FiveBits, FloatsOfFourBits, FourBits, FourLookedUp, SixBits, ThreeBits, ThreeLookedUp, TwoBits,
 };
 use super::linear::{Products, row_numbers};
-use super::unpacked::{Halves, HalvesWithMins, Symmetric, UNPACKED, WithMin};
+use super::unpacked::{Halves, HalvesWithMins, Symmetric, Unpacked, WithMin};
 use crate::numeric::Real;
 use crate::quant::IQ4;
 
@@ -24,8 +24,9 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     const BLOCKS: usize;
     /// Bytes of a unit's scales in the plane.
     const PLANE: usize;
+    type Codes: Codes;
     /// The same panel with its codes unpacked.
-    type Unpacked: Panel<UNPACKED> + Default;
+    type Unpacked: Unpacked;
     /// What is unpacked once a unit.
     type Head<S: Simd>: Copy;
     fn head<S: Simd>(s: S, plane: &[u8], unit: &[u8; UNIT], lane: usize) -> Self::Head<S>;
@@ -42,13 +43,14 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
 
 /// A symmetric format whose unit has one scale, in the plane, and BLOCKS times CODES bytes of codes.
 macro_rules! symmetric_format {
-    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $codes:expr) => {
+    ($name:ident, blocks $blocks:literal, codes $bytes:expr, $type:ty: $codes:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ $blocks * ($bytes) }> for $name {
             const BLOCKS: usize = $blocks;
             const PLANE: usize = 2 * ROWS;
+            type Codes = $type;
             type Unpacked = Symmetric;
             type Head<S: Simd> = S::F;
 
@@ -73,11 +75,11 @@ macro_rules! symmetric_format {
     };
 }
 
-symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits::<4>);
-symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits::<3>);
-symmetric_format!(Q8_0, blocks 1, codes 512, Bytes);
-symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp(&IQ4));
-symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits::<7>);
+symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits<4>: FourBits::<4>);
+symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits<3>: FiveBits::<3>);
+symmetric_format!(Q8_0, blocks 1, codes 512, Bytes: Bytes);
+symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp: FourLookedUp(&IQ4));
+symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits<7>: TwoBits::<7>);
 
 #[derive(Clone, Copy)]
 pub(super) struct MXFP4;
@@ -85,6 +87,7 @@ pub(super) struct MXFP4;
 impl Panel<NIBBLES> for MXFP4 {
     const BLOCKS: usize = 1;
     const PLANE: usize = ROWS;
+    type Codes = FloatsOfFourBits<3>;
     type Unpacked = Symmetric;
     type Head<S: Simd> = S::F;
 
@@ -121,6 +124,7 @@ pub(super) struct IQ4XS;
 impl Panel<IQ4XS_UNIT> for IQ4XS {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Codes = FourLookedUp;
     type Unpacked = Symmetric;
     type Head<S: Simd> = IQ4XSHead<S>;
 
@@ -152,13 +156,14 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
 
 /// A format with a min, one block a unit.
 macro_rules! min_format {
-    ($name:ident, codes $bytes:expr, $codes:expr) => {
+    ($name:ident, codes $bytes:expr, $codes:path) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ TWO + $bytes }> for $name {
             const BLOCKS: usize = 1;
             const PLANE: usize = 0;
+            type Codes = $codes;
             type Unpacked = WithMin;
             type Head<S: Simd> = (S::F, S::F);
 
@@ -221,13 +226,14 @@ impl<S: Simd> KHead<S> {
 
 /// A format of 256 values with 6-bit scales and mins.
 macro_rules! k_format {
-    ($name:ident, codes $size:expr, $codes:expr) => {
+    ($name:ident, codes $size:expr, $codes:path) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Panel<{ TWO + SCALES + 8 * ($size) }> for $name {
             const BLOCKS: usize = 8;
             const PLANE: usize = 0;
+            type Codes = $codes;
             type Unpacked = WithMin;
             type Head<S: Simd> = KHead<S>;
 
@@ -267,6 +273,7 @@ pub(super) const Q6K_UNIT: usize = 8 * Q6K_BLOCK;
 impl Panel<Q6K_UNIT> for Q6K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Codes = SixBits<2>;
     type Unpacked = Halves;
     type Head<S: Simd> = S::F;
 
@@ -301,6 +308,7 @@ pub(super) struct Q3KHead<S: Simd> {
 impl Panel<Q3K_UNIT> for Q3K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 2 * ROWS;
+    type Codes = ThreeBits<5>;
     type Unpacked = Halves;
     type Head<S: Simd> = Q3KHead<S>;
 
@@ -350,6 +358,7 @@ pub(super) const Q2K_UNIT: usize = TWO + 8 * Q2K_BLOCK;
 impl Panel<Q2K_UNIT> for Q2K {
     const BLOCKS: usize = 8;
     const PLANE: usize = 0;
+    type Codes = TwoBits<0>;
     type Unpacked = HalvesWithMins;
     type Head<S: Simd> = (S::F, S::F);
 
@@ -390,6 +399,7 @@ pub(super) const NVFP4_UNIT: usize = 2 * NVFP4_BLOCK;
 impl Panel<NVFP4_UNIT> for NVFP4 {
     const BLOCKS: usize = 2;
     const PLANE: usize = 0;
+    type Codes = FloatsOfFourBits<3>;
     type Unpacked = Halves;
     type Head<S: Simd> = ();
 
@@ -426,6 +436,7 @@ macro_rules! grid_format {
         impl Panel<{ GRID_SCALES + 8 * ($size) }> for $name {
             const BLOCKS: usize = 8;
             const PLANE: usize = 2 * ROWS;
+            type Codes = $codes;
             type Unpacked = Halves;
             type Head<S: Simd> = (S::F, [S::I; 2]);
 

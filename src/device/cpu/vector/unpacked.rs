@@ -1,79 +1,95 @@
 //! Panels whose codes are unpacked to bytes, once for all the tiles of columns that they are multiplied with.
 //!
 //! Products and numbers are those of the packed panels, one block a unit: what is unpacked is itself a [`Panel`]. Where
-//! products and the unpacking share ports (Intel's AVX-512), this saves up to a fifth of a product's instructions.
+//! products and the unpacking share ports (Intel's AVX-512), this saves up to a fifth of a product's instructions. Where 16
+//! bits hold several products (AVX2), it makes room for another order of them: see [`super::squares`].
 
 use std::cell::Cell;
+use std::marker::PhantomData;
+
+use bytemuck::Zeroable;
 
 use super::super::linear::Job;
 use super::super::packed::{ROWS, plane_bytes};
-use super::super::simd::{Simd, TileWork};
+use super::super::simd::{Simd, TileWork, Unpacks};
 use super::codes::{Codes, EightBits};
 use super::linear::{Panels, Products, QuantisedTile, prefetch};
 use super::panels::{Panel, Place};
+use super::squares::Squares;
 use crate::error::try_grow;
 
 /// Bytes of the codes of a block: a vector for each four k, a byte a code.
 const CODES: usize = 32 * ROWS;
-/// Bytes of a row's f32 numbers.
-const NUMBERS: usize = 4 * ROWS;
-/// Bytes of an unpacked block: codes, scale (or those of both halves), then as many mins.
-pub(super) const UNPACKED: usize = CODES + 4 * NUMBERS;
 
-/// Bytes that are unpacked at a time, at most. They are to stay in the second cache; a panel of more is not unpacked.
-const TOGETHER: usize = 384 << 10;
-/// The widths of tiles that products exist for.
-const WIDTHS: [usize; 2] = [12, 8];
-/// Columns from which on unpacking once is worth it.
-const ENOUGH: usize = 36;
-
-/// A line of memory of blocks.
+/// An unpacked block: codes, and the rows' scales (or those of both halves), then as many mins.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct UnpackedBlock {
+    pub codes: [u8; CODES],
+    pub numbers: [[f32; ROWS]; 4],
+}
+
+/// Bytes of an unpacked block.
+pub(super) const UNPACKED: usize = size_of::<UnpackedBlock>();
+
+/// Bytes that are unpacked at a time, at most. They are to stay in the second cache; a panel of more is not unpacked.
+const MOST: usize = 384 << 10;
 
 thread_local! {
-    /// As much as was ever needed, up to `TOGETHER` bytes.
-    static LINES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    /// As much as was ever needed, up to `MOST` bytes.
+    static BLOCKS: Cell<Vec<UnpackedBlock>> = const { Cell::new(Vec::new()) };
 }
 
 /// Computes the panels of `job` for the tiles of some widths, which it returns, if there are enough of them.
 pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) -> &'static [usize] {
-    let tiles = || job.tiles().filter(|(_, width)| WIDTHS.contains(width));
-    let bytes = job.weight.shape().columns / 32 * UNPACKED;
-    if !S::UNPACKS || bytes > TOGETHER || tiles().map(|(_, width)| width).sum::<usize>() < ENOUGH {
+    // The widths of tiles that products exist for, the columns from which on unpacking once is worth it, and the bytes that
+    // are unpacked at a time, at most.
+    let (widths, enough, most): (&[usize], usize, usize) = match S::UNPACKS {
+        Unpacks::Bytes => (&[12, 8], 36, MOST),
+        Unpacks::Codes if !job.fine => (&[4], 12, 128 << 10),
+        Unpacks::Codes | Unpacks::Nothing => return &[],
+    };
+    let length = job.weight.shape().columns / 32;
+    let columns = job.tiles().map(|(_, width)| width).filter(|width| widths.contains(width));
+    if length * UNPACKED > MOST || columns.sum::<usize>() < enough {
         return &[];
     }
-    let together = job.panels.len().min(TOGETHER / bytes);
-    let mut memory = LINES.take();
-    if try_grow(&mut memory, together * bytes / size_of::<Line>(), Line([0; 64]), "unpacked codes").is_err() {
+    let together = job.panels.len().min(most / (length * UNPACKED)).max(1);
+    let mut memory = BLOCKS.take();
+    if try_grow(&mut memory, together * length, Zeroable::zeroed(), "unpacked codes").is_err() {
         // Then each tile unpacks for itself.
         return &[];
     }
     for first in job.panels.clone().step_by(together) {
         let range = first..job.panels.end.min(first + together);
-        let blocks: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut memory)[..range.len() * bytes];
-        for (panel, blocks) in Panels::packed(job, range.clone()).bytes.zip(blocks.chunks_exact_mut(bytes)) {
-            s.run_tile::<_, 1>(Unpack { how, panel, blocks: blocks.as_chunks_mut().0 });
+        let blocks = &mut memory[..range.len() * length];
+        for (panel, blocks) in Panels::packed(job, range.clone()).bytes.zip(blocks.chunks_exact_mut(length)) {
+            s.run_tile::<_, 1>(Unpack { how, panel, blocks });
         }
-        for (start, width) in tiles() {
-            let panels = Panels { range: range.clone(), bytes: blocks.chunks_exact(bytes) };
-            let tile = QuantisedTile { how: P::Unpacked::default(), job, panels, start, first: false };
-            match width {
-                12 => s.run_tile::<_, 12>(tile),
-                _ => s.run_tile::<_, 8>(tile),
+        if S::UNPACKS == Unpacks::Codes {
+            s.run_tile::<_, 4>(Squares::<P::Codes, P::Unpacked> { job, panels: range, blocks, kind: PhantomData });
+        } else {
+            for (start, width) in job.tiles() {
+                let bytes = bytemuck::cast_slice(blocks).chunks_exact(length * UNPACKED);
+                let panels = Panels { range: range.clone(), bytes };
+                let tile = QuantisedTile { how: P::Unpacked::default(), job, panels, start, first: false };
+                match width {
+                    12 => s.run_tile::<_, 12>(tile),
+                    8 => s.run_tile::<_, 8>(tile),
+                    _ => {}
+                }
             }
         }
     }
-    LINES.set(memory);
-    &WIDTHS
+    BLOCKS.set(memory);
+    widths
 }
 
 /// Unpacks a panel.
 struct Unpack<'a, P, const UNIT: usize> {
     how: P,
     panel: &'a [u8],
-    blocks: &'a mut [[u8; UNPACKED]],
+    blocks: &'a mut [UnpackedBlock],
 }
 
 impl<P: Panel<UNIT>, const UNIT: usize> TileWork for Unpack<'_, P, UNIT> {
@@ -97,7 +113,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for Unpack<'_, P, UNIT> {
 }
 
 /// Writes down what the product of a block takes.
-struct Writer<'a>(&'a mut [u8; UNPACKED]);
+struct Writer<'a>(&'a mut UnpackedBlock);
 
 impl Writer<'_> {
     #[inline(always)]
@@ -105,16 +121,15 @@ impl Writer<'_> {
         for half in 0..2 {
             let vectors = how.half(s, codes, half, lane);
             for (j, &vector) in vectors.iter().enumerate() {
-                let out = &mut self.0[256 * half + 64 * j + 4 * lane..][..4 * S::LANES];
-                s.store(s.bits_as_f32(C::unsigned(s, vector)), bytemuck::cast_slice_mut(out));
+                let out = &mut self.0.codes[256 * half + 64 * j + 4 * lane..][..4 * S::LANES];
+                s.store(s.bits_as_f32(C::unpacked(s, vector)), bytemuck::cast_slice_mut(out));
             }
         }
     }
 
     #[inline(always)]
     fn numbers<S: Simd>(&mut self, s: S, place: usize, numbers: S::F, lane: usize) {
-        let out = &mut self.0[CODES + place * NUMBERS + 4 * lane..][..4 * S::LANES];
-        s.store(numbers, bytemuck::cast_slice_mut(out));
+        s.store(numbers, &mut self.0.numbers[place][lane..]);
     }
 }
 
@@ -150,22 +165,38 @@ impl<S: Simd> Products<S> for Writer<'_> {
     }
 }
 
-/// The numbers in place `place` of a block.
+/// The numbers in place `place` of a block, of the rows from `lane` on.
 #[inline(always)]
-fn numbers<S: Simd>(s: S, block: &[u8; UNPACKED], place: usize, lane: usize) -> S::F {
-    s.load(bytemuck::cast_slice(&block[CODES + place * NUMBERS + 4 * lane..][..4 * S::LANES]))
+fn numbers<S: Simd>(s: S, bytes: &[u8; UNPACKED], place: usize, lane: usize) -> S::F {
+    s.load(&bytemuck::from_bytes::<UnpackedBlock>(bytes).numbers[place][lane..])
+}
+
+/// Unpacked panels.
+pub(super) trait Unpacked: Panel<UNPACKED> + Default {
+    /// Each half of a block has its scale.
+    const HALVES: bool;
+    const MINS: bool;
 }
 
 /// Makes a type the panels of unpacked blocks that are added by a method of [`Products`].
 macro_rules! unpacked {
-    ($(#[$doc:meta])* $name:ident, $s:ident, $block:ident, $lane:ident, $product:ident $numbers:expr) => {
+    (
+        $(#[$doc:meta])* $name:ident, halves $halves:literal, mins $mins:literal,
+        $s:ident, $block:ident, $lane:ident, $product:ident $numbers:expr
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Default)]
         pub(super) struct $name;
 
+        impl Unpacked for $name {
+            const HALVES: bool = $halves;
+            const MINS: bool = $mins;
+        }
+
         impl Panel<UNPACKED> for $name {
             const BLOCKS: usize = 1;
             const PLANE: usize = 0;
+            type Codes = EightBits<0>;
             type Unpacked = Self;
             type Head<S: Simd> = ();
 
@@ -190,19 +221,19 @@ macro_rules! unpacked {
 
 unpacked!(
     /// With codes that stand for themselves less 128.
-    Symmetric, s, block, lane, symmetric numbers(s, block, 0, lane)
+    Symmetric, halves false, mins false, s, block, lane, symmetric numbers(s, block, 0, lane)
 );
 unpacked!(
     /// With a min.
-    WithMin, s, block, lane, with_min (numbers(s, block, 0, lane), numbers(s, block, 1, lane))
+    WithMin, halves false, mins true, s, block, lane, with_min (numbers(s, block, 0, lane), numbers(s, block, 1, lane))
 );
 unpacked!(
     /// As `Symmetric`, with a scale for each half.
-    Halves, s, block, lane, halves ([numbers(s, block, 0, lane), numbers(s, block, 1, lane)], None)
+    Halves, halves true, mins false, s, block, lane, halves ([numbers(s, block, 0, lane), numbers(s, block, 1, lane)], None)
 );
 unpacked!(
     /// As `WithMin`, likewise.
-    HalvesWithMins, s, block, lane,
+    HalvesWithMins, halves true, mins true, s, block, lane,
     halves (
         [numbers(s, block, 0, lane), numbers(s, block, 1, lane)],
         Some([numbers(s, block, 2, lane), numbers(s, block, 3, lane)])
