@@ -24,6 +24,7 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     const BLOCKS: usize;
     /// Bytes of a unit's scales in the plane.
     const PLANE: usize;
+    /// How its codes are packed.
     type Codes: Codes;
     /// The same panel with its codes unpacked.
     type Unpacked: Unpacked;
