@@ -252,6 +252,29 @@ pub(super) fn tail([first, second]: [i32; 2], d: f32) -> [i32; 4] {
     [-SIGN_OFFSET * sum, -SIGN_OFFSET * second, d.to_bits() as i32, (d * sum as f32).to_bits() as i32]
 }
 
+/// -128 times the sum, of a column's block.
+#[inline(always)]
+pub(super) fn offset_sum(words: &[i32; WORDS]) -> i32 {
+    words[WORDS - 4]
+}
+
+/// -128 times the sum of the second half.
+#[inline(always)]
+pub(super) fn second_offset_sum(words: &[i32; WORDS]) -> i32 {
+    words[WORDS - 3]
+}
+
+#[inline(always)]
+pub(super) fn d(words: &[i32; WORDS]) -> f32 {
+    f32::from_bits(words[WORDS - 2] as u32)
+}
+
+/// d * sum
+#[inline(always)]
+pub(super) fn d_sum(words: &[i32; WORDS]) -> f32 {
+    f32::from_bits(words[WORDS - 1] as u32)
+}
+
 /// The definition, in plain code.
 #[derive(Clone, Copy)]
 pub(super) struct Plain;

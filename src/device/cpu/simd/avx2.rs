@@ -283,19 +283,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         if VNNI {
             return I(self.dot_bytes(acc.0, [codes[0].0, codes[1].0, codes[2].0, codes[3].0], y));
         }
-        let [p0, p1, p2, p3] = simd!([
-            _mm256_maddubs_epi16(codes[0].0, _mm256_set1_epi32(y[0])),
-            _mm256_maddubs_epi16(codes[1].0, _mm256_set1_epi32(y[1])),
-            _mm256_maddubs_epi16(codes[2].0, _mm256_set1_epi32(y[2])),
-            _mm256_maddubs_epi16(codes[3].0, _mm256_set1_epi32(y[3])),
-        ]);
-        let (first, second) = simd!((_mm256_add_epi16(p0, p1), _mm256_add_epi16(p2, p3)));
+        let product = [
+            self.products(codes[0], self.i32(y[0])),
+            self.products(codes[1], self.i32(y[1])),
+            self.products(codes[2], self.i32(y[2])),
+            self.products(codes[3], self.i32(y[3])),
+        ];
+        let (first, second) = (self.add_i16(product[0], product[1]), self.add_i16(product[2], product[3]));
         // One product holds at most 2 * 127 * (2^bits - 1); an i16 holds four of them below 6 bits, two at 6.
-        if bits < 6 {
-            self.widen(acc, I(simd!(_mm256_add_epi16(first, second))))
-        } else {
-            self.widen(self.widen(acc, I(first)), I(second))
-        }
+        if bits < 6 { self.widen(acc, self.add_i16(first, second)) } else { self.widen(self.widen(acc, first), second) }
     }
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {

@@ -18,6 +18,21 @@ fn product(device: &Device, weight: &Weight, bias: Option<&[f32]>, x: &[f32], pr
     out.data().to_vec()
 }
 
+/// Every device gives the product that the first one gives.
+fn assert_same_on_all(
+    devices: &[(String, Device)],
+    (weight, bias): (&Weight, Option<&[f32]>),
+    x: &[f32],
+    precision: Precision,
+    what: &str,
+) {
+    let (first, others) = devices.split_first().unwrap();
+    let expected = product(&first.1, weight, bias, x, precision);
+    for (name, device) in others {
+        assert_same(&product(device, weight, bias, x, precision), &expected, || format!("{name}: {what}"));
+    }
+}
+
 /// Row lengths that suit a format.
 fn columns(format: Format) -> [usize; 3] {
     match format.block_len() {
@@ -28,7 +43,8 @@ fn columns(format: Format) -> [usize; 3] {
     }
 }
 
-/// The last is enough for codes to be unpacked once, by which tiles of 12 and 8 are computed and that of 1 is not.
+/// The last is enough for codes to be unpacked once, by which tiles of 12 and 8 are computed and that of 1 is not; with
+/// AVX2 those from 12 on, by tiles of 4.
 const T: [usize; 11] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 25, 45];
 
 #[test]
@@ -46,12 +62,8 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
                 for t in T {
                     let x = random_floats(&mut rng, t * columns, numbers);
                     for &precision in precisions(&weight) {
-                        let expected = product(&devices[0].1, &weight, bias, &x, precision);
-                        for (name, device) in &devices[1..] {
-                            let found = product(device, &weight, bias, &x, precision);
-                            let what = || format!("{name}: {shape:?}, {t} columns, {numbers:?}, {precision:?}");
-                            assert_same(&found, &expected, what);
-                        }
+                        let what = format!("{shape:?}, {t} columns, {numbers:?}, {precision:?}");
+                        assert_same_on_all(&devices, (&weight, bias), &x, precision, &what);
                     }
                 }
             }
@@ -66,10 +78,7 @@ fn panels_are_unpacked_in_turn() {
     let shape = Shape { format: Format::Q4_0, rows: 16 * 144 - 3, columns: 1024 };
     let weight = packed(shape, &random_matrix(&mut rng, shape, Numbers::Ordinary));
     let x = rng.floats(37 * 1024);
-    let expected = product(&devices[0].1, &weight, None, &x, Precision::Eight);
-    for (name, device) in &devices[1..] {
-        assert_same(&product(device, &weight, None, &x, Precision::Eight), &expected, || name.clone());
-    }
+    assert_same_on_all(&devices, (&weight, None), &x, Precision::Eight, "panels in turn");
 }
 
 /// Integers of 16 bits, where an instruction set has them, hold the sums that can come.
@@ -85,11 +94,7 @@ fn the_largest_codes_and_activations_overflow_nothing() {
         let weight = packed(shape, &bytes);
         let x: Vec<f32> = (0..37 * shape.columns).map(|i| [1.0, -1.0][i / shape.columns % 2]).collect();
         for &precision in precisions(&weight) {
-            let expected = product(&devices[0].1, &weight, None, &x, precision);
-            for (name, device) in &devices[1..] {
-                let found = product(device, &weight, None, &x, precision);
-                assert_same(&found, &expected, || format!("{name}: {format:?}, {precision:?}"));
-            }
+            assert_same_on_all(&devices, (&weight, None), &x, precision, &format!("{format:?}, {precision:?}"));
         }
     }
 }

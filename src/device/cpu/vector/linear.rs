@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use super::super::act::{TilePart, WORDS};
+use super::super::act::{self, TilePart, WORDS};
 use super::super::linear::Job;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
@@ -63,11 +63,11 @@ pub(super) struct Block<'a, const NY: usize> {
     pub last: &'a TilePart<NY>,
 }
 
-/// The words after the last codes: -128 sum, -128 sum of the second half, d, d * sum.
+/// The words after the last codes.
 impl<const NY: usize> Block<'_, NY> {
     #[inline(always)]
     fn offset_sum(self, c: usize) -> i32 {
-        self.last[c][WORDS - 4]
+        act::offset_sum(&self.last[c])
     }
 
     #[inline(always)]
@@ -77,20 +77,20 @@ impl<const NY: usize> Block<'_, NY> {
 
     #[inline(always)]
     fn d(self, c: usize) -> f32 {
-        f32::from_bits(self.last[c][WORDS - 2] as u32)
+        act::d(&self.last[c])
     }
 
     #[inline(always)]
     fn d_sum(self, c: usize) -> f32 {
-        f32::from_bits(self.last[c][WORDS - 1] as u32)
+        act::d_sum(&self.last[c])
     }
 }
 
 /// -128 times the sum of half `half` of a column's block.
 #[inline(always)]
 pub(super) fn half_offset_sum<S: Simd>(s: S, words: &[i32; WORDS], half: usize) -> S::I {
-    let second = s.i32(words[WORDS - 3]);
-    if half == 0 { s.sub_i32(s.i32(words[WORDS - 4]), second) } else { second }
+    let second = s.i32(act::second_offset_sum(words));
+    if half == 0 { s.sub_i32(s.i32(act::offset_sum(words)), second) } else { second }
 }
 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {

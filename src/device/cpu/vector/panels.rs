@@ -24,7 +24,7 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     const BLOCKS: usize;
     /// Bytes of a unit's scales in the plane.
     const PLANE: usize;
-    /// How its codes are packed.
+    /// How its codes are packed; what `block` hands over.
     type Codes: Codes;
     /// The same panel with its codes unpacked.
     type Unpacked: Unpacked;
@@ -70,17 +70,17 @@ macro_rules! symmetric_format {
                 products: &mut P,
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
-                products.symmetric(s, scale, ($codes, codes), place.lane);
+                products.symmetric::<Self::Codes>(s, scale, ($codes, codes), place.lane);
             }
         }
     };
 }
 
-symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits<4>: FourBits::<4>);
-symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits<3>: FiveBits::<3>);
+symmetric_format!(Q4_0, blocks 1, codes NIBBLES, FourBits<4>: FourBits);
+symmetric_format!(Q5_0, blocks 1, codes NIBBLES + BITS, FiveBits<3>: FiveBits);
 symmetric_format!(Q8_0, blocks 1, codes 512, Bytes: Bytes);
 symmetric_format!(IQ4NL, blocks 1, codes NIBBLES, FourLookedUp: FourLookedUp(&IQ4));
-symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits<7>: TwoBits::<7>);
+symmetric_format!(Ternary, blocks 8, codes PAIRS, TwoBits<7>: TwoBits);
 
 #[derive(Clone, Copy)]
 pub(super) struct MXFP4;
@@ -104,7 +104,7 @@ impl Panel<NIBBLES> for MXFP4 {
 
     #[inline(always)]
     fn block<S: Simd, P: Products<S>>(self, s: S, scale: S::F, unit: &[u8; NIBBLES], place: Place, products: &mut P) {
-        products.symmetric(s, scale, (FloatsOfFourBits::<3>, unit), place.lane);
+        products.symmetric::<Self::Codes>(s, scale, (FloatsOfFourBits, unit), place.lane);
     }
 }
 
@@ -151,7 +151,7 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
         let high = s.and(s.shr_by(head.high, 2 * place.b as u32), s.i32(3));
         let scale = s.to_f32(s.sub_i32(s.or(low, s.shl::<4>(high)), s.i32(32)));
         let codes = &unit[96..].as_chunks::<NIBBLES>().0[place.b];
-        products.symmetric(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
+        products.symmetric::<Self::Codes>(s, head.d.mul(scale), (FourLookedUp(&IQ4), codes), place.lane);
     }
 }
 
@@ -182,7 +182,7 @@ macro_rules! min_format {
                 place: Place,
                 products: &mut P,
             ) {
-                products.with_min(s, head, ($codes, &unit[TWO..]), place.lane);
+                products.with_min::<Self::Codes>(s, head, ($codes, &unit[TWO..]), place.lane);
             }
         }
     };
@@ -254,7 +254,7 @@ macro_rules! k_format {
             ) {
                 let codes = &unit[TWO + SCALES..].as_chunks::<{ $size }>().0[place.b];
                 let numbers = head.scale_and_min(s, place.b);
-                products.with_min(s, numbers, ($codes, codes), place.lane);
+                products.with_min::<Self::Codes>(s, numbers, ($codes, codes), place.lane);
             }
         }
     };
@@ -289,7 +289,7 @@ impl Panel<Q6K_UNIT> for Q6K {
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
         let second = d.mul(s.to_f32(s.load_i8(&tail[ROWS + place.lane..])));
-        products.halves(s, ([first, second], None), (SixBits::<2>, part), place.lane);
+        products.halves::<Self::Codes>(s, ([first, second], None), (SixBits, part), place.lane);
     }
 }
 
@@ -344,7 +344,7 @@ impl Panel<Q3K_UNIT> for Q3K {
             let six_bits = s.and(s.shr_by(head.scales[g / 4], 8 * (g as u32 % 4)), s.i32(0xFF));
             *scale = head.d.mul(s.to_f32(s.sub_i32(six_bits, s.i32(32))));
         }
-        products.halves(s, (scales, None), (ThreeBits::<5>, codes), place.lane);
+        products.halves::<Self::Codes>(s, (scales, None), (ThreeBits, codes), place.lane);
     }
 }
 
@@ -385,7 +385,7 @@ impl Panel<Q2K_UNIT> for Q2K {
             scales[half] = d.mul(s.to_f32(s.and(both, four)));
             mins[half] = dmin.mul(s.to_f32(s.and(s.shr::<4>(both), four)));
         }
-        products.halves(s, (scales, Some(mins)), (TwoBits::<0>, part), place.lane);
+        products.halves::<Self::Codes>(s, (scales, Some(mins)), (TwoBits, part), place.lane);
     }
 }
 
@@ -411,7 +411,7 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     fn block<S: Simd, P: Products<S>>(self, s: S, _head: (), unit: &[u8; NVFP4_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
         let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
-        products.halves(s, (scales, None), (FloatsOfFourBits::<3>, part), place.lane);
+        products.halves::<Self::Codes>(s, (scales, None), (FloatsOfFourBits, part), place.lane);
     }
 }
 
@@ -468,7 +468,7 @@ macro_rules! grid_format {
                     let nibble = s.and(s.shr_by(nibbles[place.b / 4], shift), s.i32(15));
                     *scale = d.mul(s.to_f32(s.or(s.shl::<1>(nibble), s.i32(1))));
                 }
-                products.halves(s, (scales, None), ($codes(self.0), codes), place.lane);
+                products.halves::<Self::Codes>(s, (scales, None), ($codes(self.0), codes), place.lane);
             }
         }
     };

@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::super::act::{TilePart, WORDS, four};
+use super::super::act::{self, TilePart, WORDS, four};
 use super::super::linear::Job;
 use super::super::packed::ROWS;
 use super::super::simd::{Simd, TileWork};
@@ -79,7 +79,7 @@ impl Block<'_> {
 
     #[inline(always)]
     fn d<S: Simd>(self, s: S, c: usize) -> S::F {
-        s.f32(f32::from_bits(self.y[c][WORDS - 2] as u32))
+        s.f32(act::d(self.y[c]))
     }
 
     /// f += scale * d * sums
@@ -94,7 +94,7 @@ impl Block<'_> {
     /// f += min * (d * sum y)
     #[inline(always)]
     fn add_min<S: Simd>(self, s: S, c: usize, f: &mut Square<S::F>) {
-        let d_sum = s.f32(f32::from_bits(self.y[c][WORDS - 1] as u32));
+        let d_sum = s.f32(act::d_sum(self.y[c]));
         for v in 0..2 {
             f[c][v] = self.numbers(s, 1, v).fma(d_sum, f[c][v]);
         }
@@ -162,7 +162,7 @@ impl<const NY: usize> Columns<'_, NY> {
             let mut sums = [[s.i32(0); 2]; 2];
             if !U::MINS {
                 for c in 0..2 {
-                    sums[c] = [C::excess(s, s.i32(block.y[c][WORDS - 4])); 2];
+                    sums[c] = [C::excess(s, s.i32(act::offset_sum(block.y[c]))); 2];
                 }
             }
             let mut products = [[s.i32(0); 2]; 2];
