@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::act::{Act, Plain, Quantise, WIDTHS, WORDS};
+use super::kernels::Kernels;
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::{Buffer, Device};
 use crate::device::Attention;
@@ -19,6 +20,9 @@ pub(super) const ROWS: usize = WIDTHS[0];
 
 /// Units for each thread that are computed before they are merged. Tests have short texts.
 const WAVE: usize = if cfg!(test) { 1 } else { 32 };
+
+/// Units at most that are computed side by side, a segment of keys and values after the other.
+const TOGETHER: usize = 4;
 
 /// Whole vectors of rows.
 pub(super) const LANES: usize = 16;
@@ -160,6 +164,17 @@ struct Unit<'a> {
     partial: Partial,
 }
 
+impl Unit<'_> {
+    /// The token and the head in its group of row r, of `group` heads a token.
+    fn row(&self, r: usize, group: usize) -> (usize, usize) {
+        ((self.first_row + r) / group, (self.first_row + r) % group)
+    }
+
+    fn looks_at(&self, segment: Option<usize>) -> bool {
+        segment.map_or(self.pinned, |segment| self.segments.contains(&segment))
+    }
+}
+
 impl Device {
     /// Stores rows of k and v, (T, K * E), in one layer of some sequences.
     pub(crate) fn kv_append(&self, targets: Vec<KvTarget<'_>>, k: &Buffer, v: &Buffer) -> Result<()> {
@@ -250,7 +265,8 @@ impl Device {
         units: &mut Vec<Unit<'a>>,
         whole: &mut Vec<Unit<'a>>,
     ) -> Result<()> {
-        self.threads.try_each(units.iter_mut(), |unit| self.attend(q, unit, group))?;
+        let together = (units.len() / (8 * self.threads.count())).clamp(1, TOGETHER);
+        self.threads.try_each(units.chunks_mut(together), |units| self.attend(q, units, group))?;
         for unit in units.drain(..) {
             let same = |last: &Unit<'_>| {
                 std::ptr::eq(last.live.query, unit.live.query)
@@ -264,48 +280,92 @@ impl Device {
         Ok(())
     }
 
-    /// Computes a unit.
-    fn attend(&self, q: &Buffer, unit: &mut Unit<'_>, group: usize) -> Result<()> {
-        let (query, op) = (unit.live.query, unit.live.op);
+    /// Computes units, all of them over a segment before the next: they mostly look at the same keys and values.
+    fn attend(&self, q: &Buffer, units: &mut [Unit<'_>], group: usize) -> Result<()> {
+        let segments = units.iter().map(|unit| &unit.segments);
+        let first = segments.clone().map(|segments| segments.start).min().unwrap_or(0);
+        let end = segments.map(|segments| segments.end).max().unwrap_or(0);
+        let mut running = Vec::with_capacity(units.len());
+        for unit in units {
+            running.push(Running::new(q, unit, group)?);
+        }
+        let mut room = None;
+        for segment in std::iter::once(None).chain((first..end).map(Some)) {
+            for running in running.iter_mut().filter(|running| running.unit.looks_at(segment)) {
+                running.attend(self.kernels, segment, group, &mut room)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A unit that is being computed.
+struct Running<'u, 'a> {
+    unit: &'u mut Unit<'a>,
+    /// As in [`Tile`].
+    q: Vec<f32>,
+    blocks: Vec<i32>,
+}
+
+impl<'u, 'a> Running<'u, 'a> {
+    fn new(q: &Buffer, unit: &'u mut Unit<'a>, group: usize) -> Result<Self> {
+        let (query, scale) = (unit.live.query, unit.live.op.scale);
         let shape = query.view.shape;
         let (n, e) = (unit.partial.rows(), shape.width);
+        let mut rows = try_vec(n * e, 0.0, "attention")?;
+        for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
+            let (token, head) = unit.row(r, group);
+            let own = &q.row(query.rows.start + token)[(unit.head * group + head) * e..][..e];
+            scaled.iter_mut().zip(own).for_each(|(scaled, x)| *scaled = x * scale);
+        }
         let stride = padded(n);
-        let quantised = matches!(shape.kv_type.store(), Store::Blocks(..));
-        let mut scaled = try_vec(if quantised { 0 } else { e * stride }, 0.0, "attention")?;
-        let mut blocks = try_vec(if quantised { e / BLOCK * WORDS * stride } else { 0 }, 0, "attention")?;
-        let row = |r: usize| ((unit.first_row + r) / group, (unit.first_row + r) % group);
+        let (mut q, mut blocks) = (Vec::new(), Vec::new());
+        if matches!(shape.kv_type.store(), Store::Blocks(..)) {
+            blocks = try_vec(e / BLOCK * WORDS * stride, 0, "attention")?;
+            for (r, row) in rows.chunks_exact(e).enumerate() {
+                for (words, x) in blocks.chunks_exact_mut(WORDS * stride).zip(row.as_chunks::<BLOCK>().0) {
+                    let [block] = Plain.block(x);
+                    words[r * WORDS..(r + 1) * WORDS].copy_from_slice(&block);
+                }
+            }
+        } else {
+            q = try_vec(e * stride, 0.0, "attention")?;
+            for (r, row) in rows.chunks_exact(e).enumerate() {
+                for (i, x) in row.iter().enumerate() {
+                    q[i * stride + r] = *x;
+                }
+            }
+        }
+        Ok(Running { unit, q, blocks })
+    }
+
+    /// Adds what the rows see of a segment, or of the pinned positions for `None`. `room` is used for each of the calls.
+    fn attend(
+        &mut self,
+        kernels: &Kernels,
+        segment: Option<usize>,
+        group: usize,
+        room: &mut Option<Partial>,
+    ) -> Result<()> {
+        let Running { unit, q, blocks } = self;
+        let (query, op, n) = (unit.live.query, unit.live.op, unit.partial.rows());
+        let (mut low, mut high) = ([0; ROWS], [0; ROWS]);
         for r in 0..n {
-            let (token, head) = row(r);
-            let head = unit.head * group + head;
-            let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
-            for (column, x) in scaled.chunks_exact_mut(stride).zip(own) {
-                column[r] = x * op.scale;
-            }
-            for (words, x) in blocks.chunks_exact_mut(WORDS * stride).zip(own.as_chunks::<BLOCK>().0) {
-                let [block] = Plain.block(&x.map(|x| x * op.scale));
-                words[r * WORDS..(r + 1) * WORDS].copy_from_slice(&block);
-            }
+            (low[r], high[r]) = unit.live.of(query.start + unit.row(r, group).0, segment);
         }
-        let (low, high) = ([0; ROWS], [0; ROWS]);
-        let (head, q, cap) = (unit.head, &scaled[..], op.cap);
-        let mut tile = Tile { kv: query.view, head, rows: n, q, blocks: &blocks, stride, low, high, cap };
-        let mut next = None;
-        for segment in unit.pinned.then_some(None).into_iter().chain(unit.segments.clone().map(Some)) {
-            for r in 0..n {
-                (tile.low[r], tile.high[r]) = unit.live.of(query.start + row(r).0, segment);
-            }
-            let segment = segment.unwrap_or(0);
-            if unit.partial.live.contains(&true) {
-                let next = match &mut next {
-                    Some(next) => next,
-                    None => next.insert(Partial::new(n, shape.value_stride())?),
-                };
-                (self.kernels.attend)(&tile, segment, next);
-                (self.kernels.merge)(&mut unit.partial, next);
-            } else {
-                (self.kernels.attend)(&tile, segment, &mut unit.partial);
-            }
+        let (kv, head, stride, cap) = (query.view, unit.head, padded(n), op.cap);
+        let tile = Tile { kv, head, rows: n, q, blocks, stride, low, high, cap };
+        let segment = segment.unwrap_or(0);
+        if !unit.partial.live.contains(&true) {
+            (kernels.attend)(&tile, segment, &mut unit.partial);
+            return Ok(());
         }
+        let next = match room {
+            Some(next) if next.rows() == n => next,
+            _ => room.insert(Partial::new(n, kv.shape.value_stride())?),
+        };
+        (kernels.attend)(&tile, segment, next);
+        (kernels.merge)(&mut unit.partial, next);
         Ok(())
     }
 }

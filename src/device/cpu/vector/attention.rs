@@ -36,10 +36,14 @@ trait Element: Copy {
     ) -> [[S::F; NG]; NV];
     /// What the weights of a tile's positions are multiplied by for the block of elements that `e` is in.
     fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE];
-    /// Where these elements of the position `lane` of a tile begin.
-    fn place(stride: usize, lane: usize, e: usize) -> usize;
-    /// These elements, that weight multiplies.
-    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F;
+    /// What the values of a position are stored in.
+    type Unit: bytemuck::Pod;
+    /// The values of a tile, and how many units a position takes.
+    fn rows(values: &[u8], stride: usize) -> (&[Self::Unit], usize);
+    /// The unit of a position that the element `e` is in.
+    fn place(e: usize) -> usize;
+    /// The elements from `e` on of a position, which its weight multiplies.
+    fn values<S: Simd>(s: S, row: &[Self::Unit], e: usize) -> S::F;
 }
 
 /// A vector of positions: those from `lane` on of a tile. What lies at the same places of `next` is asked for.
@@ -83,15 +87,20 @@ impl<X: Float> Element for Floats<X> {
         keys: &[Keys<'_>; NV],
     ) -> [[S::F; NG]; NV] {
         let mut sums = [[s.f32(0.0); NG]; NV];
-        let bytes = TILE * size_of::<X>();
-        for (e, q) in tile.q.as_chunks::<NR>().0.iter().enumerate() {
+        let queries = tile.q.as_chunks::<NR>().0;
+        // As many columns as there are queries' elements: said here, it is not asked for each.
+        let mut columns = [&[][..]; NV];
+        for v in 0..NV {
+            columns[v] = &bytemuck::cast_slice::<u8, X>(keys[v].tile).as_chunks::<TILE>().0[..queries.len()];
+        }
+        for (e, q) in queries.iter().enumerate() {
             let mut key = [s.f32(0.0); NV];
             for v in 0..NV {
-                let Keys { tile, next, lane } = keys[v];
-                if lane == 0 {
-                    s.prefetch(next.as_ptr().wrapping_add(e * bytes));
+                let Keys { next, lane, .. } = keys[v];
+                if lane == 0 && asks_ahead::<S>(NR) {
+                    s.prefetch(next.as_ptr().wrapping_add(e * TILE * size_of::<X>()));
                 }
-                key[v] = X::load(s, &bytemuck::cast_slice(&tile[e * bytes..(e + 1) * bytes])[lane..]);
+                key[v] = X::load(s, &columns[v][e][lane..]);
             }
             for r in 0..NG {
                 let q = s.f32(q[group * NG + r]);
@@ -108,14 +117,21 @@ impl<X: Float> Element for Floats<X> {
         [1.0; TILE]
     }
 
+    type Unit = X;
+
     #[inline(always)]
-    fn place(stride: usize, lane: usize, e: usize) -> usize {
-        (lane * stride + e) * size_of::<X>()
+    fn rows(values: &[u8], stride: usize) -> (&[X], usize) {
+        (bytemuck::cast_slice(values), stride)
     }
 
     #[inline(always)]
-    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F {
-        X::load(s, &bytemuck::cast_slice::<u8, X>(values)[lane * stride + e..])
+    fn place(e: usize) -> usize {
+        e
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(s: S, row: &[X], e: usize) -> S::F {
+        X::load(s, &row[e..])
     }
 }
 
@@ -142,7 +158,7 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
                 let Keys { tile, next, lane } = keys[v];
                 let scale = row_numbers(s, &tile[b * scales..(b + 1) * scales], lane);
                 let at = scales * queries.len() + b * codes;
-                if lane == 0 {
+                if lane == 0 && asks_ahead::<S>(NR) {
                     for line in 0..codes.div_ceil(64) {
                         s.prefetch(next.as_ptr().wrapping_add(at + 64 * line));
                     }
@@ -173,22 +189,35 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
         scales
     }
 
+    type Unit = u8;
+
     #[inline(always)]
-    fn place(stride: usize, lane: usize, e: usize) -> usize {
+    fn rows(values: &[u8], stride: usize) -> (&[u8], usize) {
         let blocks = stride / BLOCK;
-        2 * TILE * blocks + (lane * blocks + e / BLOCK) * BYTES
+        (&values[2 * TILE * blocks..], blocks * BYTES)
     }
 
     #[inline(always)]
-    fn values<S: Simd>(s: S, values: &[u8], stride: usize, lane: usize, e: usize) -> S::F {
-        let codes = &values[Self::place(stride, lane, e)..];
+    fn place(e: usize) -> usize {
+        e / BLOCK * BYTES + e % BYTES
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(s: S, row: &[u8], e: usize) -> S::F {
+        let bytes = s.load_i8(&row[Self::place(e)..]);
         if BYTES == BLOCK {
-            return s.to_f32(s.load_i8(&codes[e % BLOCK..]));
+            return s.to_f32(bytes);
         }
-        let bytes = s.load_i8(&codes[e % BYTES..]);
         let code = if e % BLOCK < BYTES { bytes } else { s.shr::<4>(bytes) };
         s.to_f32(s.sub_i32(s.and(code, s.i32(15)), s.i32(8)))
     }
+}
+
+/// True if keys and values are asked for ahead of their use: for few queries their reading takes the time. (For many, by
+/// vectors of 8 lanes, asking cost more than it saved.)
+#[inline(always)]
+fn asks_ahead<S: Simd>(queries: usize) -> bool {
+    queries < 8 || S::LANES != 8
 }
 
 /// `scalar::attend`.
@@ -348,8 +377,7 @@ fn softmax<S: Simd>(s: S, p: &mut [f32; SEGMENT], low: usize, high: usize) -> (f
         let mut m = s.f32(f32::NEG_INFINITY);
         for t in tiles.clone() {
             let at = t * TILE + lane;
-            let (from, to) = live(low, high, at, S::LANES);
-            m = s.select(from, to, m.max(s.load(&p[at..])), m);
+            m = where_live(s, low..high, at, m.max(s.load(&p[at..])), m);
         }
         s.store(m, &mut lanes[lane..]);
     }
@@ -358,9 +386,8 @@ fn softmax<S: Simd>(s: S, p: &mut [f32; SEGMENT], low: usize, high: usize) -> (f
         let mut sum = s.f32(0.0);
         for t in tiles.clone() {
             let at = t * TILE + lane;
-            let (from, to) = live(low, high, at, S::LANES);
             let e = numeric::exp(s.load(&p[at..]).sub(s.f32(m)));
-            let e = s.select(from, to, e, s.f32(0.0));
+            let e = where_live(s, low..high, at, e, s.f32(0.0));
             s.store(e, &mut p[at..]);
             sum = sum.add(e);
         }
@@ -369,11 +396,15 @@ fn softmax<S: Simd>(s: S, p: &mut [f32; SEGMENT], low: usize, high: usize) -> (f
     (m, tree_sum(lanes))
 }
 
-/// The lanes of the vector at `at` that lie in low..high.
+/// `inside` where a vector's positions, from `at` on, are live, `outside` elsewhere.
 #[inline(always)]
-fn live(low: usize, high: usize, at: usize, lanes: usize) -> (usize, usize) {
-    let to = high.saturating_sub(at).min(lanes);
-    (low.saturating_sub(at).min(to), to)
+fn where_live<S: Simd>(s: S, live: Range<usize>, at: usize, inside: S::F, outside: S::F) -> S::F {
+    // So is all of most vectors.
+    if live.start <= at && at + S::LANES <= live.end {
+        return inside;
+    }
+    let to = live.end.saturating_sub(at).min(S::LANES);
+    s.select(live.start.saturating_sub(at).min(to), to, inside, outside)
 }
 
 /// o[r][e] = fma(p[r][position], v[position][e], o[r][e]) for the positions of `range`, ascending.
@@ -428,18 +459,27 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
             let values = places[t].values;
             let next = if (t + 1) * TILE < range.end { places[t + 1].values } else { values };
             let scales = X::scales(s, values, stride, e);
+            let ((rows, units), (next, _)) = (X::rows(values, stride), X::rows(next, stride));
+            let mut weights = [&[0.0; TILE]; NG];
+            for r in 0..NG {
+                weights[r] = &p[r].as_chunks::<TILE>().0[t];
+            }
             let own = range.start.saturating_sub(t * TILE)..(range.end - t * TILE).min(TILE);
+            let mut rest = &rows[own.start * units..];
             for lane in own {
+                let (row, others) = rest.split_at(units);
+                rest = others;
+                if group == 0 && asks_ahead::<S>(NR) {
+                    for v in 0..NV {
+                        s.prefetch(next.as_ptr().wrapping_add(lane * units + X::place(e + v * S::LANES)).cast());
+                    }
+                }
                 let mut value = [s.f32(0.0); NV];
                 for v in 0..NV {
-                    let e = e + v * S::LANES;
-                    if group == 0 {
-                        s.prefetch(next.as_ptr().wrapping_add(X::place(stride, lane, e)));
-                    }
-                    value[v] = X::values(s, values, stride, lane, e);
+                    value[v] = X::values(s, row, e + v * S::LANES);
                 }
                 for r in 0..NG {
-                    let p = p[r].as_chunks::<TILE>().0[t][lane];
+                    let p = weights[r][lane];
                     let weight = s.f32(if X::SCALED { p * scales[lane] } else { p });
                     for v in 0..NV {
                         sum[r][v] = weight.fma(value[v], sum[r][v]);
