@@ -170,6 +170,7 @@ impl Unit<'_> {
         ((self.first_row + r) / group, (self.first_row + r) % group)
     }
 
+    /// True if there is something to see in a segment, or in the pinned positions for `None`.
     fn looks_at(&self, segment: Option<usize>) -> bool {
         segment.map_or(self.pinned, |segment| self.segments.contains(&segment))
     }
@@ -312,6 +313,7 @@ impl<'u, 'a> Running<'u, 'a> {
         let (query, scale) = (unit.live.query, unit.live.op.scale);
         let shape = query.view.shape;
         let (n, e) = (unit.partial.rows(), shape.width);
+        // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
         let mut rows = try_vec(n * e, 0.0, "attention")?;
         for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
             let (token, head) = unit.row(r, group);
@@ -339,7 +341,8 @@ impl<'u, 'a> Running<'u, 'a> {
         Ok(Running { unit, q, blocks })
     }
 
-    /// Adds what the rows see of a segment, or of the pinned positions for `None`. `room` is used for each of the calls.
+    /// Adds what the rows see of a segment, or of the pinned positions for `None`. `room` is for a partial result, and stays
+    /// for the next call.
     fn attend(
         &mut self,
         kernels: &Kernels,

@@ -449,6 +449,12 @@ fn cached_halves_are_the_nearest_and_stay_finite() {
             let found = (view.key(head, position, e), view.value(head, position, e));
             assert_same(&[found.0, found.1], &[expected, -expected], || format!("{name}: {x:e}"));
         }
+        // The same where nothing larger is beside them.
+        for x in [65519.996, 65520.0, -65520.0] {
+            cache.append(&device, 3, &[x; 24], &[1.0; 24]);
+            let expected = half::f16::from_bits(nearest_half(x)).to_f32();
+            assert_same(&[cache.view().key(1, 3, 5)], &[expected], || format!("{name}: {x} alone"));
+        }
         let strange = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
         cache.append(&device, 3, &[0, 1, 2, 0].map(|i| strange[i]).repeat(6), &[0.0; 24]);
         let found = [0, 1, 2].map(|e| cache.view().key(0, 3, e));
