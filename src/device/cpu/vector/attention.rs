@@ -27,6 +27,8 @@ struct Place<'a> {
 trait Element: Copy {
     /// True if values have scales, for blocks of elements.
     const SCALED: bool;
+    /// What the values of a position are stored in.
+    type Unit: bytemuck::Pod;
     /// The scores of NV vectors of positions with NG of the NR queries, the group `group` of so many.
     fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
         s: S,
@@ -36,8 +38,6 @@ trait Element: Copy {
     ) -> [[S::F; NG]; NV];
     /// What the weights of a tile's positions are multiplied by for the block of elements that `e` is in.
     fn scales<S: Simd>(s: S, values: &[u8], stride: usize, e: usize) -> [f32; TILE];
-    /// What the values of a position are stored in.
-    type Unit: bytemuck::Pod;
     /// The values of a tile, and how many units a position takes.
     fn rows(values: &[u8], stride: usize) -> (&[Self::Unit], usize);
     /// The unit of a position that the element `e` is in.
@@ -46,7 +46,7 @@ trait Element: Copy {
     fn values<S: Simd>(s: S, row: &[Self::Unit], e: usize) -> S::F;
 }
 
-/// A vector of positions: those from `lane` on of a tile. What lies at the same places of `next` is asked for.
+/// A vector of positions: those from `lane` on of a tile, and the tile to ask for meanwhile.
 #[derive(Clone, Copy, Default)]
 struct Keys<'a> {
     tile: &'a [u8],
@@ -78,6 +78,7 @@ impl Float for f32 {
 
 impl<X: Float> Element for Floats<X> {
     const SCALED: bool = false;
+    type Unit = X;
 
     #[inline(always)]
     fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
@@ -117,8 +118,6 @@ impl<X: Float> Element for Floats<X> {
         [1.0; TILE]
     }
 
-    type Unit = X;
-
     #[inline(always)]
     fn rows(values: &[u8], stride: usize) -> (&[X], usize) {
         (bytemuck::cast_slice(values), stride)
@@ -141,6 +140,7 @@ struct Blocks<const BYTES: usize>;
 
 impl<const BYTES: usize> Element for Blocks<BYTES> {
     const SCALED: bool = true;
+    type Unit = u8;
 
     #[inline(always)]
     fn scores<S: Simd, const NR: usize, const NG: usize, const NV: usize>(
@@ -188,8 +188,6 @@ impl<const BYTES: usize> Element for Blocks<BYTES> {
         }
         scales
     }
-
-    type Unit = u8;
 
     #[inline(always)]
     fn rows(values: &[u8], stride: usize) -> (&[u8], usize) {
@@ -399,7 +397,7 @@ fn softmax<S: Simd>(s: S, p: &mut [f32; SEGMENT], low: usize, high: usize) -> (f
 /// `inside` where a vector's positions, from `at` on, are live, `outside` elsewhere.
 #[inline(always)]
 fn where_live<S: Simd>(s: S, live: Range<usize>, at: usize, inside: S::F, outside: S::F) -> S::F {
-    // So is all of most vectors.
+    // Most vectors are live as a whole.
     if live.start <= at && at + S::LANES <= live.end {
         return inside;
     }
