@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 pub(super) const HALF_MAX: f32 = 65504.0;
 
 /// The largest f32 that is not rounded to an infinite half.
-const TO_HALF: f32 = f32::from_bits(65520f32.to_bits() - 1);
+pub(crate) const TO_HALF: f32 = f32::from_bits(65520f32.to_bits() - 1);
 
 /// The largest f32 that BF16 does not round to infinity.
 const BF16_MAX: f32 = f32::from_bits(0x7F7F_7FFF);

@@ -21,6 +21,7 @@ mod ternary;
 use crate::error::{Error, Result};
 use crate::numeric::FloatEnvironment;
 
+pub(crate) use float::TO_HALF;
 pub(crate) use grid::{IQ1, IQ2, IQ3_S, IQ3_XXS, Scales};
 pub(crate) use table::{E2M1, IQ4, e4m3, power_of_two};
 

@@ -165,9 +165,11 @@ struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// The token and the head in its group of row r, of `group` heads a token.
-    fn row(&self, r: usize, group: usize) -> (usize, usize) {
-        ((self.first_row + r) / group, (self.first_row + r) % group)
+    /// The token and the head of row r.
+    fn row(&self, r: usize) -> (usize, usize) {
+        let (query, row) = (self.live.query, self.first_row + r);
+        let group = self.live.op.heads / query.view.shape.heads;
+        (row / group, self.head * group + row % group)
     }
 
     /// True if there is something to see in a segment, or in the pinned positions for `None`.
@@ -223,13 +225,13 @@ impl Device {
                         let unit = Unit { live: live(), head, first_row, pinned, segments, partial };
                         try_push(&mut units, unit, "attention")?;
                         if units.len() == wave {
-                            self.attend_all(q, group, &mut units, &mut whole)?;
+                            self.attend_all(q, &mut units, &mut whole)?;
                         }
                     }
                 }
             }
         }
-        self.attend_all(q, group, &mut units, &mut whole)?;
+        self.attend_all(q, &mut units, &mut whole)?;
         // The query of each token, and the first of its units.
         let mut first = 0;
         let of_query = |query: &KvQuery<'_>| {
@@ -259,15 +261,9 @@ impl Device {
     }
 
     /// Computes units, and merges those of the same rows into one, in their order.
-    fn attend_all<'a>(
-        &self,
-        q: &Buffer,
-        group: usize,
-        units: &mut Vec<Unit<'a>>,
-        whole: &mut Vec<Unit<'a>>,
-    ) -> Result<()> {
+    fn attend_all<'a>(&self, q: &Buffer, units: &mut Vec<Unit<'a>>, whole: &mut Vec<Unit<'a>>) -> Result<()> {
         let together = (units.len() / (8 * self.threads.count())).clamp(1, TOGETHER);
-        self.threads.try_each(units.chunks_mut(together), |units| self.attend(q, units, group))?;
+        self.threads.try_each(units.chunks_mut(together), |units| self.attend(q, units))?;
         for unit in units.drain(..) {
             let same = |last: &Unit<'_>| {
                 std::ptr::eq(last.live.query, unit.live.query)
@@ -282,18 +278,18 @@ impl Device {
     }
 
     /// Computes units, all of them over a segment before the next: they mostly look at the same keys and values.
-    fn attend(&self, q: &Buffer, units: &mut [Unit<'_>], group: usize) -> Result<()> {
+    fn attend(&self, q: &Buffer, units: &mut [Unit<'_>]) -> Result<()> {
         let segments = units.iter().map(|unit| &unit.segments);
         let first = segments.clone().map(|segments| segments.start).min().unwrap_or(0);
         let end = segments.map(|segments| segments.end).max().unwrap_or(0);
         let mut running = Vec::with_capacity(units.len());
         for unit in units {
-            running.push(Running::new(q, unit, group)?);
+            running.push(Running::new(q, unit)?);
         }
         let mut room = None;
         for segment in std::iter::once(None).chain((first..end).map(Some)) {
             for running in running.iter_mut().filter(|running| running.unit.looks_at(segment)) {
-                running.attend(self.kernels, segment, group, &mut room)?;
+                running.attend(self.kernels, segment, &mut room)?;
             }
         }
         Ok(())
@@ -309,15 +305,15 @@ struct Running<'u, 'a> {
 }
 
 impl<'u, 'a> Running<'u, 'a> {
-    fn new(q: &Buffer, unit: &'u mut Unit<'a>, group: usize) -> Result<Self> {
+    fn new(q: &Buffer, unit: &'u mut Unit<'a>) -> Result<Self> {
         let (query, scale) = (unit.live.query, unit.live.op.scale);
         let shape = query.view.shape;
         let (n, e) = (unit.partial.rows(), shape.width);
         // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
         let mut rows = try_vec(n * e, 0.0, "attention")?;
         for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
-            let (token, head) = unit.row(r, group);
-            let own = &q.row(query.rows.start + token)[(unit.head * group + head) * e..][..e];
+            let (token, head) = unit.row(r);
+            let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
             scaled.iter_mut().zip(own).for_each(|(scaled, x)| *scaled = x * scale);
         }
         let stride = padded(n);
@@ -343,18 +339,12 @@ impl<'u, 'a> Running<'u, 'a> {
 
     /// Adds what the rows see of a segment, or of the pinned positions for `None`. `room` is for a partial result, and stays
     /// for the next call.
-    fn attend(
-        &mut self,
-        kernels: &Kernels,
-        segment: Option<usize>,
-        group: usize,
-        room: &mut Option<Partial>,
-    ) -> Result<()> {
+    fn attend(&mut self, kernels: &Kernels, segment: Option<usize>, room: &mut Option<Partial>) -> Result<()> {
         let Running { unit, q, blocks } = self;
         let (query, op, n) = (unit.live.query, unit.live.op, unit.partial.rows());
         let (mut low, mut high) = ([0; ROWS], [0; ROWS]);
         for r in 0..n {
-            (low[r], high[r]) = unit.live.of(query.start + unit.row(r, group).0, segment);
+            (low[r], high[r]) = unit.live.of(query.start + unit.row(r).0, segment);
         }
         let (kv, head, stride, cap) = (query.view, unit.head, padded(n), op.cap);
         let tile = Tile { kv, head, rows: n, q, blocks, stride, low, high, cap };

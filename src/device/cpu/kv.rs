@@ -14,7 +14,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::kv_page::Held;
 use crate::error::{Error, Result};
-use crate::quant::Format;
+use crate::quant::{Format, TO_HALF};
 
 /// Positions of a tile.
 pub(crate) const TILE: usize = 16;
@@ -369,13 +369,11 @@ fn encode(format: Format, bytes: usize, x: &[f32; BLOCK]) -> [u8; 2 + BLOCK] {
 
 /// Half precision bits: nearest even, finite overflow clamped to +-65504; infinities and NaN pass.
 fn round_to_f16(out: &mut [u16], x: &[f32]) {
-    /// The bits of the smallest number that rounds to infinity.
-    const OVERFLOW: i32 = 65520.0f32.to_bits() as i32;
     let out: &mut [half::f16] = bytemuck::cast_slice_mut(out);
     out.convert_from_f32_slice(x);
     // Asked of all at once: it hardly ever is so.
     let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() as i32 & i32::MAX));
-    if largest < OVERFLOW {
+    if largest <= TO_HALF.to_bits() as i32 {
         return;
     }
     for (out, x) in out.iter_mut().zip(x) {
