@@ -24,14 +24,17 @@ pub(super) type Parts<const PARTS: usize> = [[i32; WORDS]; PARTS];
 /// A part of the blocks of a tile's NY columns.
 pub(super) type TilePart<const NY: usize> = [[i32; WORDS]; NY];
 
-/// The tile widths that kernels exist for, widest first; a number of columns is cut greedily.
+/// The tile widths that kernels exist for, widest first.
 pub(super) const WIDTHS: [usize; 5] = [12, 8, 4, 2, 1];
 
-/// Cuts `columns` into tiles of at most `widest`: (first column, width).
+/// Cuts `columns` into tiles of at most `widest`: (first column, width). The widest is taken each time, but 8 and 8 instead of
+/// 12 and 4: a narrow tile takes almost as long as a wide one.
 pub(super) fn tiles(columns: usize, widest: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut start = 0;
     std::iter::from_fn(move || {
-        let width = WIDTHS.into_iter().find(|&w| w <= widest && w <= columns - start)?;
+        let left = columns - start;
+        let most = if (16..20).contains(&left) { widest.min(8) } else { widest.min(left) };
+        let width = WIDTHS.into_iter().find(|&w| w <= most)?;
         start += width;
         Some((start - width, width))
     })

@@ -45,7 +45,7 @@ fn columns(format: Format) -> [usize; 3] {
 
 /// The last is enough for codes to be unpacked once, by which tiles of 12 and 8 are computed and that of 1 is not; with
 /// AVX2 those from 12 on, by tiles of 4.
-const T: [usize; 11] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 25, 45];
+const T: [usize; 12] = [1, 2, 3, 4, 5, 8, 11, 12, 13, 16, 25, 45];
 
 #[test]
 fn every_instruction_set_and_thread_count_gives_the_same_bits() {

@@ -109,6 +109,8 @@ fn tiles_cover_the_columns_in_order() {
             assert_eq!(next, columns);
         }
     }
+    assert_eq!(tiles(29, 12).map(|(_, width)| width).collect::<Vec<_>>(), [12, 8, 8, 1]);
+    assert_eq!(tiles(20, 12).map(|(_, width)| width).collect::<Vec<_>>(), [12, 8]);
     assert_eq!(tiles(27, 12).map(|(_, width)| width).collect::<Vec<_>>(), [12, 12, 2, 1]);
     assert_eq!(tiles(7, 4).collect::<Vec<_>>(), [(0, 4), (4, 2), (6, 1)]);
 }
@@ -140,11 +142,11 @@ fn a_column_is_the_same_in_every_tile() {
 fn rows_are_the_same_in_any_number_of_jobs() {
     const WIDTH: usize = 64;
     let x = random_floats(&mut Rng::new(6), 30 * WIDTH, Numbers::Extreme);
-    // Tiles of 12, 12, 4 and 2.
+    // Tiles of 12, 8, 8 and 2.
     let mut act = Act::default();
     act.reset(30, WIDTH, Precision::Sixteen, 12).unwrap();
     for (jobs, cut) in
-        [(1, [12, 12, 4, 2].to_vec()), (4, [12, 12, 4, 2].to_vec()), (5, [6, 6, 6, 6, 2, 2, 1, 1].to_vec())]
+        [(1, [12, 8, 8, 2].to_vec()), (4, [12, 8, 8, 2].to_vec()), (5, [6, 6, 4, 4, 4, 4, 1, 1].to_vec())]
     {
         assert_eq!(act.rows_mut(jobs).iter().map(|rows| rows.values.len() / WIDTH).collect::<Vec<_>>(), cut);
     }
