@@ -34,25 +34,24 @@ impl Job<'_> {
     /// Stores the rows of panel `p` for the columns (tokens) from `start` on, scaled and the bias added.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub(super) fn write(&self, p: usize, start: usize, tile: &[[f32; ROWS]]) {
+    pub(super) fn write(&self, p: usize, start: usize, tile: &mut [[f32; ROWS]]) {
         assert!(self.panels.contains(&p));
         let first = p * ROWS;
         let rows = ROWS.min(self.weight.shape().rows - first);
-        for (c, values) in tile.iter().enumerate() {
-            let mut values = *values;
-            let scale = self.weight.scale();
-            if scale != 1.0 {
-                values.iter_mut().for_each(|value| *value *= scale);
-            }
-            if let Some(bias) = self.bias {
+        let scale = self.weight.scale();
+        if scale != 1.0 {
+            tile.as_flattened_mut().iter_mut().for_each(|value| *value *= scale);
+        }
+        if let Some(bias) = self.bias {
+            for values in tile.iter_mut() {
                 for (value, bias) in values.iter_mut().zip(&bias[first..first + rows]) {
                     *value += bias;
                 }
             }
-            // SAFETY: panel `p` is one of this job's, as checked above; other jobs of the matrix have other panels, and
-            // those of other matrices other outputs or, for other groups, other columns.
-            unsafe { self.out.write(start + c, first, &values, rows) };
         }
+        // SAFETY: panel `p` is one of this job's, as checked above; other jobs of the matrix have other panels, and those of
+        // other matrices other outputs or, for other groups, other columns.
+        unsafe { self.out.write(start, first, tile, rows) };
     }
 }
 

@@ -156,7 +156,7 @@ pub(super) fn linear(job: &Job<'_>) {
                 let row = row(job, panel, r, start, width);
                 out.iter_mut().zip(row).for_each(|(out, f)| out[r] = f);
             }
-            job.write(p, start, &out[..width]);
+            job.write(p, start, &mut out[..width]);
         }
     }
 }

@@ -362,21 +362,24 @@ impl<'a> Columns<'a> {
         Columns { rows: data.len() / width, width, data: data.as_mut_ptr(), _borrow: std::marker::PhantomData }
     }
 
-    /// Copies the first `n` of `values` to row `row` from column `column`.
+    /// Copies the first `n` of each of `tile` to the rows from `row` on, from column `column`.
     ///
     /// # Safety
-    /// No two threads may write the same columns while the matrix is shared.
+    /// No two threads may write the same columns of a row while the matrix is shared.
     #[inline(always)]
-    pub(super) unsafe fn write(&self, row: usize, column: usize, values: &[f32; PANEL_ROWS], n: usize) {
-        assert!(row < self.rows && column <= self.width && n <= PANEL_ROWS.min(self.width - column));
-        // SAFETY: the target lies inside the borrowed slice by the check above; that no other thread writes it is the
-        // caller's promise; `values` is a shared borrow and cannot overlap the exclusively borrowed matrix.
-        unsafe {
-            let target = self.data.add(row * self.width + column);
-            if n == PANEL_ROWS {
-                target.cast::<[f32; PANEL_ROWS]>().write_unaligned(*values);
-            } else {
-                copy(&values[..n], target);
+    pub(super) unsafe fn write(&self, row: usize, column: usize, tile: &[[f32; PANEL_ROWS]], n: usize) {
+        assert!(row <= self.rows && tile.len() <= self.rows - row);
+        assert!(column <= self.width && n <= PANEL_ROWS.min(self.width - column));
+        for (c, values) in tile.iter().enumerate() {
+            // SAFETY: the target lies inside the borrowed slice by the checks above; that no other thread writes it is the
+            // caller's promise; `values` is a shared borrow and cannot overlap the exclusively borrowed matrix.
+            unsafe {
+                let target = self.data.add((row + c) * self.width + column);
+                if n == PANEL_ROWS {
+                    target.cast::<[f32; PANEL_ROWS]>().write_unaligned(*values);
+                } else {
+                    copy(&values[..n], target);
+                }
             }
         }
     }

@@ -349,7 +349,7 @@ fn columns_are_written_where_they_belong_and_nowhere_else() {
         #[allow(unsafe_code)]
         // SAFETY: this thread alone writes.
         unsafe {
-            columns.write(row, column, &values, n)
+            columns.write(row, column, &[values], n)
         }
     };
     write(&columns, 1, 1, 3);

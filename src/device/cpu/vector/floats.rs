@@ -89,7 +89,7 @@ impl<P: FloatPanel<BYTES>, const BYTES: usize> TileWork for FloatTile<'_, P, BYT
                     }
                 }
             }
-            job.write(p, start, &out);
+            job.write(p, start, &mut out);
         }
     }
 }

@@ -149,7 +149,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
                     }
                 }
             }
-            job.write(p, start, &out);
+            job.write(p, start, &mut out);
         }
     }
 }
