@@ -90,6 +90,8 @@ type Gated = fn(Activation, &[f32], Option<&[f32]>, &mut [f32]);
 pub(super) struct Kernels {
     /// The widest tile of columns that `linear` takes.
     pub widest: usize,
+    /// The panels that it multiplies together where there are many columns.
+    pub together: usize,
     pub linear: fn(&Job<'_>),
     pub quantise: fn(&mut ActRows<'_>),
     pub sum_of_squares: fn(&[f32]) -> f32,
@@ -102,6 +104,7 @@ pub(super) struct Kernels {
 
 static SCALAR: Kernels = Kernels {
     widest: 12,
+    together: 1,
     linear: scalar::linear,
     quantise: |rows| rows.quantise(Plain),
     sum_of_squares: scalar::sum_of_squares,
@@ -151,6 +154,7 @@ macro_rules! instance {
             // SAFETY (of all calls below): the functions need the CPU features that `simd()` is the proof of.
             Kernels {
                 widest: <$simd>::WIDEST,
+                together: <$simd>::TOGETHER,
                 linear: |job| linear::linear(simd(), job),
                 // SAFETY: as above.
                 quantise: |rows| unsafe { quantise(simd(), rows) },

@@ -128,7 +128,9 @@ impl Device {
             debug_assert_eq!(job.weight.shape().columns, job.act.width());
             let end = job.panels.end;
             let resident = (RESIDENT / job.weight.shape().panel_bytes().max(1)).max(1);
-            let size = if job.tiles().nth(1).is_some() { size.min(resident) } else { size };
+            let together = self.kernels.together;
+            let whole_groups = |size: usize| (size / together).max(1) * together;
+            let size = if job.tiles().nth(1).is_some() { whole_groups(size.min(resident)) } else { size };
             let chunks = job.panels.clone().step_by(size);
             jobs.extend(chunks.map(|start| Job { panels: start..end.min(start + size), ..*job }));
         }

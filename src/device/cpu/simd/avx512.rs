@@ -88,6 +88,63 @@ fn dots<const NY: usize>(s: Avx512, acc: &mut [I; NY], codes: [I; 4], y: &TilePa
     }
 }
 
+/// acc[v][c] += codes[v] . y[c] for the columns c that are named: a word of the codes of both vectors with every column, then
+/// the next. A column's word is loaded once.
+macro_rules! two_in_order {
+    ($acc:ident, $codes:ident, $y:ident, $half:ident, $($a:ident $b:ident $c:literal)*) => {{
+        const { assert!(WORDS * size_of::<i32>() == 48) };
+        assert!($half < 2);
+        let [first, second] = $acc;
+        // SAFETY: the CPU has the instructions: a value of `I` exists. first[c] exists, so y has a column c, of whose 48
+        // bytes those up to 16 * half + 16 are read, and of both codes all 256; nothing is written; no flags and no stack are
+        // touched.
+        unsafe {
+            asm!(
+                "vmovdqu64 ({x}), %zmm29",
+                "vmovdqu64 ({z}), %zmm30",
+                $(concat!("vpbroadcastd 48*", $c, "({y}), %zmm31"),
+                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
+                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
+                "vmovdqu64 64({x}), %zmm29",
+                "vmovdqu64 64({z}), %zmm30",
+                $(concat!("vpbroadcastd 48*", $c, "+4({y}), %zmm31"),
+                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
+                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
+                "vmovdqu64 128({x}), %zmm29",
+                "vmovdqu64 128({z}), %zmm30",
+                $(concat!("vpbroadcastd 48*", $c, "+8({y}), %zmm31"),
+                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
+                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
+                "vmovdqu64 192({x}), %zmm29",
+                "vmovdqu64 192({z}), %zmm30",
+                $(concat!("vpbroadcastd 48*", $c, "+12({y}), %zmm31"),
+                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
+                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
+                x = in(reg) $codes[0].as_ptr(),
+                z = in(reg) $codes[1].as_ptr(),
+                y = in(reg) $y.as_flattened()[4 * $half..].as_ptr(),
+                $($a = inout(zmm_reg) first[$c].0,
+                $b = inout(zmm_reg) second[$c].0,)*
+                out("zmm29") _,
+                out("zmm30") _,
+                out("zmm31") _,
+                options(att_syntax, pure, readonly, nostack, preserves_flags)
+            );
+        }
+    }};
+}
+
+/// [`Simd::dots_of_two`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots_of_two<const NC: usize>(acc: &mut [[I; NC]; 2], codes: [&[u8; 256]; 2], y: &TilePart<NC>, half: usize) {
+    match NC {
+        6 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3 a4 b4 4 a5 b5 5),
+        4 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3),
+        _ => unreachable!("there are products for 6 and 4 columns"),
+    }
+}
+
 impl Real for F {
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -305,6 +362,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn dots_signed<const NY: usize>(self, acc: &mut [I; NY], flipped: [I; 4], y: &TilePart<NY>, half: usize) {
         simd!(dots(self, acc, flipped, y, half));
+    }
+    #[inline(always)]
+    fn dots_of_two<const NC: usize>(
+        self,
+        acc: &mut [[I; NC]; 2],
+        codes: [&[u8; 256]; 2],
+        y: &TilePart<NC>,
+        half: usize,
+    ) {
+        simd!(dots_of_two(acc, codes, y, half));
     }
     #[inline(always)]
     fn dot_signed(self, acc: I, flipped: [I; 4], y: [i32; 4]) -> I {

@@ -16,6 +16,7 @@ pub(super) mod neon;
 pub(super) mod words;
 
 use super::act::{BLOCK, TilePart, four};
+use super::packed::ROWS;
 use crate::numeric::Real;
 
 /// Work on a tile of columns, for any number NY of them that kernels exist for.
@@ -70,6 +71,11 @@ pub(super) trait Simd: Copy {
     const PAIRS: bool = false;
     /// What is unpacked once where many columns are multiplied.
     const UNPACKS: Unpacks = Unpacks::Nothing;
+    /// Panels that are multiplied together where they are unpacked: those of two vectors.
+    const TOGETHER: usize = match Self::UNPACKS {
+        Unpacks::Nothing => 1,
+        Unpacks::Bytes | Unpacks::Codes => 2 * Self::LANES / ROWS,
+    };
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
@@ -157,6 +163,27 @@ pub(super) trait Simd: Copy {
     ) {
         for c in 0..NY {
             acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
+        }
+    }
+    /// acc[v][c] += codes[v] . y[c] for two vectors of rows and all columns, with half `half` of their codes, which are
+    /// unpacked bytes, a vector after the other. Only where what is unpacked is [`Unpacks::Bytes`].
+    #[inline(always)]
+    fn dots_of_two<const NC: usize>(
+        self,
+        acc: &mut [[Self::I; NC]; 2],
+        codes: [&[u8; 16 * BLOCK / 2]; 2],
+        y: &TilePart<NC>,
+        half: usize,
+    ) {
+        for v in 0..2 {
+            let words = codes[v].as_chunks::<64>().0;
+            let words = [
+                self.load_bytes(&words[0]),
+                self.load_bytes(&words[1]),
+                self.load_bytes(&words[2]),
+                self.load_bytes(&words[3]),
+            ];
+            self.dots(8, &mut acc[v], words, y, half);
         }
     }
     /// Per 16 bits: the products of two bytes of `codes`, unsigned and below 2^6, with those of `y`, signed in [-127, 127].

@@ -93,7 +93,6 @@ unsigned!(FourBits, 4, nibbles);
 unsigned!(FiveBits, 5, nibbles_and_fifth);
 unsigned!(SixBits, 6, nibbles_and_upper);
 unsigned!(FloatsOfFourBits, 5, floats);
-unsigned!(EightBits, 8, whole);
 
 /// Makes a type one of signed codes.
 macro_rules! signed {

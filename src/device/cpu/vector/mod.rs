@@ -11,5 +11,5 @@ pub(super) mod linear;
 mod panels;
 pub(super) mod quantise;
 pub(super) mod rows;
-mod squares;
+mod two_vectors;
 mod unpacked;

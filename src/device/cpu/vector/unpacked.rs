@@ -1,25 +1,23 @@
 //! Panels whose codes are unpacked to bytes, once for all the tiles of columns that they are multiplied with.
 //!
-//! Products and numbers are those of the packed panels, one block a unit: what is unpacked is itself a [`Panel`]. Where
-//! products and the unpacking share ports (Intel's AVX-512), this saves up to a fifth of a product's instructions. Where 16
-//! bits hold several products (AVX2), it makes room for another order of them: see [`super::squares`].
+//! Products and numbers are those of the packed panels. Where products and the unpacking share ports (Intel's AVX-512), this
+//! saves up to a fifth of a product's instructions; and it makes room for another order of them: see [`super::two_vectors`].
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 
 use bytemuck::Zeroable;
 
 use super::super::linear::Job;
 use super::super::packed::{ROWS, plane_bytes};
 use super::super::simd::{Simd, TileWork, Unpacks};
-use super::codes::{Codes, EightBits};
-use super::linear::{Panels, Products, QuantisedTile, prefetch};
+use super::codes::{Bytes, Codes};
+use super::linear::{Panels, Products, prefetch};
 use super::panels::{Panel, Place};
-use super::squares::Squares;
+use super::two_vectors::TwoVectors;
 use crate::error::try_grow;
 
 /// Bytes of the codes of a block: a vector for each four k, a byte a code.
-const CODES: usize = 32 * ROWS;
+pub(super) const CODES: usize = 32 * ROWS;
 
 /// An unpacked block: codes, and the rows' scales (or those of both halves), then as many mins.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -30,9 +28,10 @@ pub(super) struct UnpackedBlock {
 }
 
 /// Bytes of an unpacked block.
-pub(super) const UNPACKED: usize = size_of::<UnpackedBlock>();
+const UNPACKED: usize = size_of::<UnpackedBlock>();
 
-/// Bytes that are unpacked at a time, at most. They are to stay in the second cache; a panel of more is not unpacked.
+/// Bytes that are unpacked at a time, at most, or as many panels as are multiplied together. They are to stay in the second
+/// cache; a panel of more is not unpacked.
 const MOST: usize = 384 << 10;
 
 thread_local! {
@@ -54,7 +53,7 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
     if length * UNPACKED > MOST || columns.sum::<usize>() < enough {
         return &[];
     }
-    let together = job.panels.len().min(most / (length * UNPACKED)).max(1);
+    let together = (most / (length * UNPACKED)).max(1).next_multiple_of(S::TOGETHER).min(job.panels.len());
     let mut memory = BLOCKS.take();
     if try_grow(&mut memory, together * length, Zeroable::zeroed(), "unpacked codes").is_err() {
         // Then each tile unpacks for itself.
@@ -67,18 +66,11 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
             s.run_tile::<_, 1>(Unpack { how, panel, blocks });
         }
         if S::UNPACKS == Unpacks::Codes {
-            s.run_tile::<_, 4>(Squares::<P::Codes, P::Unpacked> { job, panels: range, blocks, kind: PhantomData });
+            s.run_tile::<_, 2>(TwoVectors::<P::Codes, P::Unpacked>::new(job, range, blocks));
         } else {
-            for (start, width) in job.tiles() {
-                let bytes = bytemuck::cast_slice(blocks).chunks_exact(length * UNPACKED);
-                let panels = Panels { range: range.clone(), bytes };
-                let tile = QuantisedTile { how: P::Unpacked::default(), job, panels, start, first: false };
-                match width {
-                    12 => s.run_tile::<_, 12>(tile),
-                    8 => s.run_tile::<_, 8>(tile),
-                    _ => {}
-                }
-            }
+            // Bytes are of one type, whatever the codes were.
+            s.run_tile::<_, 6>(TwoVectors::<Bytes, P::Unpacked>::new(job, range.clone(), blocks));
+            s.run_tile::<_, 4>(TwoVectors::<Bytes, P::Unpacked>::new(job, range, blocks));
         }
     }
     BLOCKS.set(memory);
@@ -165,77 +157,41 @@ impl<S: Simd> Products<S> for Writer<'_> {
     }
 }
 
-/// The numbers in place `place` of a block, of the rows from `lane` on.
-#[inline(always)]
-fn numbers<S: Simd>(s: S, bytes: &[u8; UNPACKED], place: usize, lane: usize) -> S::F {
-    s.load(&bytemuck::from_bytes::<UnpackedBlock>(bytes).numbers[place][lane..])
-}
-
-/// Unpacked panels.
-pub(super) trait Unpacked: Panel<UNPACKED> + Default {
+/// What is in the unpacked blocks of a format.
+pub(super) trait Unpacked {
     /// Each half of a block has its scale.
     const HALVES: bool;
     const MINS: bool;
 }
 
-/// Makes a type the panels of unpacked blocks that are added by a method of [`Products`].
-macro_rules! unpacked {
-    (
-        $(#[$doc:meta])* $name:ident, halves $halves:literal, mins $mins:literal,
-        $s:ident, $block:ident, $lane:ident, $product:ident $numbers:expr
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Default)]
-        pub(super) struct $name;
+/// One scale a block.
+pub(super) struct Symmetric;
 
-        impl Unpacked for $name {
-            const HALVES: bool = $halves;
-            const MINS: bool = $mins;
-        }
-
-        impl Panel<UNPACKED> for $name {
-            const BLOCKS: usize = 1;
-            const PLANE: usize = 0;
-            type Codes = EightBits<0>;
-            type Unpacked = Self;
-            type Head<S: Simd> = ();
-
-            #[inline(always)]
-            fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; UNPACKED], _lane: usize) {}
-
-            #[inline(always)]
-            fn block<S: Simd, P: Products<S>>(
-                self,
-                $s: S,
-                _head: (),
-                $block: &[u8; UNPACKED],
-                place: Place,
-                products: &mut P,
-            ) {
-                let $lane = place.lane;
-                products.$product($s, $numbers, (EightBits::<0>, &$block[..CODES]), $lane);
-            }
-        }
-    };
+impl Unpacked for Symmetric {
+    const HALVES: bool = false;
+    const MINS: bool = false;
 }
 
-unpacked!(
-    /// With codes that stand for themselves less 128.
-    Symmetric, halves false, mins false, s, block, lane, symmetric numbers(s, block, 0, lane)
-);
-unpacked!(
-    /// With a min.
-    WithMin, halves false, mins true, s, block, lane, with_min (numbers(s, block, 0, lane), numbers(s, block, 1, lane))
-);
-unpacked!(
-    /// As `Symmetric`, with a scale for each half.
-    Halves, halves true, mins false, s, block, lane, halves ([numbers(s, block, 0, lane), numbers(s, block, 1, lane)], None)
-);
-unpacked!(
-    /// As `WithMin`, likewise.
-    HalvesWithMins, halves true, mins true, s, block, lane,
-    halves (
-        [numbers(s, block, 0, lane), numbers(s, block, 1, lane)],
-        Some([numbers(s, block, 2, lane), numbers(s, block, 3, lane)])
-    )
-);
+/// One scale and one min.
+pub(super) struct WithMin;
+
+impl Unpacked for WithMin {
+    const HALVES: bool = false;
+    const MINS: bool = true;
+}
+
+/// A scale for each half.
+pub(super) struct Halves;
+
+impl Unpacked for Halves {
+    const HALVES: bool = true;
+    const MINS: bool = false;
+}
+
+/// A scale and a min for each half.
+pub(super) struct HalvesWithMins;
+
+impl Unpacked for HalvesWithMins {
+    const HALVES: bool = true;
+    const MINS: bool = true;
+}
