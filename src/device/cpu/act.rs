@@ -202,8 +202,8 @@ pub(super) fn four(words: &[i32; WORDS], half: usize) -> [i32; 4] {
 
 /// Makes the words of blocks.
 pub(super) trait Quantise: Copy {
-    /// The words of one block.
-    fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS>;
+    /// The words of a block of each of N rows.
+    fn blocks<const N: usize, const PARTS: usize>(self, x: [&[f32; BLOCK]; N]) -> [Parts<PARTS>; N];
 }
 
 impl ActRows<'_> {
@@ -219,29 +219,62 @@ impl ActRows<'_> {
 
     #[inline(always)]
     fn quantise_as<const PARTS: usize>(&mut self, how: impl Quantise) {
-        for (i, row) in self.values.chunks_exact(self.width).enumerate() {
-            let (blocks, _) = row.as_chunks::<BLOCK>();
-            for (block, parts) in blocks.iter().zip(self.parts.chunks_exact_mut(PARTS)) {
-                for (out, part) in parts.iter_mut().zip(how.block::<PARTS>(block)) {
-                    out[i] = part;
+        let rows = self.values.len() / self.width;
+        let fours = rows / 4 * 4;
+        for first in (0..fours).step_by(4) {
+            self.quantise_rows::<4, PARTS>(how, first);
+        }
+        for first in fours..rows {
+            self.quantise_rows::<1, PARTS>(how, first);
+        }
+    }
+
+    /// The N rows from `first` on.
+    #[inline(always)]
+    fn quantise_rows<const N: usize, const PARTS: usize>(&mut self, how: impl Quantise, first: usize) {
+        let mut rows = [&[][..]; N];
+        for n in 0..N {
+            rows[n] = self.values[(first + n) * self.width..][..self.width].as_chunks().0;
+        }
+        for (b, parts) in self.parts.chunks_exact_mut(PARTS).enumerate() {
+            let mut x = [&[0.0; BLOCK]; N];
+            for n in 0..N {
+                x[n] = &rows[n][b];
+            }
+            let blocks = how.blocks::<N, PARTS>(x);
+            for (p, part) in parts.iter_mut().enumerate() {
+                let columns = &mut part[first..first + N];
+                for n in 0..N {
+                    columns[n] = blocks[n][p];
                 }
             }
         }
     }
 }
 
-/// d and 127/A of a block whose largest magnitude has the bits `largest`; 127/A is 0 where all q are 0.
+/// d and 127/A of blocks whose largest magnitudes have the bits `largest`; 127/A is 0 where all q are 0.
 #[inline(always)]
-pub(super) fn scale(largest: u32) -> (f32, f32) {
-    let a = f32::from_bits(largest);
-    // Comparing with the bits of infinity also catches NaN, which lies above.
-    if largest >= f32::INFINITY.to_bits() {
-        (f32::NAN, 0.0)
-    } else if a < f32::from_bits((127 - 100) << 23) {
-        (0.0, 0.0)
-    } else {
-        (a / 127.0, 127.0 / a)
+pub(super) fn scales<const N: usize>(largest: [i32; N]) -> [[f32; N]; 2] {
+    let (mut d, mut inverse) = ([0.0; N], [0.0; N]);
+    // All are divided, so that it can be done at once.
+    for n in 0..N {
+        let a = f32::from_bits(largest[n] as u32);
+        (d[n], inverse[n]) = (a / 127.0, 127.0 / a);
     }
+    for n in 0..N {
+        // Comparing with the bits of infinity also catches NaN, which lies above.
+        let not_finite = largest[n] as u32 >= f32::INFINITY.to_bits();
+        let small = f32::from_bits(largest[n] as u32) < f32::from_bits((127 - 100) << 23);
+        d[n] = if not_finite {
+            f32::NAN
+        } else if small {
+            0.0
+        } else {
+            d[n]
+        };
+        inverse[n] = if not_finite || small { 0.0 } else { inverse[n] };
+    }
+    [d, inverse]
 }
 
 /// By how much a signed byte is larger with its sign bit flipped and read as an unsigned one. The sums of activations are
@@ -283,9 +316,16 @@ pub(super) fn d_sum(words: &[i32; WORDS]) -> f32 {
 pub(super) struct Plain;
 
 impl Quantise for Plain {
-    fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS> {
-        let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7FFF_FFFF));
-        let (d, inverse) = scale(largest);
+    fn blocks<const N: usize, const PARTS: usize>(self, x: [&[f32; BLOCK]; N]) -> [Parts<PARTS>; N] {
+        x.map(|x| self.block(x))
+    }
+}
+
+impl Plain {
+    /// The words of one block.
+    pub(super) fn block<const PARTS: usize>(self, x: &[f32; BLOCK]) -> Parts<PARTS> {
+        let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() as i32 & i32::MAX));
+        let [[d], [inverse]] = scales([largest]);
         let (mut q, mut r) = ([0i32; BLOCK], [0i32; BLOCK]);
         if inverse != 0.0 {
             for ((q, r), x) in q.iter_mut().zip(&mut r).zip(x) {

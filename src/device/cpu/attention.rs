@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::act::{Act, Plain, Quantise, WIDTHS, WORDS};
+use super::act::{Act, Plain, WIDTHS, WORDS};
 use super::kernels::Kernels;
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::{Buffer, Device};

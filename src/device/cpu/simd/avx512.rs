@@ -3,8 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::act::{TilePart, WORDS, four};
-use super::{Simd, TileWork, Unpacks};
+use super::super::act::{BLOCK, TilePart, WORDS, four};
+use super::{BytesAndSums, Simd, TileWork, Unpacks, VECTORS};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -345,6 +345,59 @@ impl Simd for Avx512 {
     fn store_low_bytes(self, a: I, out: &mut [u8]) {
         assert!(out.len() >= 16);
         simd!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a.0)))
+    }
+
+    /// Of four vectors, pairs of lanes of all at a time.
+    #[inline(always)]
+    fn largest_lanes<const N: usize>(self, a: [I; N]) -> [i32; N] {
+        let mut largest = [0; N];
+        if N == 4 {
+            simd!({
+                let [a, b, c, d] = [a[0].0, a[1].0, a[2].0, a[3].0];
+                let ab = _mm512_max_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let cd = _mm512_max_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                let all = _mm512_max_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+                let all = _mm256_max_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+                let all = _mm_max_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+                _mm_storeu_si128(largest.as_mut_ptr().cast(), all);
+            });
+        } else {
+            for n in 0..N {
+                largest[n] = self.largest_lane(a[n]);
+            }
+        }
+        largest
+    }
+    /// Two blocks a vector.
+    #[inline(always)]
+    fn bytes_and_sums<const N: usize>(self, values: &[[I; VECTORS]; N]) -> BytesAndSums<N> {
+        let mut out = BytesAndSums { bytes: [[0; BLOCK]; N], of_halves: [[0; 2]; N] };
+        for n in (0..N).step_by(2) {
+            let (first, second) = (values[n], values[(n + 1).min(N - 1)]);
+            let mut sums = [0; 16];
+            simd!({
+                // Each 128 bits hold four values of each of the four vectors.
+                let words = _mm512_packs_epi32(first[0].0, first[1].0);
+                let bytes = _mm512_packs_epi16(words, _mm512_packs_epi32(second[0].0, second[1].0));
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                let bytes = _mm512_permutexvar_epi32(order, bytes);
+                // Now a half of a block.
+                let four = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+                let two = _mm512_add_epi32(four, _mm512_shuffle_epi32::<0x4E>(four));
+                let one = _mm512_add_epi32(two, _mm512_shuffle_epi32::<0xB1>(two));
+                _mm512_storeu_si512(sums.as_mut_ptr().cast(), one);
+                _mm256_storeu_si256(out.bytes[n].as_mut_ptr().cast(), _mm512_castsi512_si256(bytes));
+                if n + 1 < N {
+                    let second = _mm512_extracti64x4_epi64::<1>(bytes);
+                    _mm256_storeu_si256(out.bytes[n + 1].as_mut_ptr().cast(), second);
+                }
+            });
+            out.of_halves[n] = [sums[0], sums[4]];
+            if n + 1 < N {
+                out.of_halves[n + 1] = [sums[8], sums[12]];
+            }
+        }
+        out
     }
 
     #[inline(always)]

@@ -52,6 +52,15 @@ pub(super) enum Unpacks {
     Codes,
 }
 
+/// The most vectors that a block fills.
+pub(super) const VECTORS: usize = 8;
+
+/// The values of N blocks as bytes, and the sums of those of each half.
+pub(super) struct BytesAndSums<const N: usize> {
+    pub bytes: [[u8; BLOCK]; N],
+    pub of_halves: [[i32; 2]; N],
+}
+
 /// The usual [`AHEAD`](Simd::AHEAD).
 const BOTH_CACHES: (Option<usize>, usize) = (Some(4096), 1024);
 
@@ -132,6 +141,30 @@ pub(super) trait Simd: Copy {
     fn sum_of_lanes(self, a: Self::I) -> i32;
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, a: Self::I, out: &mut [u8]);
+    /// `largest_lane` of each.
+    #[inline(always)]
+    fn largest_lanes<const N: usize>(self, a: [Self::I; N]) -> [i32; N] {
+        let mut largest = [0; N];
+        for n in 0..N {
+            largest[n] = self.largest_lane(a[n]);
+        }
+        largest
+    }
+    /// What the words of N blocks are made of whose values, in [-127, 127], are in the first of these vectors.
+    #[inline(always)]
+    fn bytes_and_sums<const N: usize>(self, values: &[[Self::I; VECTORS]; N]) -> BytesAndSums<N> {
+        let mut out = BytesAndSums { bytes: [[0; BLOCK]; N], of_halves: [[0; 2]; N] };
+        for n in 0..N {
+            let mut sums = [self.i32(0); 2];
+            for v in 0..BLOCK / Self::LANES {
+                self.store_low_bytes(values[n][v], &mut out.bytes[n][v * Self::LANES..]);
+                let half = v * Self::LANES / (BLOCK / 2);
+                sums[half] = self.add_i32(sums[half], values[n][v]);
+            }
+            out.of_halves[n] = [self.sum_of_lanes(sums[0]), self.sum_of_lanes(sums[1])];
+        }
+        out
+    }
 
     /// Per lane: acc + the products of four times four bytes, `codes` unsigned and below 2^bits, `y` signed
     /// in [-127, 127] and the same in every lane. `bits` is a constant where it is called.

@@ -119,20 +119,22 @@ fn tiles_cover_the_columns_in_order() {
 fn a_column_is_the_same_in_every_tile() {
     const WIDTH: usize = 96;
     let mut rng = Rng::new(5);
-    let x = random_floats(&mut rng, 25 * WIDTH, Numbers::Extreme);
-    let alone: Vec<_> = x
-        .chunks_exact(WIDTH)
-        .map(|x| {
-            quantised(&act(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), WIDTH, x, Precision::Sixteen), 0).1
-        })
-        .collect();
-    for (isa, device) in variants_and_shapes() {
-        for columns in 1..=25 {
-            let act = act(&device, WIDTH, &x[..columns * WIDTH], Precision::Sixteen);
-            assert_eq!((act.rows(), act.width()), (columns, WIDTH));
-            assert_eq!(act.values(), &x[..columns * WIDTH]);
-            for (t, expected) in alone[..columns].iter().enumerate() {
-                assert_eq!(quantised(&act, t).1, *expected, "{isa} column {t} of {columns}");
+    for numbers in [Numbers::Extreme, Numbers::NotFinite] {
+        let x = random_floats(&mut rng, 25 * WIDTH, numbers);
+        let alone: Vec<_> = x
+            .chunks_exact(WIDTH)
+            .map(|x| {
+                quantised(&act(&Device::new(Threads::new(1), Isa::Scalar).unwrap(), WIDTH, x, Precision::Sixteen), 0).1
+            })
+            .collect();
+        for (isa, device) in variants_and_shapes() {
+            for columns in 1..=25 {
+                let act = act(&device, WIDTH, &x[..columns * WIDTH], Precision::Sixteen);
+                assert_eq!((act.rows(), act.width()), (columns, WIDTH));
+                assert_same(act.values(), &x[..columns * WIDTH], || format!("{isa} {columns}"));
+                for (t, expected) in alone[..columns].iter().enumerate() {
+                    assert_eq!(quantised(&act, t).1, *expected, "{isa} column {t} of {columns}");
+                }
             }
         }
     }
