@@ -13,7 +13,8 @@
 //! the q, four k values each, then -128 times their sum, the same of the second half, d, d * sum. There is a second part
 //! only in 16 bits: the same of 256 q + r with the r in place of the q.
 
-use crate::error::{Result, try_grow};
+use super::lines::Lines;
+use crate::error::Result;
 
 /// Values of a block.
 pub(super) const BLOCK: usize = 32;
@@ -72,8 +73,8 @@ pub(crate) struct Act {
     widest: usize,
     precision: Precision,
     /// As much as was ever needed.
-    values: Vec<f32>,
-    blocks: Vec<i32>,
+    values: Lines<f32>,
+    blocks: Lines<i32>,
 }
 
 /// Rows of one tile, to be filled.
@@ -117,9 +118,9 @@ impl Act {
     pub(super) fn refit(&mut self, width: usize, precision: Precision) -> Result<()> {
         (self.width, self.precision) = (width, precision);
         let rows = self.rows();
-        try_grow(&mut self.values, rows * width, 0.0, "activations")?;
+        self.values.resize(rows * width, "activations")?;
         let words = rows * self.column_words();
-        try_grow(&mut self.blocks, words, 0, "activations")
+        self.blocks.resize(words, "activations")
     }
 
     /// Words of the blocks of one column.

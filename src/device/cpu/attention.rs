@@ -9,9 +9,10 @@ use std::ops::Range;
 use super::act::{Act, Plain, WIDTHS, WORDS};
 use super::kernels::Kernels;
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
+use super::lines::Lines;
 use super::{Buffer, Device};
 use crate::device::Attention;
-use crate::error::{Result, try_collect, try_push, try_vec};
+use crate::error::{Result, try_collect, try_push};
 
 /// Positions of a segment.
 pub(super) const SEGMENT: usize = 256;
@@ -59,7 +60,7 @@ pub(super) struct Partial {
     rows: usize,
     stride: usize,
     /// (padded rows, stride): the sums of exp(score - m) * value.
-    o: Vec<f32>,
+    o: Lines<f32>,
 }
 
 /// The smallest tile width that holds `rows`.
@@ -71,7 +72,7 @@ impl Partial {
     /// Nothing yet, for rows of `stride` elements.
     pub(super) fn new(rows: usize, stride: usize) -> Result<Self> {
         let (live, m, l) = ([false; ROWS], [0.0; LANES], [0.0; LANES]);
-        let o = try_vec(padded(rows).saturating_mul(stride), 0.0, "attention")?;
+        let o = Lines::zeros(padded(rows).saturating_mul(stride), "attention")?;
         Ok(Partial { live, m, l, rows, stride, o })
     }
 
@@ -300,8 +301,8 @@ impl Device {
 struct Running<'u, 'a> {
     unit: &'u mut Unit<'a>,
     /// As in [`Tile`].
-    q: Vec<f32>,
-    blocks: Vec<i32>,
+    q: Lines<f32>,
+    blocks: Lines<i32>,
 }
 
 impl<'u, 'a> Running<'u, 'a> {
@@ -310,16 +311,16 @@ impl<'u, 'a> Running<'u, 'a> {
         let shape = query.view.shape;
         let (n, e) = (unit.partial.rows(), shape.width);
         // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
-        let mut rows = try_vec(n * e, 0.0, "attention")?;
+        let mut rows = Lines::<f32>::zeros(n * e, "attention")?;
         for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
             let (token, head) = unit.row(r);
             let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
             scaled.iter_mut().zip(own).for_each(|(scaled, x)| *scaled = x * scale);
         }
         let stride = padded(n);
-        let (mut q, mut blocks) = (Vec::new(), Vec::new());
+        let (mut q, mut blocks) = (Lines::default(), Lines::default());
         if matches!(shape.kv_type.store(), Store::Blocks(..)) {
-            blocks = try_vec(e / BLOCK * WORDS * stride, 0, "attention")?;
+            blocks = Lines::zeros(e / BLOCK * WORDS * stride, "attention")?;
             for (r, row) in rows.chunks_exact(e).enumerate() {
                 for (words, x) in blocks.chunks_exact_mut(WORDS * stride).zip(row.as_chunks::<BLOCK>().0) {
                     let [block] = Plain.block(x);
@@ -327,7 +328,7 @@ impl<'u, 'a> Running<'u, 'a> {
                 }
             }
         } else {
-            q = try_vec(e * stride, 0.0, "attention")?;
+            q = Lines::zeros(e * stride, "attention")?;
             for (r, row) in rows.chunks_exact(e).enumerate() {
                 for (i, x) in row.iter().enumerate() {
                     q[i * stride + r] = *x;

@@ -8,6 +8,7 @@ mod kernels;
 mod kv;
 mod kv_page;
 mod linear;
+mod lines;
 mod packed;
 mod rows;
 mod scalar;
@@ -29,8 +30,9 @@ pub(crate) use packed::{ROWS as PANEL_ROWS, Shape};
 pub use threads::{Threads, physical_cores};
 pub(crate) use weight::{Arena, Weight};
 
-use crate::error::{Result, try_vec};
+use crate::error::Result;
 use kernels::Kernels;
+use lines::Lines;
 
 /// A pool of threads and the kernels that it runs.
 #[derive(Clone)]
@@ -62,19 +64,14 @@ impl Device {
 pub(crate) struct Buffer {
     rows: usize,
     width: usize,
-    data: Vec<f32>,
+    data: Lines<f32>,
 }
 
 impl Buffer {
     /// Makes it (rows, width); what it holds then is not specified.
     pub(crate) fn reset(&mut self, rows: usize, width: usize) -> Result<()> {
         (self.rows, self.width) = (rows, width);
-        let n = rows * width;
-        if n > self.data.capacity() {
-            self.data = try_vec(n, 0.0, "activations")?;
-        }
-        self.data.resize(n, 0.0);
-        Ok(())
+        self.data.resize(rows * width, "activations")
     }
 
     /// Keeps these rows, which ascend.

@@ -4,6 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::act::{BLOCK, TilePart, WORDS, four};
+use super::super::lines::Aligned;
 use super::{BytesAndSums, Simd, TileWork, Unpacks, VECTORS};
 use crate::numeric::Real;
 
@@ -374,7 +375,7 @@ impl Simd for Avx512 {
         let mut out = BytesAndSums { bytes: [[0; BLOCK]; N], of_halves: [[0; 2]; N] };
         for n in (0..N).step_by(2) {
             let (first, second) = (values[n], values[(n + 1).min(N - 1)]);
-            let mut sums = [0; 16];
+            let mut sums = Aligned([0; 16]);
             simd!({
                 // Each 128 bits hold four values of each of the four vectors.
                 let words = _mm512_packs_epi32(first[0].0, first[1].0);
@@ -385,16 +386,16 @@ impl Simd for Avx512 {
                 let four = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
                 let two = _mm512_add_epi32(four, _mm512_shuffle_epi32::<0x4E>(four));
                 let one = _mm512_add_epi32(two, _mm512_shuffle_epi32::<0xB1>(two));
-                _mm512_storeu_si512(sums.as_mut_ptr().cast(), one);
+                _mm512_storeu_si512(sums.0.as_mut_ptr().cast(), one);
                 _mm256_storeu_si256(out.bytes[n].as_mut_ptr().cast(), _mm512_castsi512_si256(bytes));
                 if n + 1 < N {
                     let second = _mm512_extracti64x4_epi64::<1>(bytes);
                     _mm256_storeu_si256(out.bytes[n + 1].as_mut_ptr().cast(), second);
                 }
             });
-            out.of_halves[n] = [sums[0], sums[4]];
+            out.of_halves[n] = [sums.0[0], sums.0[4]];
             if n + 1 < N {
-                out.of_halves[n + 1] = [sums[8], sums[12]];
+                out.of_halves[n + 1] = [sums.0[8], sums.0[12]];
             }
         }
         out

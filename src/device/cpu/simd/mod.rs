@@ -56,6 +56,7 @@ pub(super) enum Unpacks {
 pub(super) const VECTORS: usize = 8;
 
 /// The values of N blocks as bytes, and the sums of those of each half.
+#[repr(align(64))]
 pub(super) struct BytesAndSums<const N: usize> {
     pub bytes: [[u8; BLOCK]; N],
     pub of_halves: [[i32; 2]; N],

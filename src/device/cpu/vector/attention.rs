@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::super::act::WORDS;
 use super::super::attention::{LANES, Partial, ROWS, SEGMENT, Tile};
 use super::super::kv::{BLOCK, KvType, TILE};
+use super::super::lines::Aligned;
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::{Bytes, FourBits};
@@ -266,8 +267,9 @@ impl<X: Element> TileWork for Attend<'_, X> {
             places[t] = Place { keys, values };
         }
         let places = &places;
-        let mut p = [[0.0f32; SEGMENT]; NR];
-        scores::<S, X, NR>(s, tile, places, lowest..highest, &mut p);
+        let mut p = Aligned([[0.0f32; SEGMENT]; NR]);
+        let p = &mut p.0;
+        scores::<S, X, NR>(s, tile, places, lowest..highest, p);
         for r in 0..tile.rows {
             if partial.live[r] {
                 (partial.m[r], partial.l[r]) = softmax(s, &mut p[r], low[r], high[r]);
@@ -293,7 +295,7 @@ impl<X: Element> TileWork for Attend<'_, X> {
         if shared.is_empty() {
             return;
         }
-        values::<S, X, NR>(s, places, shared.clone(), &p, partial.rows_mut());
+        values::<S, X, NR>(s, places, shared.clone(), p, partial.rows_mut());
         for r in 0..tile.rows {
             values::<S, X, 1>(s, places, shared.end..high[r], from_ref(&p[r]), [partial.o_mut(r)]);
         }

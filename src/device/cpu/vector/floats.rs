@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::super::linear::Job;
+use super::super::lines::Aligned;
 use super::super::packed::ROWS;
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::linear::row_numbers;
@@ -77,19 +78,19 @@ impl<P: FloatPanel<BYTES>, const BYTES: usize> TileWork for FloatTile<'_, P, BYT
         }
         let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
         for (p, panel) in job.panels.clone().zip(panels) {
-            let mut out = [[0.0; ROWS]; NY];
+            let mut out = Aligned([[0.0; ROWS]; NY]);
             let panel = &panel.as_chunks::<BYTES>().0[..n];
             // As many sums at a time as there are registers for: few do not hide the latency of an addition.
             match (NY, ROWS / S::LANES) {
-                (..=4, 2) => rows::<S, P, BYTES, NY, 2>(s, panel, &x, 0, &mut out),
-                (..=4, 4) => rows::<S, P, BYTES, NY, 4>(s, panel, &x, 0, &mut out),
+                (..=4, 2) => rows::<S, P, BYTES, NY, 2>(s, panel, &x, 0, &mut out.0),
+                (..=4, 4) => rows::<S, P, BYTES, NY, 4>(s, panel, &x, 0, &mut out.0),
                 _ => {
                     for lane in (0..ROWS).step_by(S::LANES) {
-                        rows::<S, P, BYTES, NY, 1>(s, panel, &x, lane, &mut out);
+                        rows::<S, P, BYTES, NY, 1>(s, panel, &x, lane, &mut out.0);
                     }
                 }
             }
-            job.write(p, start, &mut out);
+            job.write(p, start, &mut out.0);
         }
     }
 }

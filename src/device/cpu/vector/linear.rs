@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use super::super::act::{self, TilePart, WORDS};
 use super::super::linear::Job;
+use super::super::lines::Aligned;
 use super::super::packed::{BITS, NIBBLES, PAIRS, ROWS, SCALES, TWO, plane_bytes};
 use super::super::simd::{Simd, TileWork, run_tile};
 use super::codes::Codes;
@@ -135,21 +136,21 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> 
         let (plane_bytes, fine) = (plane_bytes(units, P::PLANE), job.fine);
         let (parts, stride) = (job.act.tile(start, NY).as_chunks::<WORDS>().0.as_chunks::<NY>().0, job.act.parts());
         for (p, panel) in panels.range.zip(panels.bytes) {
-            let mut out = [[0.0; ROWS]; NY];
+            let mut out = Aligned([[0.0; ROWS]; NY]);
             let (plane, rest) = panel.split_at(plane_bytes);
             let units = (plane, rest.as_chunks::<UNIT>().0);
             let tile = TileBlocks::<NY> { parts, stride, fine, first };
             // One column leaves registers for all vectors of the panel, which is then read once.
             match (NY, ROWS / S::LANES) {
-                (1, 2) => rows::<S, P, UNIT, NY, 2>(s, how, units, tile, 0, &mut out),
-                (1, 4) => rows::<S, P, UNIT, NY, 4>(s, how, units, tile, 0, &mut out),
+                (1, 2) => rows::<S, P, UNIT, NY, 2>(s, how, units, tile, 0, &mut out.0),
+                (1, 4) => rows::<S, P, UNIT, NY, 4>(s, how, units, tile, 0, &mut out.0),
                 _ => {
                     for lane in (0..ROWS).step_by(S::LANES) {
-                        rows::<S, P, UNIT, NY, 1>(s, how, units, tile, lane, &mut out);
+                        rows::<S, P, UNIT, NY, 1>(s, how, units, tile, lane, &mut out.0);
                     }
                 }
             }
-            job.write(p, start, &mut out);
+            job.write(p, start, &mut out.0);
         }
     }
 }

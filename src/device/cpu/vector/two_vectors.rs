@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::super::act::{self, TilePart, WORDS, four};
 use super::super::linear::Job;
+use super::super::lines::Aligned;
 use super::super::packed::ROWS;
 use super::super::simd::{Simd, TileWork, Unpacks};
 use super::codes::Codes;
@@ -57,13 +58,13 @@ impl<C: Codes, U: Unpacked> TileWork for TwoVectors<'_, C, U> {
                         _ if job.fine => columns.of_bytes::<S, U, 2>(s),
                         _ => columns.of_bytes::<S, U, 1>(s),
                     };
-                    let mut out = [[[0.0; ROWS]; NC]; 2];
+                    let mut out = Aligned([[[0.0; ROWS]; NC]; 2]);
                     for v in 0..2 {
                         for c in 0..NC {
-                            s.store(f[v][c], &mut out[v * S::LANES / ROWS][c][lane::<S>(v)..]);
+                            s.store(f[v][c], &mut out.0[v * S::LANES / ROWS][c][lane::<S>(v)..]);
                         }
                     }
-                    for (p, out) in (p..panels.end.min(p + S::TOGETHER)).zip(&mut out) {
+                    for (p, out) in (p..panels.end.min(p + S::TOGETHER)).zip(&mut out.0) {
                         job.write(p, first, out);
                     }
                 }
