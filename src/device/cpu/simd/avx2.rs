@@ -123,7 +123,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     // fast.
     const AHEAD: (Option<usize>, usize) = if VNNI { BOTH_CACHES } else { (None, 2048) };
     const PAIRS: bool = !VNNI;
-    const UNPACKS: Unpacks = if VNNI { Unpacks::Nothing } else { Unpacks::Codes };
+    const UNPACKS: Unpacks = if VNNI { Unpacks::Bytes } else { Unpacks::Codes };
     type F = F;
     type I = I;
     /// With VNNI, the codes plus 128.

@@ -138,7 +138,7 @@ macro_rules! two_in_order {
 /// [`Simd::dots_of_two`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dots_of_two<const NC: usize>(acc: &mut [[I; NC]; 2], codes: [&[u8; 256]; 2], y: &TilePart<NC>, half: usize) {
+fn dots_of_two<const NC: usize>(acc: &mut [[I; NC]; 2], codes: [&[u8]; 2], y: &TilePart<NC>, half: usize) {
     match NC {
         6 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3 a4 b4 4 a5 b5 5),
         4 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3),
@@ -418,13 +418,8 @@ impl Simd for Avx512 {
         simd!(dots(self, acc, flipped, y, half));
     }
     #[inline(always)]
-    fn dots_of_two<const NC: usize>(
-        self,
-        acc: &mut [[I; NC]; 2],
-        codes: [&[u8; 256]; 2],
-        y: &TilePart<NC>,
-        half: usize,
-    ) {
+    fn dots_of_two<const NC: usize>(self, acc: &mut [[I; NC]; 2], codes: [&[u8]; 2], y: &TilePart<NC>, half: usize) {
+        assert!(codes[0].len() >= 256 && codes[1].len() >= 256);
         simd!(dots_of_two(acc, codes, y, half));
     }
     #[inline(always)]

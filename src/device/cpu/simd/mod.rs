@@ -199,24 +199,21 @@ pub(super) trait Simd: Copy {
             acc[c] = self.dot_signed(acc[c], flipped, four(&y[c], half));
         }
     }
-    /// acc[v][c] += codes[v] . y[c] for two vectors of rows and all columns, with half `half` of their codes, which are
-    /// unpacked bytes, a vector after the other. Only where what is unpacked is [`Unpacks::Bytes`].
+    /// acc[v][c] += codes[v] . y[c] for two vectors of rows and all columns, with half `half` of their codes: unpacked bytes,
+    /// the vectors of a panel's codes beginning 64 bytes apart. Only where what is unpacked is [`Unpacks::Bytes`].
     #[inline(always)]
     fn dots_of_two<const NC: usize>(
         self,
         acc: &mut [[Self::I; NC]; 2],
-        codes: [&[u8; 16 * BLOCK / 2]; 2],
+        codes: [&[u8]; 2],
         y: &TilePart<NC>,
         half: usize,
     ) {
         for v in 0..2 {
-            let words = codes[v].as_chunks::<64>().0;
-            let words = [
-                self.load_bytes(&words[0]),
-                self.load_bytes(&words[1]),
-                self.load_bytes(&words[2]),
-                self.load_bytes(&words[3]),
-            ];
+            let mut words = [self.i32(0); 4];
+            for j in 0..4 {
+                words[j] = self.load_bytes(&codes[v][4 * ROWS * j..]);
+            }
             self.dots(8, &mut acc[v], words, y, half);
         }
     }

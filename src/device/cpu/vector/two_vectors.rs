@@ -99,11 +99,12 @@ impl<'a, const NC: usize> Block<'a, NC> {
         s.load_bytes(&self.rows[v].codes[4 * ROWS * j + 4 * lane::<S>(v)..])
     }
 
-    /// The bytes of half `half` of each vector of rows.
+    /// The bytes of half `half`, from the first row of each vector on.
     #[inline(always)]
-    fn half_codes(self, half: usize) -> [&'a [u8; CODES / 2]; 2] {
+    fn half_codes<S: Simd>(self, half: usize) -> [&'a [u8]; 2] {
         let [first, second] = self.rows;
-        [&first.codes.as_chunks().0[half], &second.codes.as_chunks().0[half]]
+        let halves = [&first.codes.as_chunks::<{ CODES / 2 }>().0[half], &second.codes.as_chunks().0[half]];
+        [&halves[0][4 * lane::<S>(0)..], &halves[1][4 * lane::<S>(1)..]]
     }
 
     /// Of the sums of products of bytes in `parts` parts of y: those before part `p` count 256 times, and with the last comes
@@ -225,7 +226,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
                     let mut sums = [[s.i32(0); NC]; 2];
                     for p in 0..PARTS {
                         last.begin_part::<S, U>(s, p, PARTS, Some(half), &mut sums);
-                        s.dots_of_two(&mut sums, last.half_codes(half), parts[p], half);
+                        s.dots_of_two(&mut sums, last.half_codes::<S>(half), parts[p], half);
                     }
                     for c in 0..NC {
                         match half {
@@ -239,7 +240,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
                 for p in 0..PARTS {
                     last.begin_part::<S, U>(s, p, PARTS, None, &mut sums);
                     for half in 0..2 {
-                        s.dots_of_two(&mut sums, last.half_codes(half), parts[p], half);
+                        s.dots_of_two(&mut sums, last.half_codes::<S>(half), parts[p], half);
                     }
                 }
                 for c in 0..NC {

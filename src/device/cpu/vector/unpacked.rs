@@ -1,6 +1,6 @@
 //! Panels whose codes are unpacked to bytes, once for all the tiles of columns that they are multiplied with.
 //!
-//! Products and numbers are those of the packed panels. Where products and the unpacking share ports (Intel's AVX-512), this
+//! Products and numbers are those of the packed panels. Where products and the unpacking share ports (VNNI on Intel's CPUs), this
 //! saves up to a fifth of a product's instructions; and it makes room for another order of them: see [`super::two_vectors`].
 
 use std::cell::Cell;
@@ -44,7 +44,8 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
     // The widths of tiles that products exist for, the columns from which on unpacking once is worth it, and the bytes that
     // are unpacked at a time, at most.
     let (widths, enough, most): (&[usize], usize, usize) = match S::UNPACKS {
-        Unpacks::Bytes => (&[12, 8], 36, MOST),
+        Unpacks::Bytes if S::LANES == 16 => (&[12, 8], 36, MOST),
+        Unpacks::Bytes => (&[4], 12, 128 << 10),
         Unpacks::Codes if !job.fine => (&[4], 12, 128 << 10),
         Unpacks::Codes | Unpacks::Nothing => return &[],
     };
@@ -65,12 +66,17 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
         for (panel, blocks) in Panels::packed(job, range.clone()).bytes.zip(blocks.chunks_exact_mut(length)) {
             s.run_tile::<_, 1>(Unpack { how, panel, blocks });
         }
-        if S::UNPACKS == Unpacks::Codes {
-            s.run_tile::<_, 2>(TwoVectors::<P::Codes, P::Unpacked>::new(job, range, blocks));
-        } else {
-            // Bytes are of one type, whatever the codes were.
-            s.run_tile::<_, 6>(TwoVectors::<Bytes, P::Unpacked>::new(job, range.clone(), blocks));
-            s.run_tile::<_, 4>(TwoVectors::<Bytes, P::Unpacked>::new(job, range, blocks));
+        // Bytes are of one type, whatever the codes were.
+        let of_bytes = || TwoVectors::<Bytes, P::Unpacked>::new(job, range.clone(), blocks);
+        match (S::UNPACKS, S::LANES) {
+            (Unpacks::Codes, _) => {
+                s.run_tile::<_, 2>(TwoVectors::<P::Codes, P::Unpacked>::new(job, range.clone(), blocks));
+            }
+            (_, 8) => s.run_tile::<_, 2>(of_bytes()),
+            _ => {
+                s.run_tile::<_, 6>(of_bytes());
+                s.run_tile::<_, 4>(of_bytes());
+            }
         }
     }
     BLOCKS.set(memory);
