@@ -234,8 +234,8 @@ impl ActRows<'_> {
     #[inline(always)]
     fn quantise_rows<const N: usize, const PARTS: usize>(&mut self, how: impl Quantise, first: usize) {
         let mut rows = [&[][..]; N];
-        for n in 0..N {
-            rows[n] = self.values[(first + n) * self.width..][..self.width].as_chunks().0;
+        for (n, row) in rows.iter_mut().enumerate() {
+            *row = self.values[(first + n) * self.width..][..self.width].as_chunks().0;
         }
         for (b, parts) in self.parts.chunks_exact_mut(PARTS).enumerate() {
             let mut x = [&[0.0; BLOCK]; N];

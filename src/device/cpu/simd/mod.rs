@@ -155,12 +155,12 @@ pub(super) trait Simd: Copy {
     #[inline(always)]
     fn bytes_and_sums<const N: usize>(self, values: &[[Self::I; VECTORS]; N]) -> BytesAndSums<N> {
         let mut out = BytesAndSums { bytes: [[0; BLOCK]; N], of_halves: [[0; 2]; N] };
-        for n in 0..N {
+        for (n, values) in values.iter().enumerate() {
             let mut sums = [self.i32(0); 2];
-            for v in 0..BLOCK / Self::LANES {
-                self.store_low_bytes(values[n][v], &mut out.bytes[n][v * Self::LANES..]);
+            for (v, &vector) in values.iter().enumerate().take(BLOCK / Self::LANES) {
+                self.store_low_bytes(vector, &mut out.bytes[n][v * Self::LANES..]);
                 let half = v * Self::LANES / (BLOCK / 2);
-                sums[half] = self.add_i32(sums[half], values[n][v]);
+                sums[half] = self.add_i32(sums[half], vector);
             }
             out.of_halves[n] = [self.sum_of_lanes(sums[0]), self.sum_of_lanes(sums[1])];
         }
