@@ -3,6 +3,7 @@
 
 mod attention;
 mod linear;
+mod lines;
 mod packed;
 mod quantise;
 mod real;

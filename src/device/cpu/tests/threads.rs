@@ -344,21 +344,27 @@ fn lists_of_processors_are_read() {
 fn columns_are_written_where_they_belong_and_nowhere_else() {
     let mut data = vec![0.0; 12];
     let columns = Columns::new(&mut data, 4);
-    let write = |columns: &Columns<'_>, row, column, n| {
-        let values = std::array::from_fn(|i| (i + 1) as f32);
+    let write_rows = |columns: &Columns<'_>, row, rows: usize, column, n| {
+        let tile: Vec<_> = (0..rows).map(|r| std::array::from_fn(|i| (16 * r + i + 1) as f32)).collect();
         #[allow(unsafe_code)]
         // SAFETY: this thread alone writes.
         unsafe {
-            columns.write(row, column, &[values], n)
+            columns.write(row, column, &tile, n)
         }
     };
+    let write = |columns: &Columns<'_>, row, column, n| write_rows(columns, row, 1, column, n);
     write(&columns, 1, 1, 3);
     write(&columns, 2, 4, 0);
     for (row, column, n) in [(3, 0, 1), (0, 4, 1), (0, 3, 2), (0, 5, 0), (0, usize::MAX, 2), (0, 0, 5)] {
         let refused = catch_unwind(AssertUnwindSafe(|| write(&columns, row, column, n)));
         assert!(refused.is_err(), "{row} {column} {n}");
     }
-    assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
+    for (row, rows) in [(2, 2), (0, 4), (3, 1), (4, 0), (usize::MAX, 2)] {
+        assert!(catch_unwind(AssertUnwindSafe(|| write_rows(&columns, row, rows, 0, 1))).is_err(), "{row} {rows}");
+    }
+    write_rows(&columns, 1, 2, 0, 1);
+    write_rows(&columns, 3, 0, 0, 1);
+    assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 17.0, 0.0, 0.0, 0.0]);
 
     // Whole panels, and more values than one has.
     let mut data = vec![0.0; 2 * 17];

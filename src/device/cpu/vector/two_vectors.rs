@@ -257,6 +257,8 @@ impl<'a, const NC: usize> Columns<'a, NC> {
     /// The sums over all blocks of codes, one scale a block.
     #[inline(always)]
     fn whole_of_codes<S: Simd, C: Codes, U: Unpacked>(self, s: S) -> Two<S::F, NC> {
+        // The floats of so many have their places between 8 words.
+        assert!(NC == 2);
         // The words whose products 16 bits hold: each is at most 2 * 127 * (2^bits - 1), or 2 * 127 * 128 of signed codes. (Where
         // all have one scale, no codes are of 6 bits.)
         let together = match C::BITS {

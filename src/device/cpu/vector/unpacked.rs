@@ -30,12 +30,12 @@ pub(super) struct UnpackedBlock {
 /// Bytes of an unpacked block.
 const UNPACKED: usize = size_of::<UnpackedBlock>();
 
-/// Bytes that are unpacked at a time, at most, or as many panels as are multiplied together. They are to stay in the second
+/// Bytes that are unpacked at a time, at most, or the panels that are multiplied together. They are to stay in the second
 /// cache; a panel of more is not unpacked.
 const MOST: usize = 384 << 10;
 
 thread_local! {
-    /// As much as was ever needed, up to `MOST` bytes.
+    /// As much as was ever needed, up to `MOST` bytes or two panels.
     static BLOCKS: Cell<Vec<UnpackedBlock>> = const { Cell::new(Vec::new()) };
 }
 
