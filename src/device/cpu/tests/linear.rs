@@ -150,7 +150,7 @@ fn several_matrices_in_one_stage_are_what_they_are_alone() {
 }
 
 /// The result against the sum in f64 of the decoded row times the activations as they stand in the blocks. `abs` is
-/// the sum of the magnitudes of the terms; a chain of roundings adds up to a few of its 2^-24.
+/// the sum of the magnitudes of the terms, the bias among them; a chain of roundings adds up to a few of its 2^-24.
 #[test]
 fn products_are_exact_to_rounding() {
     let mut rng = Rng::new(13);
@@ -158,12 +158,13 @@ fn products_are_exact_to_rounding() {
     for &format in Format::ALL {
         let shape = Shape { format, rows: 19, columns: 1024 };
         let bytes = random_matrix(&mut rng, shape, Numbers::Ordinary);
-        let weight = packed(shape, &bytes);
+        let (scale, bias) = (0.75, rng.floats(19));
+        let weight = packed(shape, &bytes).scaled(scale);
         let mut x = rng.floats(1024);
         x[100] = 300.0;
         x[200..232].fill(0.0);
         for &precision in precisions(&weight) {
-            let found = product(&device, &weight, None, &x, precision);
+            let found = product(&device, &weight, Some(&bias), &x, precision);
             let values = match precision {
                 Precision::Float => x.iter().map(|&x| f64::from(x)).collect(),
                 _ => quantised(&act(&device, 1024, &x, precision), 0).0,
@@ -171,8 +172,9 @@ fn products_are_exact_to_rounding() {
             let mut w = vec![0.0; 1024];
             for (r, bytes) in bytes.chunks_exact(shape.row_bytes()).enumerate() {
                 format.decode(bytes, &mut w).unwrap();
-                let terms = || w.iter().zip(&values).map(|(&w, x)| f64::from(w) * x);
-                let (sum, abs) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                let products = w.iter().zip(&values).map(|(&w, x)| f64::from(w) * f64::from(scale) * x);
+                let terms: Vec<f64> = products.chain([f64::from(bias[r])]).collect();
+                let (sum, abs) = (terms.iter().sum::<f64>(), terms.iter().copied().map(f64::abs).sum::<f64>());
                 let error = (f64::from(found[r]) - sum).abs();
                 assert!(error <= 4e-6 * abs, "{format:?} row {r}: {} for {sum}, {:e} of {abs}", found[r], error / abs);
             }
