@@ -72,7 +72,6 @@ pub(crate) struct Act {
     width: usize,
     widest: usize,
     precision: Precision,
-    /// As much as was ever needed.
     values: Lines<f32>,
     blocks: Lines<i32>,
 }
@@ -150,13 +149,12 @@ impl Act {
 
     /// (T,n) values.
     pub(crate) fn values(&self) -> &[f32] {
-        &self.values[..self.rows() * self.width]
+        &self.values
     }
 
     /// (T,n) values, to be filled where blocks are not wanted.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        let n = self.rows() * self.width;
-        &mut self.values[..n]
+        &mut self.values
     }
 
     /// The blocks of the tile that begins at column `start`.

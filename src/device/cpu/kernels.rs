@@ -184,9 +184,11 @@ instance!(AVX512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fm
 instance!(NEON, Neon<false>, "neon");
 #[cfg(target_arch = "aarch64")]
 instance!(NEON_DOT, Neon<true>, "neon,dotprod");
-// The kernels as NEON and AVX-512 shape them, where the CPU has neither. The features are those that every CPU has.
+// The kernels as NEON, AVX-VNNI and AVX-512 shape them, where the CPU has none of these. The features are those that every CPU has.
 #[cfg(all(test, target_arch = "x86_64"))]
 instance!(LANES_4, Lanes<4, 8>, "sse2");
+#[cfg(all(test, target_arch = "x86_64"))]
+instance!(LANES_8, Lanes<8, 4>, "sse2");
 #[cfg(all(test, target_arch = "x86_64"))]
 instance!(LANES_16, Lanes<16, 12>, "sse2");
 #[cfg(all(test, target_arch = "aarch64"))]
@@ -199,7 +201,7 @@ impl Kernels {
     #[cfg(test)]
     pub(super) fn shapes() -> Vec<(&'static str, &'static Kernels)> {
         #[cfg(target_arch = "x86_64")]
-        return vec![("4 lanes", &LANES_4), ("16 lanes", &LANES_16)];
+        return vec![("4 lanes", &LANES_4), ("8 lanes", &LANES_8), ("16 lanes", &LANES_16)];
         #[cfg(target_arch = "aarch64")]
         return vec![("8 lanes", &LANES_8), ("16 lanes", &LANES_16)];
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -8,8 +8,8 @@ use super::threads::Columns;
 use super::weight::Weight;
 use super::{Buffer, Device};
 
-/// Bytes of a chunk's panels at most where they are read again, for each tile of columns: they are to stay in the second
-/// cache.
+/// Bytes of a chunk's panels at most where they are read again, for each tile of columns, or the panels that are multiplied
+/// together: they are to stay in the second cache.
 const RESIDENT: usize = 192 << 10;
 
 /// What one chunk of the stage computes: some panels of one matrix, for all columns.
@@ -31,7 +31,13 @@ impl Job<'_> {
         self.act.tiles(self.group)
     }
 
-    /// Stores the rows of panel `p` for the columns (tokens) from `start` on, scaled and the bias added.
+    /// The bytes of the panels from `p` on, as they are packed.
+    pub(super) fn packed_from(&self, p: usize) -> std::slice::ChunksExact<'_, u8> {
+        self.weight.panels_from(p).chunks_exact(self.weight.shape().panel_bytes())
+    }
+
+    /// Stores the rows of panel `p` for the columns (tokens) from `start` on, once they are scaled and have the bias added, in
+    /// their place.
     #[allow(unsafe_code)]
     #[inline(always)]
     pub(super) fn write(&self, p: usize, start: usize, tile: &mut [[f32; ROWS]]) {
@@ -128,7 +134,8 @@ impl Device {
             debug_assert_eq!(job.weight.shape().columns, job.act.width());
             let end = job.panels.end;
             let resident = (RESIDENT / job.weight.shape().panel_bytes().max(1)).max(1);
-            let together = self.kernels.together;
+            // Floats are not unpacked, so that none of their panels go together.
+            let together = if job.weight.takes_blocks() { self.kernels.together } else { 1 };
             let whole_groups = |size: usize| (size / together).max(1) * together;
             let size = if job.tiles().nth(1).is_some() { whole_groups(size.min(resident)) } else { size };
             let chunks = job.panels.clone().step_by(size);

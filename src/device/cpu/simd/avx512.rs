@@ -97,8 +97,8 @@ macro_rules! two_in_order {
         assert!($half < 2);
         let [first, second] = $acc;
         // SAFETY: the CPU has the instructions: a value of `I` exists. first[c] exists, so y has a column c, of whose 48
-        // bytes those up to 16 * half + 16 are read, and of both codes all 256; nothing is written; no flags and no stack are
-        // touched.
+        // bytes those up to 16 * half + 16 are read, and of both codes 256 bytes, which `dots_of_two` has seen to be there;
+        // nothing is written; no flags and no stack are touched.
         unsafe {
             asm!(
                 "vmovdqu64 ({x}), %zmm29",
@@ -139,6 +139,7 @@ macro_rules! two_in_order {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dots_of_two<const NC: usize>(acc: &mut [[I; NC]; 2], codes: [&[u8]; 2], y: &TilePart<NC>, half: usize) {
+    assert!(codes[0].len() >= 256 && codes[1].len() >= 256);
     match NC {
         6 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3 a4 b4 4 a5 b5 5),
         4 => two_in_order!(acc, codes, y, half, a0 b0 0 a1 b1 1 a2 b2 2 a3 b3 3),
@@ -419,7 +420,6 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn dots_of_two<const NC: usize>(self, acc: &mut [[I; NC]; 2], codes: [&[u8]; 2], y: &TilePart<NC>, half: usize) {
-        assert!(codes[0].len() >= 256 && codes[1].len() >= 256);
         simd!(dots_of_two(acc, codes, y, half));
     }
     #[inline(always)]

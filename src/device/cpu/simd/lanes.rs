@@ -98,6 +98,8 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
     const WIDEST: usize = WIDEST;
     const UNPACKS: Unpacks = match N {
         16 => Unpacks::Bytes,
+        // On x86-64 AVX2 has codes, and only some CPUs bytes.
+        8 if cfg!(target_arch = "x86_64") => Unpacks::Bytes,
         8 => Unpacks::Codes,
         _ => Unpacks::Nothing,
     };

@@ -76,8 +76,7 @@ impl<P: FloatPanel<BYTES>, const BYTES: usize> TileWork for FloatTile<'_, P, BYT
         for (c, x) in x.iter_mut().enumerate() {
             *x = &job.act.values()[(start + c) * n..(start + c + 1) * n];
         }
-        let panels = job.weight.panels_from(job.panels.start).chunks_exact(shape.panel_bytes());
-        for (p, panel) in job.panels.clone().zip(panels) {
+        for (p, panel) in job.panels.clone().zip(job.packed_from(job.panels.start)) {
             let mut out = Aligned([[0.0; ROWS]; NY]);
             let panel = &panel.as_chunks::<BYTES>().0[..n];
             // As many sums at a time as there are registers for: few do not hide the latency of an addition.

@@ -12,8 +12,6 @@
 //!
 //! With activations in 16 bits, acc is 256 times the product with the q plus the product with the r.
 
-use std::ops::Range;
-
 use super::super::act::{self, TilePart, WORDS};
 use super::super::linear::Job;
 use super::super::lines::Aligned;
@@ -97,45 +95,28 @@ pub(super) fn half_offset_sum<S: Simd>(s: S, words: &[i32; WORDS], half: usize) 
 fn quantised<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, job: &Job<'_>) {
     let done = unpacked::linear(s, how, job);
     for (i, (start, width)) in job.tiles().enumerate().filter(|(_, (_, width))| !done.contains(width)) {
-        let panels = Panels::packed(job, job.panels.clone());
-        run_tile(s, width, QuantisedTile { how, job, panels, start, first: i == 0 });
-    }
-}
-
-/// Panels and their bytes.
-pub(super) struct Panels<'a> {
-    pub range: Range<usize>,
-    pub bytes: std::slice::ChunksExact<'a, u8>,
-}
-
-impl<'a> Panels<'a> {
-    /// The panels `range` of the matrix of `job`, as they are packed.
-    #[inline(always)]
-    pub fn packed(job: &'a Job<'a>, range: Range<usize>) -> Self {
-        let bytes = job.weight.panels_from(range.start).chunks_exact(job.weight.shape().panel_bytes());
-        Panels { range, bytes }
+        run_tile(s, width, QuantisedTile { how, job, start, first: i == 0 });
     }
 }
 
 /// The columns of `job` from `start` on.
-pub(super) struct QuantisedTile<'a, P, const UNIT: usize> {
-    pub how: P,
-    pub job: &'a Job<'a>,
-    pub panels: Panels<'a>,
-    pub start: usize,
+struct QuantisedTile<'a, P, const UNIT: usize> {
+    how: P,
+    job: &'a Job<'a>,
+    start: usize,
     /// The panels come from memory: those of the job's other tiles are in the second cache by then.
-    pub first: bool,
+    first: bool,
 }
 
 impl<P: Panel<UNIT>, const UNIT: usize> TileWork for QuantisedTile<'_, P, UNIT> {
     #[inline(always)]
     fn run<S: Simd, const NY: usize>(self, s: S) {
         assert!(NY <= S::WIDEST);
-        let QuantisedTile { how, job, panels, start, first } = self;
+        let QuantisedTile { how, job, start, first } = self;
         let units = job.weight.shape().columns / (32 * P::BLOCKS);
         let (plane_bytes, fine) = (plane_bytes(units, P::PLANE), job.fine);
         let (parts, stride) = (job.act.tile(start, NY).as_chunks::<WORDS>().0.as_chunks::<NY>().0, job.act.parts());
-        for (p, panel) in panels.range.zip(panels.bytes) {
+        for (p, panel) in job.panels.clone().zip(job.packed_from(job.panels.start)) {
             let mut out = Aligned([[0.0; ROWS]; NY]);
             let (plane, rest) = panel.split_at(plane_bytes);
             let units = (plane, rest.as_chunks::<UNIT>().0);

@@ -26,7 +26,7 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     const PLANE: usize;
     /// How its codes are packed; what `block` hands over.
     type Codes: Codes;
-    /// The same panel with its codes unpacked.
+    /// What its unpacked blocks hold.
     type Unpacked: Unpacked;
     /// What is unpacked once a unit.
     type Head<S: Simd>: Copy;

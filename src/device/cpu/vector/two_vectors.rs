@@ -46,12 +46,12 @@ impl<C: Codes, U: Unpacked> TileWork for TwoVectors<'_, C, U> {
         for (start, _) in job.tiles().filter(|(_, width)| *width == 2 * NC) {
             let words = job.act.tile(start, 2 * NC).as_chunks::<WORDS>().0;
             let parts = words.as_chunks::<NC>().0.as_chunks::<2>().0;
-            for half in 0..2 {
-                let first = start + half * NC;
+            for side in 0..2 {
+                let first = start + side * NC;
                 for (p, blocks) in panels.clone().step_by(S::TOGETHER).zip(blocks.chunks(S::TOGETHER * length)) {
                     // A last panel without another is taken twice.
                     let rows = [&blocks[..length], &blocks[blocks.len() - length..]];
-                    let columns = Columns::<NC> { rows, parts, stride: job.act.parts(), half };
+                    let columns = Columns::<NC> { rows, parts, stride: job.act.parts(), side };
                     let f = match (S::UNPACKS, U::HALVES) {
                         (Unpacks::Codes, false) => columns.whole_of_codes::<S, C, U>(s),
                         (Unpacks::Codes, true) => columns.halves_of_codes::<S, C, U>(s),
@@ -202,7 +202,8 @@ struct Columns<'a, const NC: usize> {
     parts: &'a [[TilePart<NC>; 2]],
     /// Parts of a block.
     stride: usize,
-    half: usize,
+    /// Which half of the tile.
+    side: usize,
 }
 
 impl<'a, const NC: usize> Columns<'a, NC> {
@@ -210,7 +211,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
     #[inline(always)]
     fn block(self, b: usize, part: usize) -> Block<'a, NC> {
         let [first, second] = self.rows;
-        Block { rows: [&first[b], &second[b]], y: &self.parts[b * self.stride + part][self.half] }
+        Block { rows: [&first[b], &second[b]], y: &self.parts[b * self.stride + part][self.side] }
     }
 
     /// The sums over all blocks of unpacked bytes, with activations in PARTS parts.
@@ -261,7 +262,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
         assert!(NC == 2);
         // The words whose products 16 bits hold: each is at most 2 * 127 * (2^bits - 1), or 2 * 127 * 128 of signed codes. (Where
         // all have one scale, no codes are of 6 bits.)
-        let together = match C::BITS {
+        let summed = match C::BITS {
             0..=4 => 8,
             5 => 4,
             _ => 1,
@@ -286,7 +287,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
                     for c in 0..NC {
                         let y = s.i32(block.y[c][j]);
                         let product = if C::BITS == 8 { s.products_signed(codes, y) } else { s.products(codes, y) };
-                        products[v][c] = if j % together == 0 { product } else { s.add_i16(products[v][c], product) };
+                        products[v][c] = if j % summed == 0 { product } else { s.add_i16(products[v][c], product) };
                     }
                 }
                 // The floats of the block before: column by column, then the mins.
@@ -297,7 +298,7 @@ impl<'a, const NC: usize> Columns<'a, NC> {
                         _ => {}
                     }
                 }
-                if j % together == together - 1 {
+                if j % summed == summed - 1 {
                     for v in 0..2 {
                         for c in 0..NC {
                             sums[v][c] = s.widen(sums[v][c], products[v][c]);

@@ -11,7 +11,7 @@ use super::super::linear::Job;
 use super::super::packed::{ROWS, plane_bytes};
 use super::super::simd::{Simd, TileWork, Unpacks};
 use super::codes::{Bytes, Codes};
-use super::linear::{Panels, Products, prefetch};
+use super::linear::{Products, prefetch};
 use super::panels::{Panel, Place};
 use super::two_vectors::TwoVectors;
 use crate::error::try_grow;
@@ -49,33 +49,34 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
         Unpacks::Codes if !job.fine => (&[4], 12, 128 << 10),
         Unpacks::Codes | Unpacks::Nothing => return &[],
     };
+    const { assert!(S::TOGETHER > 0) }
     let length = job.weight.shape().columns / 32;
     let columns = job.tiles().map(|(_, width)| width).filter(|width| widths.contains(width));
     if length * UNPACKED > MOST || columns.sum::<usize>() < enough {
         return &[];
     }
-    let together = (most / (length * UNPACKED)).max(1).next_multiple_of(S::TOGETHER).min(job.panels.len());
+    let batch = ((most / (length * UNPACKED) / S::TOGETHER).max(1) * S::TOGETHER).min(job.panels.len()).max(1);
     let mut memory = BLOCKS.take();
-    if try_grow(&mut memory, together * length, Zeroable::zeroed(), "unpacked codes").is_err() {
+    if try_grow(&mut memory, batch * length, Zeroable::zeroed(), "unpacked codes").is_err() {
         // Then each tile unpacks for itself.
         return &[];
     }
-    for first in job.panels.clone().step_by(together) {
-        let range = first..job.panels.end.min(first + together);
+    for first in job.panels.clone().step_by(batch) {
+        let range = first..job.panels.end.min(first + batch);
         let blocks = &mut memory[..range.len() * length];
-        for (panel, blocks) in Panels::packed(job, range.clone()).bytes.zip(blocks.chunks_exact_mut(length)) {
+        for (panel, blocks) in job.packed_from(range.start).zip(blocks.chunks_exact_mut(length)) {
             s.run_tile::<_, 1>(Unpack { how, panel, blocks });
         }
         // Bytes are of one type, whatever the codes were.
+        let of_codes = || TwoVectors::<P::Codes, P::Unpacked>::new(job, range.clone(), blocks);
         let of_bytes = || TwoVectors::<Bytes, P::Unpacked>::new(job, range.clone(), blocks);
-        match (S::UNPACKS, S::LANES) {
-            (Unpacks::Codes, _) => {
-                s.run_tile::<_, 2>(TwoVectors::<P::Codes, P::Unpacked>::new(job, range.clone(), blocks));
-            }
-            (_, 8) => s.run_tile::<_, 2>(of_bytes()),
-            _ => {
-                s.run_tile::<_, 6>(of_bytes());
-                s.run_tile::<_, 4>(of_bytes());
+        for &width in widths {
+            match (S::UNPACKS, width) {
+                (Unpacks::Codes, 4) => s.run_tile::<_, 2>(of_codes()),
+                (Unpacks::Bytes, 4) if S::LANES == 8 => s.run_tile::<_, 2>(of_bytes()),
+                (Unpacks::Bytes, 8) if S::LANES == 16 => s.run_tile::<_, 4>(of_bytes()),
+                (Unpacks::Bytes, 12) if S::LANES == 16 => s.run_tile::<_, 6>(of_bytes()),
+                _ => unreachable!("tiles of {width} columns are not unpacked"),
             }
         }
     }
