@@ -89,6 +89,19 @@ fn dots<const NY: usize>(s: Avx512, acc: &mut [I; NY], codes: [I; 4], y: &TilePa
     }
 }
 
+/// Word `$j` of the codes of both vectors with that of every column.
+macro_rules! two_by_word {
+    ($j:literal, $($a:ident $b:ident $c:literal)*) => {
+        concat!(
+            "vmovdqu64 64*", $j, "({x}), %zmm29\n",
+            "vmovdqu64 64*", $j, "({z}), %zmm30\n",
+            $("vpbroadcastd 48*", $c, "+4*", $j, "({y}), %zmm31\n",
+            "vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}\n",
+            "vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}\n",)*
+        )
+    };
+}
+
 /// acc[v][c] += codes[v] . y[c] for the columns c that are named: a word of the codes of both vectors with every column, then
 /// the next. A column's word is loaded once.
 macro_rules! two_in_order {
@@ -101,26 +114,10 @@ macro_rules! two_in_order {
         // nothing is written; no flags and no stack are touched.
         unsafe {
             asm!(
-                "vmovdqu64 ({x}), %zmm29",
-                "vmovdqu64 ({z}), %zmm30",
-                $(concat!("vpbroadcastd 48*", $c, "({y}), %zmm31"),
-                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
-                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
-                "vmovdqu64 64({x}), %zmm29",
-                "vmovdqu64 64({z}), %zmm30",
-                $(concat!("vpbroadcastd 48*", $c, "+4({y}), %zmm31"),
-                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
-                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
-                "vmovdqu64 128({x}), %zmm29",
-                "vmovdqu64 128({z}), %zmm30",
-                $(concat!("vpbroadcastd 48*", $c, "+8({y}), %zmm31"),
-                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
-                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
-                "vmovdqu64 192({x}), %zmm29",
-                "vmovdqu64 192({z}), %zmm30",
-                $(concat!("vpbroadcastd 48*", $c, "+12({y}), %zmm31"),
-                concat!("vpdpbusd %zmm31, %zmm29, {", stringify!($a), "}"),
-                concat!("vpdpbusd %zmm31, %zmm30, {", stringify!($b), "}"),)*
+                two_by_word!(0, $($a $b $c)*),
+                two_by_word!(1, $($a $b $c)*),
+                two_by_word!(2, $($a $b $c)*),
+                two_by_word!(3, $($a $b $c)*),
                 x = in(reg) $codes[0].as_ptr(),
                 z = in(reg) $codes[1].as_ptr(),
                 y = in(reg) $y.as_flattened()[4 * $half..].as_ptr(),

@@ -50,7 +50,7 @@ pub(super) trait Codes: Copy {
 /// codes stand for themselves. They say 0.)
 macro_rules! unsigned {
     ($name:ident, $bits:literal, $half:ident) => {
-        #[derive(Clone, Copy, Default)]
+        #[derive(Clone, Copy)]
         pub(super) struct $name<const BELOW: u32>;
 
         impl<const BELOW: u32> Codes for $name<BELOW> {
@@ -159,11 +159,6 @@ signed!(FourLookedUp, four_looked_up);
 
 #[inline(always)]
 fn bytes<S: Simd>(_: Bytes, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
-    whole(s, codes, half, lane)
-}
-
-#[inline(always)]
-fn whole<S: Simd>(s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {
     let at = 256 * half + 4 * lane;
     [
         s.load_bytes(&codes[at..]),

@@ -44,8 +44,8 @@ impl<S: Simd> Quantise for Vectors<S> {
             }
             let rest = s.bytes_and_sums(&q);
             for n in 0..N {
-                let [first, second] = [0, 1].map(|half| 256 * sums.of_halves[n][half] + rest.of_halves[n][half]);
-                put(&mut parts[n][1], &rest.bytes[n], [first, second], d[n] / 256.0);
+                let ([q0, q1], [r0, r1]) = (sums.of_halves[n], rest.of_halves[n]);
+                put(&mut parts[n][1], &rest.bytes[n], [256 * q0 + r0, 256 * q1 + r1], d[n] / 256.0);
             }
         }
         parts

@@ -44,10 +44,10 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
     // The widths of tiles that products exist for, the columns from which on unpacking once is worth it, and the bytes that
     // are unpacked at a time, at most.
     let (widths, enough, most): (&[usize], usize, usize) = match S::UNPACKS {
+        Unpacks::Nothing => return &[],
+        Unpacks::Codes if job.fine => return &[],
         Unpacks::Bytes if S::LANES == 16 => (&[12, 8], 36, MOST),
-        Unpacks::Bytes => (&[4], 12, 128 << 10),
-        Unpacks::Codes if !job.fine => (&[4], 12, 128 << 10),
-        Unpacks::Codes | Unpacks::Nothing => return &[],
+        Unpacks::Bytes | Unpacks::Codes => (&[4], 12, 128 << 10),
     };
     const { assert!(S::TOGETHER > 0) }
     let length = job.weight.shape().columns / 32;
@@ -171,34 +171,19 @@ pub(super) trait Unpacked {
     const MINS: bool;
 }
 
+/// The unpacked blocks with these.
+pub(super) struct Form<const HALVES: bool, const MINS: bool>;
+
+impl<const HALVES: bool, const MINS: bool> Unpacked for Form<HALVES, MINS> {
+    const HALVES: bool = HALVES;
+    const MINS: bool = MINS;
+}
+
 /// One scale a block.
-pub(super) struct Symmetric;
-
-impl Unpacked for Symmetric {
-    const HALVES: bool = false;
-    const MINS: bool = false;
-}
-
+pub(super) type Symmetric = Form<false, false>;
 /// One scale and one min.
-pub(super) struct WithMin;
-
-impl Unpacked for WithMin {
-    const HALVES: bool = false;
-    const MINS: bool = true;
-}
-
+pub(super) type WithMin = Form<false, true>;
 /// A scale for each half.
-pub(super) struct Halves;
-
-impl Unpacked for Halves {
-    const HALVES: bool = true;
-    const MINS: bool = false;
-}
-
+pub(super) type Halves = Form<true, false>;
 /// A scale and a min for each half.
-pub(super) struct HalvesWithMins;
-
-impl Unpacked for HalvesWithMins {
-    const HALVES: bool = true;
-    const MINS: bool = true;
-}
+pub(super) type HalvesWithMins = Form<true, true>;
