@@ -453,7 +453,7 @@ impl PagedCache {
             let Room { buffers: [queries, _], out: sums } = room;
             queries.reset(count, row)?;
             queries.data_mut().copy_from_slice(q);
-            let query = KvQuery { view: sequence.cache.view(layer), rows: 0..count, start };
+            let query = KvQuery { view: sequence.cache.view(layer), rows: 0..count, start, end: start + count };
             let op = Attention {
                 heads,
                 scale: scale.unwrap_or(1.0 / (width as f32).sqrt()),

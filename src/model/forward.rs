@@ -70,6 +70,24 @@ fn rows_of(parts: &[Part<'_>]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// The rows of each part that something is asked about, among all such rows of the batch.
+fn asked_rows_of(parts: &[Part<'_>]) -> impl Iterator<Item = Range<usize>> {
+    parts.iter().scan(0, |start, part| {
+        let rows = *start..*start + part.asked.len();
+        *start = rows.end;
+        Some(rows)
+    })
+}
+
+/// Leaves only the rows that something is asked about.
+fn keep_asked(parts: &[Part<'_>], buffers: [&mut Buffer; 2], adapters: &mut Adapters) {
+    for buffer in buffers {
+        let rows = rows_of(parts).zip(parts);
+        buffer.keep(rows.map(|(rows, part)| rows.start + part.asked.start..rows.start + part.asked.end));
+    }
+    adapters.assign(asked_rows_of(parts).zip(parts.iter().map(|part| part.adapters)));
+}
+
 /// Sees what matrices are multiplied with: `(T,n)` inputs, a row of n a token, of the matrices `names` of a layer, each
 /// `blk.LAYER.NAME.weight` if the model has it. Of a tensor that holds several, `matrix` says which of how many.
 pub(crate) trait Observer: std::fmt::Debug + Send {
@@ -201,19 +219,10 @@ impl Model {
     /// Ends a pass after its last layer: the hidden states of the tokens that are asked about are in `scratch.act`.
     pub(crate) fn end(&self, device: &Device, parts: &[Part<'_>], scratch: &mut Scratch) -> Result<()> {
         let weights = &self.weights;
-        let Scratch { x, delta, act, adapters, .. } = scratch;
-        let asked = || {
-            let rows = rows_of(parts).zip(parts);
-            rows.map(|(rows, part)| rows.start + part.asked.start..rows.start + part.asked.end)
-        };
-        let counted = parts.iter().scan(0, |start, part| {
-            let rows = *start..*start + part.asked.len();
-            *start = rows.end;
-            Some((rows, part.adapters))
-        });
-        adapters.assign(counted);
-        x.keep(asked());
-        delta.keep(asked());
+        let Scratch { x, delta, act, adapters, observer, .. } = scratch;
+        if observer.is_some() {
+            keep_asked(parts, [x, delta], adapters);
+        }
         let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
         let post = weights.layers.last().and_then(|layer| layer.ffn_post_norm.as_ref());
         device.add_norm(x, Some(self.delta(delta, post)), Some(self.norm(&weights.output_norm)), act, taken)
@@ -301,10 +310,17 @@ impl Model {
             part.cache.target(l, start, rows.clone())
         });
         device.kv_append(targets.collect(), k, v)?;
-        let queries = parts.iter().zip(rows);
-        let queries: Vec<KvQuery<'_>> = queries
-            .map(|(part, rows)| KvQuery { view: part.cache.view(l), rows, start: part.cache.length() })
-            .collect();
+        // Of the last layer's rows only keys and values are needed of those that nobody asks about; an observer sees all.
+        let keep = l + 1 == self.weights.layers.len() && observer.is_none();
+        if keep {
+            keep_asked(parts, [x, q], adapters);
+        }
+        let queries = parts.iter().zip(rows).zip(asked_rows_of(parts)).map(|((part, rows), asked)| {
+            let (view, length) = (part.cache.view(l), part.cache.length());
+            let (rows, first) = if keep { (asked, part.asked.start) } else { (rows, 0) };
+            KvQuery { view, rows, start: length + first, end: length + part.tokens.len() }
+        });
+        let queries: Vec<KvQuery<'_>> = queries.collect();
         let span = parts.first().map(|part| part.cache.span(l)).unwrap_or_default();
         let taken = precision([&layer.o.weight], Precision::Eight);
         let attention = Attention {

@@ -124,6 +124,8 @@ pub(crate) struct KvQuery<'a> {
     pub rows: Range<usize>,
     /// The position of the first of them.
     pub start: usize,
+    /// Where the sequence's positions end.
+    pub end: usize,
 }
 
 /// A row's live positions beyond those it sees in any case.
@@ -140,7 +142,7 @@ impl Live<'_> {
     }
 
     fn high(&self, position: usize) -> usize {
-        if self.op.causal { position + 1 } else { self.query.start + self.query.rows.len() }
+        if self.op.causal { position + 1 } else { self.query.end }
     }
 
     /// What a row sees of the segment `segment`; of the pinned positions alone for `None`.

@@ -47,7 +47,7 @@ impl Cache {
 
     /// The queries of positions from `start` on.
     fn query(&self, start: usize, q: &Buffer) -> KvQuery<'_> {
-        KvQuery { view: self.view(), rows: 0..q.rows(), start }
+        KvQuery { view: self.view(), rows: 0..q.rows(), start, end: start + q.rows() }
     }
 }
 
@@ -219,6 +219,28 @@ fn the_split_of_a_prompt_does_not_matter() {
                 let found = case.run(&device, 0, 530, chunk);
                 assert_same(&found, &whole, || format!("{name}, window {window:?}, chunks of {chunk}"));
             }
+        }
+    }
+}
+
+/// Without a causal mask each query sees the positions to the end, whichever of them are queries.
+#[test]
+fn without_a_mask_some_queries_see_what_all_see() {
+    let mut rng = Rng::new(31);
+    let mut case = Case::new(&mut rng, (2, 2, 32), 300);
+    case.causal = false;
+    let row = case.heads() * case.width;
+    for (name, device) in devices() {
+        let mut cache = Cache::new(2, 32, 300, case.kv_type);
+        case.append(&device, &mut cache, 0..300);
+        let whole = case.attend(&device, &cache, 0..300);
+        for own in [0..1, 17..40, 290..300] {
+            let own_values = own.start * row..own.end * row;
+            let q = buffer(row, &case.q[own_values.clone()]);
+            let query = KvQuery { end: 300, ..cache.query(own.start, &q) };
+            let mut out = Act::default();
+            device.attention(&q, &[query], &case.op(), &mut out).unwrap();
+            assert_same(out.values(), &whole[own_values], || format!("{name}, queries {own:?}"));
         }
     }
 }
