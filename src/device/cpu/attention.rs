@@ -49,7 +49,7 @@ pub(super) struct Tile<'a> {
 }
 
 /// The running softmax of up to [`ROWS`] rows over some segments.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Partial {
     /// False until a row met a live position.
     pub live: [bool; ROWS],
@@ -160,17 +160,19 @@ impl Live<'_> {
 struct Unit<'a> {
     live: Live<'a>,
     head: usize,
-    first_row: usize,
+    /// Of those of the head.
+    rows: Range<usize>,
     /// Begins with the pinned positions.
     pinned: bool,
     segments: Range<usize>,
+    /// Of no rows until they are computed: room for them is made by the thread that does it.
     partial: Partial,
 }
 
 impl Unit<'_> {
     /// The token and the head of row r.
     fn row(&self, r: usize) -> (usize, usize) {
-        let (query, row) = (self.live.query, self.first_row + r);
+        let (query, row) = (self.live.query, self.rows.start + r);
         let group = self.live.op.heads / query.view.shape.heads;
         (row / group, self.head * group + row % group)
     }
@@ -224,8 +226,8 @@ impl Device {
                     let alone = (split && pinned).then_some((true, 0..0));
                     let others = segments.clone().step_by(step).map(|at| (pinned && !split, at..at + step));
                     for (pinned, segments) in alone.into_iter().chain(others) {
-                        let partial = Partial::new(ROWS.min(rows - first_row), shape.value_stride())?;
-                        let unit = Unit { live: live(), head, first_row, pinned, segments, partial };
+                        let rows = first_row..last_row + 1;
+                        let unit = Unit { live: live(), head, rows, pinned, segments, partial: Partial::default() };
                         try_push(&mut units, unit, "attention")?;
                         if units.len() == wave {
                             self.attend_all(q, &mut units, &mut whole)?;
@@ -270,7 +272,7 @@ impl Device {
         for unit in units.drain(..) {
             let same = |last: &Unit<'_>| {
                 std::ptr::eq(last.live.query, unit.live.query)
-                    && (last.head, last.first_row) == (unit.head, unit.first_row)
+                    && (last.head, last.rows.start) == (unit.head, unit.rows.start)
             };
             match whole.last_mut() {
                 Some(last) if same(last) => (self.kernels.merge)(&mut last.partial, &unit.partial),
@@ -311,7 +313,8 @@ impl<'u, 'a> Running<'u, 'a> {
     fn new(q: &Buffer, unit: &'u mut Unit<'a>) -> Result<Self> {
         let (query, scale) = (unit.live.query, unit.live.op.scale);
         let shape = query.view.shape;
-        let (n, e) = (unit.partial.rows(), shape.width);
+        let (n, e) = (unit.rows.len(), shape.width);
+        unit.partial = Partial::new(n, shape.value_stride())?;
         // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
         let mut rows = Lines::<f32>::zeros(n * e, "attention")?;
         for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
