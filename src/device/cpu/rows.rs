@@ -33,11 +33,12 @@ impl Device {
     pub(crate) fn embed(&self, tokens: &[u32], weight: &Weight, scale: f32, x: &mut Buffer) -> Result<()> {
         let width = weight.shape().columns;
         x.reset(tokens.len(), width)?;
-        for (row, &token) in x.data_mut().chunks_exact_mut(width).zip(tokens) {
+        let rows = x.data_mut().chunks_exact_mut(width).zip(tokens);
+        self.threads.try_each(rows, |(row, &token)| {
             weight.row(token as usize, row)?;
             row.iter_mut().for_each(|x| *x *= scale);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// x += W\[positions\], a row a token. W is (positions,D), x (T,D).
