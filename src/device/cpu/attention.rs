@@ -10,6 +10,7 @@ use super::act::{Act, Plain, WIDTHS, WORDS};
 use super::kernels::Kernels;
 use super::kv::{BLOCK, KvTarget, KvView, Store, append};
 use super::lines::Lines;
+use super::simd::words::{gather, transposed};
 use super::{Buffer, Device};
 use crate::device::Attention;
 use crate::error::{Result, try_collect, try_push};
@@ -170,11 +171,10 @@ struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// The token and the head of row r.
-    fn row(&self, r: usize) -> (usize, usize) {
-        let (query, row) = (self.live.query, self.rows.start + r);
-        let group = self.live.op.heads / query.view.shape.heads;
-        (row / group, self.head * group + row % group)
+    /// The token and the head of each row.
+    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (group, head) = (self.live.op.heads / self.live.query.view.shape.heads, self.head);
+        self.rows.clone().map(move |row| (row / group, head * group + row % group))
     }
 
     /// True if there is something to see in a segment, or in the pinned positions for `None`.
@@ -301,6 +301,26 @@ impl Device {
     }
 }
 
+/// Puts rows of `e` elements into columns of `stride`.
+fn lay_out(rows: &[f32], e: usize, columns: &mut [f32], stride: usize) {
+    for (r, four) in (0..).step_by(4).zip(rows.chunks(4 * e)) {
+        let blocks = if four.len() == 4 * e { e / 4 * 4 } else { 0 };
+        for i in (0..blocks).step_by(4) {
+            let mut block = [[0; 16]; 4];
+            gather(bytemuck::cast_slice(&four[i..]), size_of::<f32>() * e, &mut block);
+            for (j, lanes) in transposed(block).into_iter().enumerate() {
+                let lanes: [f32; 4] = bytemuck::cast(lanes);
+                columns[(i + j) * stride + r..][..4].copy_from_slice(&lanes);
+            }
+        }
+        for (r, row) in (r..).zip(four.chunks_exact(e)) {
+            for i in blocks..e {
+                columns[i * stride + r] = row[i];
+            }
+        }
+    }
+}
+
 /// A unit that is being computed.
 struct Running<'u, 'a> {
     unit: &'u mut Unit<'a>,
@@ -317,8 +337,7 @@ impl<'u, 'a> Running<'u, 'a> {
         unit.partial = Partial::new(n, shape.value_stride())?;
         // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
         let mut rows = Lines::<f32>::zeros(n * e, "attention")?;
-        for (r, scaled) in rows.chunks_exact_mut(e).enumerate() {
-            let (token, head) = unit.row(r);
+        for ((token, head), scaled) in unit.rows().zip(rows.chunks_exact_mut(e)) {
             let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
             scaled.iter_mut().zip(own).for_each(|(scaled, x)| *scaled = x * scale);
         }
@@ -334,11 +353,7 @@ impl<'u, 'a> Running<'u, 'a> {
             }
         } else {
             q = Lines::zeros(e * stride, "attention")?;
-            for (r, row) in rows.chunks_exact(e).enumerate() {
-                for (i, x) in row.iter().enumerate() {
-                    q[i * stride + r] = *x;
-                }
-            }
+            lay_out(&rows, e, &mut q, stride);
         }
         Ok(Running { unit, q, blocks })
     }
@@ -349,8 +364,8 @@ impl<'u, 'a> Running<'u, 'a> {
         let Running { unit, q, blocks } = self;
         let (query, op, n) = (unit.live.query, unit.live.op, unit.partial.rows());
         let (mut low, mut high) = ([0; ROWS], [0; ROWS]);
-        for r in 0..n {
-            (low[r], high[r]) = unit.live.of(query.start + unit.row(r).0, segment);
+        for (r, (token, _)) in unit.rows().enumerate() {
+            (low[r], high[r]) = unit.live.of(query.start + token, segment);
         }
         let (kv, head, stride, cap) = (query.view, unit.head, padded(n), op.cap);
         let tile = Tile { kv, head, rows: n, q, blocks, stride, low, high, cap };

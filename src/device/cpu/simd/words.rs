@@ -1,4 +1,4 @@
-//! Bytes of several rows, for the packing of weights: it comes before the choice of an instruction set.
+//! Bytes of several rows, for what is done with any instruction set: the packing of weights, the layout of queries.
 
 /// Copies the first N bytes of each of R rows, of which each begins `stride` bytes after the one before. There is one check
 /// for all: with one for each, a model took a tenth longer to load.
