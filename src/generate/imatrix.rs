@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::session::{Session, SessionOptions};
+use super::session::{EmbedOptions, Session, SessionOptions};
 use crate::cancel::Cancel;
 use crate::device::{KvType, Threads};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_vec};
 use crate::gguf::Gguf;
-use crate::model::{CacheOptions, LoadOptions, Model, Observer};
+use crate::model::{CacheOptions, LoadOptions, Model, Observer, Pooling};
 use crate::quantize::Importance;
 use crate::token::EncodeOptions;
 
@@ -76,14 +76,16 @@ pub fn imatrix(
     let importance = Importance::new(options.dataset.clone(), chunk_size);
     let collected = Arc::new(Mutex::new(Collected { importance, failure: None }));
     session.observe(Box::new(Collector { names, collected: Arc::clone(&collected) }));
+    // A mean is of all tokens, so that all are taken through every matrix.
+    let every_token = EmbedOptions { pooling: Some(Pooling::Mean), normalize: false };
+    let mut state = try_vec(session.model().config().embedding_length, 0.0, "a hidden state")?;
     let total = tokens.len().div_ceil(own) as u64;
     for (done, chunk) in (0..).zip(tokens.chunks(own)) {
         if progress(done, total).is_break() {
             return Err(Error::aborted("the progress callback stopped the reading of the text"));
         }
-        session.reset();
         let chunk: Vec<u32> = first.iter().chain(chunk).copied().collect();
-        session.append(&chunk)?;
+        session.embed(&chunk, every_token, &mut state)?;
         let mut collected = collected.lock();
         if let Some(failure) = collected.failure.take() {
             return Err(failure);

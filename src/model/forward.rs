@@ -89,7 +89,8 @@ fn keep_asked(parts: &[Part<'_>], buffers: [&mut Buffer; 2], adapters: &mut Adap
 }
 
 /// Sees what matrices are multiplied with: `(T,n)` inputs, a row of n a token, of the matrices `names` of a layer, each
-/// `blk.LAYER.NAME.weight` if the model has it. Of a tensor that holds several, `matrix` says which of how many.
+/// `blk.LAYER.NAME.weight` if the model has it. Of a tensor that holds several, `matrix` says which of how many. In the last
+/// layer most of them see only the tokens that something is asked about.
 pub(crate) trait Observer: std::fmt::Debug + Send {
     fn see(&mut self, layer: usize, names: &[&str], matrix: (usize, usize), width: usize, inputs: &[f32]);
 }
@@ -170,7 +171,7 @@ impl Model {
                 break;
             }
         }
-        self.end(device, parts, scratch)
+        self.end(device, scratch)
     }
 
     /// Begins a pass, whose layers may be run at any time. The parts must be the same each time, and nothing else may use
@@ -217,12 +218,9 @@ impl Model {
     }
 
     /// Ends a pass after its last layer: the hidden states of the tokens that are asked about are in `scratch.act`.
-    pub(crate) fn end(&self, device: &Device, parts: &[Part<'_>], scratch: &mut Scratch) -> Result<()> {
+    pub(crate) fn end(&self, device: &Device, scratch: &mut Scratch) -> Result<()> {
         let weights = &self.weights;
-        let Scratch { x, delta, act, adapters, observer, .. } = scratch;
-        if observer.is_some() {
-            keep_asked(parts, [x, delta], adapters);
-        }
+        let Scratch { x, delta, act, .. } = scratch;
         let taken = precision(weights.output.as_ref().map(|output| &output.weight), Precision::Sixteen);
         let post = weights.layers.last().and_then(|layer| layer.ffn_post_norm.as_ref());
         device.add_norm(x, Some(self.delta(delta, post)), Some(self.norm(&weights.output_norm)), act, taken)
@@ -310,14 +308,14 @@ impl Model {
             part.cache.target(l, start, rows.clone())
         });
         device.kv_append(targets.collect(), k, v)?;
-        // Of the last layer's rows only keys and values are needed of those that nobody asks about; an observer sees all.
-        let keep = l + 1 == self.weights.layers.len() && observer.is_none();
-        if keep {
+        // Of rows that nobody asks about the last layer's keys and values are needed, and nothing else.
+        let last = l + 1 == self.weights.layers.len();
+        if last {
             keep_asked(parts, [x, q], adapters);
         }
         let queries = parts.iter().zip(rows).zip(asked_rows_of(parts)).map(|((part, rows), asked)| {
             let (view, length) = (part.cache.view(l), part.cache.length());
-            let (rows, first) = if keep { (asked, part.asked.start) } else { (rows, 0) };
+            let (rows, first) = if last { (asked, part.asked.start) } else { (rows, 0) };
             KvQuery { view, rows, start: length + first, end: length + part.tokens.len() }
         });
         let queries: Vec<KvQuery<'_>> = queries.collect();

@@ -200,7 +200,7 @@ impl Core {
                     let cost = self.layer.as_secs_f64() / tokens as f64;
                     self.cost += if self.cost == 0.0 { cost } else { RECENT * (cost - self.cost) };
                 } else {
-                    self.model.end(&self.device, &parts, &mut self.scratch)?;
+                    self.model.end(&self.device, &mut self.scratch)?;
                     *stage = Stage::Logits(0);
                 }
                 Ok(())
