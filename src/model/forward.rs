@@ -103,6 +103,11 @@ pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, na
 }
 
 impl Scratch {
+    /// T: the last layer leaves only the tokens that something is asked about.
+    pub(crate) fn rows(&self) -> usize {
+        self.x.rows()
+    }
+
     /// About how many bytes a chunk of `tokens` needs, `logit_rows` of them with logits.
     pub(crate) fn bytes(config: &Config, tokens: usize, logit_rows: usize) -> usize {
         let (d, e) = (config.embedding_length, config.head_length);

@@ -196,9 +196,12 @@ impl Core {
                 let mut parts = parts(&mut self.sequences[..members]);
                 let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
                 if self.model.layer(&self.device, pass, &mut parts, &mut self.scratch)? {
-                    self.layer = start.elapsed();
-                    let cost = self.layer.as_secs_f64() / tokens as f64;
-                    self.cost += if self.cost == 0.0 { cost } else { RECENT * (cost - self.cost) };
+                    // The last layer leaves most of a prompt out: it does not tell what the next one costs.
+                    if self.scratch.rows() == tokens || self.cost == 0.0 {
+                        self.layer = start.elapsed();
+                        let cost = self.layer.as_secs_f64() / tokens as f64;
+                        self.cost += if self.cost == 0.0 { cost } else { RECENT * (cost - self.cost) };
+                    }
                 } else {
                     self.model.end(&self.device, &mut self.scratch)?;
                     *stage = Stage::Logits(0);
