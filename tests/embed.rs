@@ -25,6 +25,17 @@ fn embed(model: &Arc<Model>, pooling: Option<Pooling>, normalize: bool, chunk: u
     out
 }
 
+/// An encoder's tokens see those that follow: of the last layer, too, where one alone is asked about.
+#[test]
+fn the_state_of_a_token_of_an_encoder_is_the_same_alone() {
+    for name in ["bert", "nomic-bert"] {
+        let model = common::load(&common::unpacked_gguf(&format!("arch/{name}/model.gguf")));
+        let (d, states) = (model.config().embedding_length, embed(&model, Some(Pooling::None), false, 0));
+        assert_eq!(embed(&model, Some(Pooling::Cls), false, 0), states[..d], "{name}");
+        assert_eq!(embed(&model, Some(Pooling::Last), false, 0), states[states.len() - d..], "{name}");
+    }
+}
+
 #[test]
 fn pooled_states_are_those_of_the_tokens_and_give_the_logits() {
     let gguf = common::unpacked_gguf("arch/llama/model.gguf");

@@ -428,6 +428,22 @@ fn importances_are_written_as_others_read_them() {
 }
 
 #[test]
+fn importances_of_an_encoder_are_of_every_token() {
+    let gguf = common::unpacked_gguf("arch/bert/model.gguf");
+    let importance = importance_of(&gguf);
+    let layers = gguf.u32("bert.block_count").unwrap().unwrap() as usize;
+    assert_eq!(importance.len(), 6 * layers);
+    let path = scratch("bert.imatrix");
+    importance.write(&path).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    let count = common::floats(&file, "blk.0.attn_q.weight.counts");
+    assert!(count[0] > 200.0, "{count:?}");
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"] {
+        assert_eq!(common::floats(&file, &format!("blk.{}.{name}.weight.counts", layers - 1)), count, "{name}");
+    }
+}
+
+#[test]
 fn counts_that_are_none_are_refused() {
     let read = |counts: &[f32], columns: u64| {
         let mut builder = Builder::new();

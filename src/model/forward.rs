@@ -61,22 +61,23 @@ pub(crate) struct Pass {
     next: usize,
 }
 
+/// Ranges of these lengths, one after the other.
+fn ranges(lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = Range<usize>> {
+    lengths.scan(0, |start, length| {
+        let range = *start..*start + length;
+        *start = range.end;
+        Some(range)
+    })
+}
+
 /// The rows of each part among those of the batch.
 fn rows_of(parts: &[Part<'_>]) -> impl Iterator<Item = Range<usize>> {
-    parts.iter().scan(0, |start, part| {
-        let rows = *start..*start + part.tokens.len();
-        *start = rows.end;
-        Some(rows)
-    })
+    ranges(parts.iter().map(|part| part.tokens.len()))
 }
 
 /// The rows of each part that something is asked about, among all such rows of the batch.
 fn asked_rows_of(parts: &[Part<'_>]) -> impl Iterator<Item = Range<usize>> {
-    parts.iter().scan(0, |start, part| {
-        let rows = *start..*start + part.asked.len();
-        *start = rows.end;
-        Some(rows)
-    })
+    ranges(parts.iter().map(|part| part.asked.len()))
 }
 
 /// Leaves only the rows that something is asked about.
@@ -103,7 +104,7 @@ pub(super) fn observe(observer: &mut Option<Box<dyn Observer>>, layer: usize, na
 }
 
 impl Scratch {
-    /// T: the last layer leaves only the tokens that something is asked about.
+    /// Rows of x: T, after the model's last layer only the tokens that something is asked about.
     pub(crate) fn rows(&self) -> usize {
         self.x.rows()
     }
@@ -278,7 +279,8 @@ impl Model {
     }
 
     /// One block: attention and feed-forward, each on the norm of x and added to x. The addition of a half's result
-    /// is left in `scratch.delta` to the next norm; `post` is what norms the previous block's.
+    /// is left in `scratch.delta` to the next norm; `post` is what norms the previous block's. The last block leaves only the
+    /// rows that something is asked about.
     #[allow(clippy::too_many_arguments)] // what a block is given, each by its name
     fn block(
         &self,

@@ -161,7 +161,7 @@ impl Live<'_> {
 struct Unit<'a> {
     live: Live<'a>,
     head: usize,
-    /// Of those of the head.
+    /// Its rows among those of the key/value head: token by token the heads that share it.
     rows: Range<usize>,
     /// Begins with the pinned positions.
     pinned: bool,
@@ -172,7 +172,7 @@ struct Unit<'a> {
 
 impl Unit<'_> {
     /// The token and the head of each row.
-    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    fn tokens_and_heads(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (group, head) = (self.live.op.heads / self.live.query.view.shape.heads, self.head);
         self.rows.clone().map(move |row| (row / group, head * group + row % group))
     }
@@ -337,7 +337,7 @@ impl<'u, 'a> Running<'u, 'a> {
         unit.partial = Partial::new(n, shape.value_stride())?;
         // Row by row to begin with: rows lie apart in memory, and are waited for but once this way.
         let mut rows = Lines::<f32>::zeros(n * e, "attention")?;
-        for ((token, head), scaled) in unit.rows().zip(rows.chunks_exact_mut(e)) {
+        for ((token, head), scaled) in unit.tokens_and_heads().zip(rows.chunks_exact_mut(e)) {
             let own = &q.row(query.rows.start + token)[head * e..(head + 1) * e];
             scaled.iter_mut().zip(own).for_each(|(scaled, x)| *scaled = x * scale);
         }
@@ -364,7 +364,7 @@ impl<'u, 'a> Running<'u, 'a> {
         let Running { unit, q, blocks } = self;
         let (query, op, n) = (unit.live.query, unit.live.op, unit.partial.rows());
         let (mut low, mut high) = ([0; ROWS], [0; ROWS]);
-        for (r, (token, _)) in unit.rows().enumerate() {
+        for (r, (token, _)) in unit.tokens_and_heads().enumerate() {
             (low[r], high[r]) = unit.live.of(query.start + token, segment);
         }
         let (kv, head, stride, cap) = (query.view, unit.head, padded(n), op.cap);

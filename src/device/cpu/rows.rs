@@ -33,12 +33,14 @@ impl Device {
     pub(crate) fn embed(&self, tokens: &[u32], weight: &Weight, scale: f32, x: &mut Buffer) -> Result<()> {
         let width = weight.shape().columns;
         x.reset(tokens.len(), width)?;
-        let rows = x.data_mut().chunks_exact_mut(width).zip(tokens);
-        self.threads.try_each(rows, |(row, &token)| {
+        let small = x.data().len() <= SMALL;
+        let mut rows = x.data_mut().chunks_exact_mut(width).zip(tokens);
+        let look_up = |(row, &token): (&mut [f32], &u32)| {
             weight.row(token as usize, row)?;
             row.iter_mut().for_each(|x| *x *= scale);
             Ok(())
-        })
+        };
+        if small { rows.try_for_each(look_up) } else { self.threads.try_each(rows, look_up) }
     }
 
     /// x += W\[positions\], a row a token. W is (positions,D), x (T,D).

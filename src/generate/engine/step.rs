@@ -29,7 +29,7 @@ pub(super) struct Core {
     candidates: Candidates,
     /// Seconds of a layer for a token, lately.
     cost: f64,
-    /// What the last layer took.
+    /// What a layer took, lately.
     pub layer: Duration,
     /// Tokens of the vocabulary whose logits take about as long.
     part: usize,
@@ -58,7 +58,7 @@ const LEAST_PART: usize = 1024;
 /// How long a piece of work waits for a grammar.
 const PATIENCE: Duration = Duration::from_micros(200);
 
-/// The weight of the last layer in the average of their costs.
+/// The weight of the latest layer in the average of their costs.
 const RECENT: f64 = 0.1;
 
 fn parts(members: &mut [Sequence]) -> Vec<Part<'_>> {
@@ -196,7 +196,8 @@ impl Core {
                 let mut parts = parts(&mut self.sequences[..members]);
                 let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
                 if self.model.layer(&self.device, pass, &mut parts, &mut self.scratch)? {
-                    // The last layer leaves most of a prompt out: it does not tell what the next one costs.
+                    // A model's last layer leaves most of a prompt out: it does not tell what others cost, unless there are
+                    // none.
                     if self.scratch.rows() == tokens || self.cost == 0.0 {
                         self.layer = start.elapsed();
                         let cost = self.layer.as_secs_f64() / tokens as f64;
