@@ -77,9 +77,9 @@ impl Partial {
         Ok(Partial { live, m, l, rows, stride, o })
     }
 
-    /// The o of NR rows, padding included.
-    pub(super) fn rows_mut<const NR: usize>(&mut self) -> [&mut [f32]; NR] {
-        let mut rows = self.o.chunks_exact_mut(self.stride);
+    /// The o of NR rows from `first` on, padding included.
+    pub(super) fn rows_mut<const NR: usize>(&mut self, first: usize) -> [&mut [f32]; NR] {
+        let mut rows = self.o.chunks_exact_mut(self.stride).skip(first);
         std::array::from_fn(|_| rows.next().unwrap_or_default())
     }
 

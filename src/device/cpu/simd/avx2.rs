@@ -124,19 +124,23 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const AHEAD: (Option<usize>, usize) = if VNNI { BOTH_CACHES } else { (None, 2048) };
     const PAIRS: bool = !VNNI;
     const UNPACKS: Unpacks = if VNNI { Unpacks::Bytes } else { Unpacks::Codes };
+    type Base = Avx2<false>;
     type F = F;
     type I = I;
     /// With VNNI, the codes plus 128.
     type Signed = I;
 
     #[inline(always)]
+    fn base(self) -> Avx2<false> {
+        Avx2(())
+    }
+
+    #[inline(never)]
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
-        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
         fn plain<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
             work.run::<_, NY>(s);
         }
-        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
         fn vnni<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
             work.run::<_, NY>(s);

@@ -215,13 +215,18 @@ impl Simd for Avx512 {
     const REGISTERS: usize = 32;
     const WIDEST: usize = 12;
     const UNPACKS: Unpacks = Unpacks::Bytes;
+    type Base = Self;
     type F = F;
     type I = I;
     type Signed = I;
 
     #[inline(always)]
+    fn base(self) -> Self {
+        self
+    }
+
+    #[inline(never)]
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
-        #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
         fn compiled<W: TileWork, const NY: usize>(s: Avx512, work: W) {
             work.run::<_, NY>(s);

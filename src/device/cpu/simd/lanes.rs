@@ -103,9 +103,14 @@ impl<const N: usize, const WIDEST: usize> Simd for Lanes<N, WIDEST> {
         8 => Unpacks::Codes,
         _ => Unpacks::Nothing,
     };
+    type Base = Self;
     type F = F<N>;
     type I = I<N>;
     type Signed = I<N>;
+
+    fn base(self) -> Self {
+        self
+    }
 
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
         work.run::<_, NY>(self);

@@ -86,12 +86,17 @@ pub(super) trait Simd: Copy {
         Unpacks::Nothing => 1,
         Unpacks::Bytes | Unpacks::Codes => 2 * Self::LANES / ROWS,
     };
+    /// The instruction set without its integer products. What has none is compiled for it alone.
+    type Base: Simd;
     /// A vector of f32.
     type F: Real;
     /// A vector of i32, or of LANES groups of 4 bytes.
     type I: Copy;
 
-    /// Does the work in a function that is compiled for this instruction set.
+    fn base(self) -> Self::Base;
+
+    /// Does the work in a function that is compiled for this instruction set. It is not inlined: of a function with target
+    /// features `inline(never)` is not heard (Rust 1.95), so it stands at this one.
     fn run_tile<W: TileWork, const NY: usize>(self, work: W);
 
     /// The same value in every lane.

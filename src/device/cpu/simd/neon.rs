@@ -143,18 +143,22 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
     const WIDEST: usize = 8;
+    type Base = Neon<false>;
     type F = F;
     type I = I;
     type Signed = I;
 
     #[inline(always)]
+    fn base(self) -> Neon<false> {
+        Neon(())
+    }
+
+    #[inline(never)]
     fn run_tile<W: TileWork, const NY: usize>(self, work: W) {
-        #[inline(never)]
         #[target_feature(enable = "neon")]
         fn plain<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
             work.run::<_, NY>(s);
         }
-        #[inline(never)]
         #[target_feature(enable = "neon,dotprod")]
         fn dot<W: TileWork, const NY: usize>(s: impl Simd, work: W) {
             work.run::<_, NY>(s);

@@ -27,7 +27,7 @@ use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
     let format = job.weight.shape().format;
     match format {
-        Format::F32 | Format::F16 | Format::BF16 => floats::linear(s, job),
+        Format::F32 | Format::F16 | Format::BF16 => floats::linear(s.base(), job),
         Format::Q4_0 => quantised::<S, _, NIBBLES>(s, Q4_0, job),
         Format::Q4_1 => quantised::<S, _, { TWO + NIBBLES }>(s, Q4_1, job),
         Format::Q5_0 => quantised::<S, _, { NIBBLES + BITS }>(s, Q5_0, job),

@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(super) mod attention;
+mod cached;
 mod codes;
 mod floats;
 pub(super) mod linear;
