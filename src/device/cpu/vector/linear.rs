@@ -165,16 +165,25 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
         for v in 1..NV {
             heads[v] = P::head(s, plane, unit, lane + v * S::LANES);
         }
-        for (b, y) in y.chunks_exact(stride).enumerate() {
-            if first && lane == 0 {
-                prefetch(s, unit, P::BLOCKS, b);
-            }
-            let y = if fine { Block { first: Some(&y[0]), last: &y[1] } } else { Block { first: None, last: &y[0] } };
-            for v in 0..NV {
-                let place = Place { b, lane: lane + v * S::LANES };
-                how.block(s, heads[v], unit, place, &mut Sums { y, f: &mut f[v] });
-            }
+        macro_rules! take {
+            ($blocks:expr) => {
+                for (b, y) in $blocks {
+                    if first && lane == 0 {
+                        prefetch(s, unit, P::BLOCKS, b);
+                    }
+                    let (first, last) = if fine { (Some(&y[0]), &y[1]) } else { (None, &y[0]) };
+                    let y = Block { first, last };
+                    for v in 0..NV {
+                        let place = Place { b, lane: lane + v * S::LANES };
+                        how.block(s, &heads[v], unit, place, &mut Sums { y, f: &mut f[v] });
+                    }
+                }
+            };
         }
+        // A loop with two ends keeps the compiler from writing the code of a block down for each of a unit's: that is four times
+        // as much, and faster only where a block is few instructions.
+        let y = y.chunks_exact(stride);
+        if NY == 1 && S::LANES == ROWS { take!(y.enumerate()) } else { take!((0..P::BLOCKS).zip(y)) }
     }
     for v in 0..NV {
         for c in 0..NY {

@@ -35,7 +35,7 @@ pub(super) trait Panel<const UNIT: usize>: Copy {
     fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
-        head: Self::Head<S>,
+        head: &Self::Head<S>,
         unit: &[u8; UNIT],
         place: Place,
         products: &mut P,
@@ -64,13 +64,13 @@ macro_rules! symmetric_format {
             fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
-                scale: S::F,
+                scale: &S::F,
                 unit: &[u8; $blocks * ($bytes)],
                 place: Place,
                 products: &mut P,
             ) {
                 let codes: &[u8] = if $blocks == 1 { unit } else { &unit[place.b * ($bytes)..] };
-                products.symmetric::<Self::Codes>(s, scale, ($codes, codes), place.lane);
+                products.symmetric::<Self::Codes>(s, *scale, ($codes, codes), place.lane);
             }
         }
     };
@@ -103,8 +103,8 @@ impl Panel<NIBBLES> for MXFP4 {
     }
 
     #[inline(always)]
-    fn block<S: Simd, P: Products<S>>(self, s: S, scale: S::F, unit: &[u8; NIBBLES], place: Place, products: &mut P) {
-        products.symmetric::<Self::Codes>(s, scale, (FloatsOfFourBits, unit), place.lane);
+    fn block<S: Simd, P: Products<S>>(self, s: S, scale: &S::F, unit: &[u8; NIBBLES], place: Place, products: &mut P) {
+        products.symmetric::<Self::Codes>(s, *scale, (FloatsOfFourBits, unit), place.lane);
     }
 }
 
@@ -142,7 +142,7 @@ impl Panel<IQ4XS_UNIT> for IQ4XS {
     fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
-        head: IQ4XSHead<S>,
+        head: &IQ4XSHead<S>,
         unit: &[u8; IQ4XS_UNIT],
         place: Place,
         products: &mut P,
@@ -177,12 +177,12 @@ macro_rules! min_format {
             fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
-                head: (S::F, S::F),
+                head: &(S::F, S::F),
                 unit: &[u8; TWO + $bytes],
                 place: Place,
                 products: &mut P,
             ) {
-                products.with_min::<Self::Codes>(s, head, ($codes, &unit[TWO..]), place.lane);
+                products.with_min::<Self::Codes>(s, *head, ($codes, &unit[TWO..]), place.lane);
             }
         }
     };
@@ -217,7 +217,7 @@ impl<S: Simd> KHead<S> {
 
     /// s = D * scale and m = -(Dmin * min) of block `b`.
     #[inline(always)]
-    fn scale_and_min(self, s: S, b: usize) -> (S::F, S::F) {
+    fn scale_and_min(&self, s: S, b: usize) -> (S::F, S::F) {
         let (shift, byte) = (8 * (b as u32 % 4), s.i32(0xFF));
         let scale = s.to_f32(s.and(s.shr_by(self.scales[b / 4], shift), byte));
         let min = s.to_f32(s.and(s.shr_by(self.mins[b / 4], shift), byte));
@@ -247,7 +247,7 @@ macro_rules! k_format {
             fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
-                head: KHead<S>,
+                head: &KHead<S>,
                 unit: &[u8; TWO + SCALES + 8 * ($size)],
                 place: Place,
                 products: &mut P,
@@ -284,7 +284,7 @@ impl Panel<Q6K_UNIT> for Q6K {
     }
 
     #[inline(always)]
-    fn block<S: Simd, P: Products<S>>(self, s: S, d: S::F, unit: &[u8; Q6K_UNIT], place: Place, products: &mut P) {
+    fn block<S: Simd, P: Products<S>>(self, s: S, d: &S::F, unit: &[u8; Q6K_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<Q6K_BLOCK>().0[place.b];
         let tail = &part[NIBBLES + PAIRS..];
         let first = d.mul(s.to_f32(s.load_i8(&tail[place.lane..])));
@@ -332,7 +332,7 @@ impl Panel<Q3K_UNIT> for Q3K {
     fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
-        head: Q3KHead<S>,
+        head: &Q3KHead<S>,
         unit: &[u8; Q3K_UNIT],
         place: Place,
         products: &mut P,
@@ -373,7 +373,7 @@ impl Panel<Q2K_UNIT> for Q2K {
     fn block<S: Simd, P: Products<S>>(
         self,
         s: S,
-        (d, dmin): (S::F, S::F),
+        &(d, dmin): &(S::F, S::F),
         unit: &[u8; Q2K_UNIT],
         place: Place,
         products: &mut P,
@@ -408,7 +408,7 @@ impl Panel<NVFP4_UNIT> for NVFP4 {
     fn head<S: Simd>(_s: S, _plane: &[u8], _unit: &[u8; NVFP4_UNIT], _lane: usize) {}
 
     #[inline(always)]
-    fn block<S: Simd, P: Products<S>>(self, s: S, _head: (), unit: &[u8; NVFP4_UNIT], place: Place, products: &mut P) {
+    fn block<S: Simd, P: Products<S>>(self, s: S, _head: &(), unit: &[u8; NVFP4_UNIT], place: Place, products: &mut P) {
         let part = &unit.as_chunks::<NVFP4_BLOCK>().0[place.b];
         let scales = [e4m3(s, &part[NIBBLES + place.lane..]), e4m3(s, &part[NIBBLES + ROWS + place.lane..])];
         products.halves::<Self::Codes>(s, (scales, None), (FloatsOfFourBits, part), place.lane);
@@ -456,13 +456,13 @@ macro_rules! grid_format {
             fn block<S: Simd, P: Products<S>>(
                 self,
                 s: S,
-                (d, nibbles): (S::F, [S::I; 2]),
+                (d, nibbles): &(S::F, [S::I; 2]),
                 unit: &[u8; GRID_SCALES + 8 * ($size)],
                 place: Place,
                 products: &mut P,
             ) {
                 let codes = &unit[GRID_SCALES..].as_chunks::<{ $size }>().0[place.b];
-                let mut scales = [d; 2];
+                let mut scales = [*d; 2];
                 for (half, scale) in scales.iter_mut().enumerate() {
                     let shift = 8 * (place.b as u32 % 4) + 4 * half as u32;
                     let nibble = s.and(s.shr_by(nibbles[place.b / 4], shift), s.i32(15));

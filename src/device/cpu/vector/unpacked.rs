@@ -104,7 +104,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for Unpack<'_, P, UNIT> {
                 let head = P::head(s, plane, unit, lane);
                 for (b, block) in blocks.iter_mut().enumerate() {
                     prefetch(s, unit, P::BLOCKS, b);
-                    how.block(s, head, unit, Place { b, lane }, &mut Writer(block));
+                    how.block(s, &head, unit, Place { b, lane }, &mut Writer(block));
                 }
             }
         }
