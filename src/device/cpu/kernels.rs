@@ -115,31 +115,15 @@ static SCALAR: Kernels = Kernels {
     merge: scalar::merge,
 };
 
-/// The instruction set of a table. It is never None: `Kernels::get` gave the table out because it is Some.
+/// The instruction set of a table. It is never None: `Kernels::variants` gives a table out only where this, or an instruction set
+/// that has it as its base, is Some.
 fn of_table<S>(simd: Option<S>) -> S {
     simd.unwrap_or_else(|| unreachable!("the table is given out only where the CPU has it"))
 }
 
-/// The table of an instruction set: each kernel of `vector` compiled with its features. Or that of an instruction set that has
-/// other integer products than one before it, and its other kernels.
+/// The table of an instruction set.
 macro_rules! instance {
-    ($table:ident, $simd:path, products beside the kernels of $base:ident) => {
-        static $table: Kernels = {
-            use super::vector::{attention, linear};
-
-            fn simd() -> $simd {
-                of_table(<$simd>::new())
-            }
-
-            Kernels {
-                widest: <$simd>::WIDEST,
-                together: <$simd>::TOGETHER,
-                linear: |job| linear::linear(simd(), job),
-                attend: |tile, segment, partial| attention::attend(simd(), tile, segment, partial),
-                ..$base
-            }
-        };
-    };
+    // Each kernel of `vector` compiled with its features.
     ($table:ident, $simd:path, $features:literal) => {
         static $table: Kernels = {
             use super::vector::{attention, linear, quantise::Vectors, rows};
@@ -194,18 +178,36 @@ macro_rules! instance {
             }
         };
     };
+    // Of one that differs from that of `$base` in its integer products alone.
+    ($table:ident, $simd:path, products beside those of $base:ident) => {
+        static $table: Kernels = {
+            use super::vector::{attention, linear};
+
+            fn simd() -> $simd {
+                of_table(<$simd>::new())
+            }
+
+            Kernels {
+                widest: <$simd>::WIDEST,
+                together: <$simd>::TOGETHER,
+                linear: |job| linear::linear(simd(), job),
+                attend: |tile, segment, partial| attention::attend(simd(), tile, segment, partial),
+                ..$base
+            }
+        };
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
 instance!(AVX2, Avx2<false>, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-instance!(AVX_VNNI, Avx2<true>, products beside the kernels of AVX2);
+instance!(AVX_VNNI, Avx2<true>, products beside those of AVX2);
 #[cfg(target_arch = "x86_64")]
 instance!(AVX512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
 #[cfg(target_arch = "aarch64")]
 instance!(NEON, Neon<false>, "neon");
 #[cfg(target_arch = "aarch64")]
-instance!(NEON_DOT, Neon<true>, products beside the kernels of NEON);
+instance!(NEON_DOT, Neon<true>, products beside those of NEON);
 // The kernels as NEON, AVX-VNNI and AVX-512 shape them, where the CPU has none of these. The features are those that every CPU has.
 #[cfg(all(test, target_arch = "x86_64"))]
 instance!(LANES_4, Lanes<4, 8>, "sse2");

@@ -86,7 +86,7 @@ pub(super) trait Simd: Copy {
         Unpacks::Nothing => 1,
         Unpacks::Bytes | Unpacks::Codes => 2 * Self::LANES / ROWS,
     };
-    /// The instruction set without its integer products. What has none is compiled for it alone.
+    /// What this instruction set differs from in its integer products alone, or itself. What has none is compiled for that one.
     type Base: Simd;
     /// A vector of f32.
     type F: Real;
@@ -95,8 +95,8 @@ pub(super) trait Simd: Copy {
 
     fn base(self) -> Self::Base;
 
-    /// Does the work in a function that is compiled for this instruction set. It is not inlined: of a function with target
-    /// features `inline(never)` is not heard (Rust 1.95), so it stands at this one.
+    /// Does the work in a function that is compiled for this instruction set. It is not inlined, and says so here: `inline(never)` of
+    /// a function with target features is heard only in callers that have these (Rust 1.95).
     fn run_tile<W: TileWork, const NY: usize>(self, work: W);
 
     /// The same value in every lane.

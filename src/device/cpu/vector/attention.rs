@@ -67,8 +67,8 @@ impl TileWork for Attend<'_> {
         scores::<S, NR>(s, tile, places, lowest..highest, p);
         for r in 0..tile.rows {
             if partial.live[r] {
-                let (row, at) = (&mut p[r], r);
-                s.base().run_tile::<_, 1>(Softmax { row, live: low[r]..high[r], cap: tile.cap, partial, at });
+                let (p, m, l) = (&mut p[r], &mut partial.m[r], &mut partial.l[r]);
+                s.base().run_tile::<_, 1>(Softmax { p, low: low[r], high: high[r], cap: tile.cap, m, l });
             }
         }
         // The positions that are live for every row go through one loop; each row's own come before and after it.
@@ -184,54 +184,48 @@ fn scores_of<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
     tiles
 }
 
-/// Caps the scores of a row, and replaces them by exp(score - m), those that are not live by 0; m and their sum are the row's of
-/// the partial result.
+/// Caps the scores of a row, and replaces those of low..high by exp(score - m), those beside them in their tiles by 0; m is
+/// the largest, l their sum.
 struct Softmax<'a> {
-    row: &'a mut [f32; SEGMENT],
-    live: Range<usize>,
+    p: &'a mut [f32; SEGMENT],
+    low: usize,
+    high: usize,
     cap: Option<f32>,
-    partial: &'a mut Partial,
-    /// The number of the row.
-    at: usize,
+    m: &'a mut f32,
+    l: &'a mut f32,
 }
 
 impl TileWork for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd, const ONE: usize>(self, s: S) {
-        let Softmax { row, live, cap, partial, at } = self;
+        let Softmax { p, low, high, cap, m, l } = self;
+        let tiles = low / TILE..high.div_ceil(TILE);
         if let Some(cap) = cap {
-            softcap(s, cap, &mut row[live.start / TILE * TILE..live.end.next_multiple_of(TILE)]);
+            softcap(s, cap, &mut p[tiles.start * TILE..tiles.end * TILE]);
         }
-        (partial.m[at], partial.l[at]) = softmax(s, row, live.start, live.end);
-    }
-}
-
-/// Replaces the scores of low..high by exp(score - m) and those beside them in their tiles by 0; gives m and the sum.
-#[inline(always)]
-fn softmax<S: Simd>(s: S, p: &mut [f32; SEGMENT], low: usize, high: usize) -> (f32, f32) {
-    let tiles = low / TILE..high.div_ceil(TILE);
-    let mut lanes = [0.0; 16];
-    for lane in (0..TILE).step_by(S::LANES) {
-        let mut m = s.f32(f32::NEG_INFINITY);
-        for t in tiles.clone() {
-            let at = t * TILE + lane;
-            m = where_live(s, low..high, at, m.max(s.load(&p[at..])), m);
+        let mut lanes = [0.0; 16];
+        for lane in (0..TILE).step_by(S::LANES) {
+            let mut largest = s.f32(f32::NEG_INFINITY);
+            for t in tiles.clone() {
+                let at = t * TILE + lane;
+                largest = where_live(s, low..high, at, largest.max(s.load(&p[at..])), largest);
+            }
+            s.store(largest, &mut lanes[lane..]);
         }
-        s.store(m, &mut lanes[lane..]);
-    }
-    let m = tree_max(lanes);
-    for lane in (0..TILE).step_by(S::LANES) {
-        let mut sum = s.f32(0.0);
-        for t in tiles.clone() {
-            let at = t * TILE + lane;
-            let e = numeric::exp(s.load(&p[at..]).sub(s.f32(m)));
-            let e = where_live(s, low..high, at, e, s.f32(0.0));
-            s.store(e, &mut p[at..]);
-            sum = sum.add(e);
+        *m = tree_max(lanes);
+        for lane in (0..TILE).step_by(S::LANES) {
+            let mut sum = s.f32(0.0);
+            for t in tiles.clone() {
+                let at = t * TILE + lane;
+                let e = numeric::exp(s.load(&p[at..]).sub(s.f32(*m)));
+                let e = where_live(s, low..high, at, e, s.f32(0.0));
+                s.store(e, &mut p[at..]);
+                sum = sum.add(e);
+            }
+            s.store(sum, &mut lanes[lane..]);
         }
-        s.store(sum, &mut lanes[lane..]);
+        *l = tree_sum(lanes);
     }
-    (m, tree_sum(lanes))
 }
 
 /// `inside` where a vector's positions, from `at` on, are live, `outside` elsewhere.

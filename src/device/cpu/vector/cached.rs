@@ -11,7 +11,7 @@ use super::linear::{Block, Products, Sums, row_numbers};
 use crate::numeric::Real;
 
 /// A number type of cached keys and values.
-pub(super) trait Element: Copy {
+pub(super) trait Element {
     /// True if values have scales, for blocks of elements.
     const SCALED: bool;
     /// What the values of a position are stored in.
@@ -47,7 +47,6 @@ pub(super) struct Keys<'a> {
 }
 
 /// Numbers as they are.
-#[derive(Clone, Copy)]
 pub(super) struct Floats<X>(PhantomData<X>);
 
 pub(super) trait Float: bytemuck::Pod {
@@ -127,7 +126,6 @@ impl<X: Float> Element for Floats<X> {
 }
 
 /// Blocks whose codes take BYTES bytes.
-#[derive(Clone, Copy)]
 pub(super) struct Blocks<const BYTES: usize>;
 
 impl<const BYTES: usize> Element for Blocks<BYTES> {

@@ -25,6 +25,8 @@ use crate::quant::{Format, IQ1, IQ2, IQ3_S, IQ3_XXS};
 
 /// Computes the panels of `job` for all its columns.
 pub(in super::super) fn linear<S: Simd>(s: S, job: &Job<'_>) {
+    // Jobs are cut for S.
+    const { assert!(S::WIDEST <= S::Base::WIDEST) }
     let format = job.weight.shape().format;
     match format {
         Format::F32 | Format::F16 | Format::BF16 => floats::linear(s.base(), job),
@@ -165,14 +167,18 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
         for v in 1..NV {
             heads[v] = P::head(s, plane, unit, lane + v * S::LANES);
         }
+        // (Vector code has no closures, see `codes`.)
         macro_rules! take {
             ($blocks:expr) => {
                 for (b, y) in $blocks {
                     if first && lane == 0 {
                         prefetch(s, unit, P::BLOCKS, b);
                     }
-                    let (first, last) = if fine { (Some(&y[0]), &y[1]) } else { (None, &y[0]) };
-                    let y = Block { first, last };
+                    let y = if fine {
+                        Block { first: Some(&y[0]), last: &y[1] }
+                    } else {
+                        Block { first: None, last: &y[0] }
+                    };
                     for v in 0..NV {
                         let place = Place { b, lane: lane + v * S::LANES };
                         how.block(s, &heads[v], unit, place, &mut Sums { y, f: &mut f[v] });
@@ -181,7 +187,7 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
             };
         }
         // A loop with two ends keeps the compiler from writing the code of a block down for each of a unit's: that is four times
-        // as much, and faster only where a block is few instructions.
+        // as much, and faster only with one column and vectors of all rows, where a block is few instructions.
         let y = y.chunks_exact(stride);
         if NY == 1 && S::LANES == ROWS { take!(y.enumerate()) } else { take!((0..P::BLOCKS).zip(y)) }
     }
