@@ -95,8 +95,8 @@ pub(super) trait Simd: Copy {
 
     fn base(self) -> Self::Base;
 
-    /// Does the work in a function that is compiled for this instruction set. It is not inlined, and says so here: `inline(never)` of
-    /// a function with target features is heard only in callers that have these (Rust 1.95).
+    /// Does the work in a function that is compiled for this instruction set. It is not inlined, and says so here:
+    /// `inline(never)` of a function with target features is heard only in callers that have these (Rust 1.95).
     fn run_tile<W: TileWork, const NY: usize>(self, work: W);
 
     /// The same value in every lane.
