@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::sync::LazyLock;
 
 use super::super::act::{BLOCK, TilePart, WORDS, four};
 use super::super::lines::Aligned;
@@ -26,6 +27,12 @@ impl Avx512 {
         all.then_some(Avx512(()))
     }
 }
+
+/// Whether AMD made the CPU.
+static OF_AMD: LazyLock<bool> = LazyLock::new(|| {
+    let vendor = __cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+});
 
 /// 16 f32. Values come from the methods of [`Avx512`] only, so having one is the same proof.
 #[derive(Clone, Copy)]
@@ -223,6 +230,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn base(self) -> Self {
         self
+    }
+
+    /// AMD's CPUs have integer products in two of four ports, Intel's in both of two.
+    fn unpacks_beside_products(self) -> bool {
+        *OF_AMD
     }
 
     #[inline(never)]

@@ -95,6 +95,12 @@ pub(super) trait Simd: Copy {
 
     fn base(self) -> Self::Base;
 
+    /// The CPU has ports for unpacking beside those of integer products, so that doing it anew for each tile of columns costs
+    /// less than where they share them.
+    fn unpacks_beside_products(self) -> bool {
+        false
+    }
+
     /// Does the work in a function that is compiled for this instruction set. It is not inlined, and says so here:
     /// `inline(never)` of a function with target features is heard only in callers that have these (Rust 1.95).
     fn run_tile<W: TileWork, const NY: usize>(self, work: W);

@@ -11,6 +11,8 @@ use crate::quant::E2M1;
 pub(super) trait Codes: Copy {
     /// Bits of unsigned codes; 8 if they are signed.
     const BITS: u32;
+    /// A vector is unpacked by two instructions at most.
+    const QUICK: bool;
     /// Four k values of each row, in the form that `dots` wants.
     type Vector<S: Simd>: Copy;
     /// The four vectors of half `half` of the 32 values, for the rows from `lane` on.
@@ -49,12 +51,13 @@ pub(super) trait Codes: Copy {
 /// A type of unsigned codes that stand for the code less 128 / 2^BELOW. (Formats with mins do not ask for the excess: their
 /// codes stand for themselves. They say 0.)
 macro_rules! unsigned {
-    ($name:ident, $bits:literal, $half:ident) => {
+    ($name:ident, $bits:literal, $half:ident, quick $quick:literal) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name<const BELOW: u32>;
 
         impl<const BELOW: u32> Codes for $name<BELOW> {
             const BITS: u32 = $bits;
+            const QUICK: bool = $quick;
             type Vector<S: Simd> = S::I;
 
             #[inline(always)]
@@ -87,18 +90,19 @@ macro_rules! unsigned {
     };
 }
 
-unsigned!(TwoBits, 2, pairs);
-unsigned!(ThreeBits, 3, pairs_and_third);
-unsigned!(FourBits, 4, nibbles);
-unsigned!(FiveBits, 5, nibbles_and_fifth);
-unsigned!(SixBits, 6, nibbles_and_upper);
-unsigned!(FloatsOfFourBits, 5, floats);
+unsigned!(TwoBits, 2, pairs, quick true);
+unsigned!(ThreeBits, 3, pairs_and_third, quick false);
+unsigned!(FourBits, 4, nibbles, quick true);
+unsigned!(FiveBits, 5, nibbles_and_fifth, quick false);
+unsigned!(SixBits, 6, nibbles_and_upper, quick false);
+unsigned!(FloatsOfFourBits, 5, floats, quick false);
 
 /// Makes a type one of signed codes.
 macro_rules! signed {
-    ($name:ident, $half:ident) => {
+    ($name:ident, $half:ident, quick $quick:literal) => {
         impl Codes for $name {
             const BITS: u32 = 8;
+            const QUICK: bool = $quick;
             type Vector<S: Simd> = S::Signed;
 
             #[inline(always)]
@@ -145,17 +149,17 @@ macro_rules! signed {
 /// Signed bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes;
-signed!(Bytes, bytes);
+signed!(Bytes, bytes, quick true);
 
 /// Three bits, for a number of a table.
 #[derive(Clone, Copy)]
 pub(super) struct ThreeLookedUp(pub &'static [i8; 16]);
-signed!(ThreeLookedUp, three_looked_up);
+signed!(ThreeLookedUp, three_looked_up, quick false);
 
 /// Four bits, for a number of a table.
 #[derive(Clone, Copy)]
 pub(super) struct FourLookedUp(pub &'static [i8; 16]);
-signed!(FourLookedUp, four_looked_up);
+signed!(FourLookedUp, four_looked_up, quick false);
 
 #[inline(always)]
 fn bytes<S: Simd>(_: Bytes, s: S, codes: &[u8], half: usize, lane: usize) -> [S::I; 4] {

@@ -46,7 +46,16 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
     let (widths, enough, most): (&[usize], usize, usize) = match S::UNPACKS {
         Unpacks::Nothing => return &[],
         Unpacks::Codes if job.fine => return &[],
-        Unpacks::Bytes if S::LANES == 16 => (&[12, 8], 36, MOST),
+        Unpacks::Bytes if S::LANES == 16 => {
+            // Formats of larger units have scales to unpack, too.
+            let quick = P::Codes::QUICK && P::BLOCKS == 1;
+            let enough = match s.unpacks_beside_products() {
+                true if quick => return &[],
+                true if !P::Unpacked::HALVES => 96,
+                _ => 36,
+            };
+            (&[12, 8], enough, MOST)
+        }
         Unpacks::Bytes | Unpacks::Codes => (&[4], 12, 128 << 10),
     };
     const { assert!(S::TOGETHER > 0) }
