@@ -114,7 +114,7 @@ models-%:
 # Cargo knows whether there is something to do; what depends on these is made anew only if they changed.
 $(TARGET)/release/libllm.so: FORCE
 	@scripts/setup build
-	$(CARGO) rustc --release --lib -- --print native-static-libs=$(NATIVE)
+	$(CARGO) rustc --release --lib --crate-type cdylib,staticlib -- --print native-static-libs=$(NATIVE)
 
 $(TARGET)/release/libllm.a $(NATIVE): $(TARGET)/release/libllm.so ;
 
