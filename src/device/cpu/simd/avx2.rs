@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::super::act::{BLOCK, TilePart, WORDS};
-use super::{BOTH_CACHES, Pairs, Simd, TileWork, Unpacks};
+use super::{BOTH_CACHES, OF_AMD, Pairs, Simd, TileWork, Unpacks};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
@@ -133,6 +133,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn base(self) -> Avx2<false> {
         Avx2(())
+    }
+
+    fn of_amd(self) -> bool {
+        *OF_AMD
     }
 
     #[inline(never)]

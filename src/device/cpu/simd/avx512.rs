@@ -2,11 +2,10 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::LazyLock;
 
 use super::super::act::{BLOCK, TilePart, WORDS, four};
 use super::super::lines::Aligned;
-use super::{BytesAndSums, Simd, TileWork, Unpacks, VECTORS};
+use super::{BytesAndSums, OF_AMD, Simd, TileWork, Unpacks, VECTORS};
 use crate::numeric::Real;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and what comes with them (AVX2, FMA, F16C).
@@ -27,12 +26,6 @@ impl Avx512 {
         all.then_some(Avx512(()))
     }
 }
-
-/// Whether AMD made the CPU.
-static OF_AMD: LazyLock<bool> = LazyLock::new(|| {
-    let vendor = __cpuid(0);
-    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
-});
 
 /// 16 f32. Values come from the methods of [`Avx512`] only, so having one is the same proof.
 #[derive(Clone, Copy)]
@@ -232,8 +225,7 @@ impl Simd for Avx512 {
         self
     }
 
-    /// AMD's CPUs have integer products in two of four ports, Intel's in both of two.
-    fn unpacks_beside_products(self) -> bool {
+    fn of_amd(self) -> bool {
         *OF_AMD
     }
 

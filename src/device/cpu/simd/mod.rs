@@ -62,6 +62,13 @@ pub(super) struct BytesAndSums<const N: usize> {
     pub of_halves: [[i32; 2]; N],
 }
 
+/// Whether AMD made the CPU.
+#[cfg(target_arch = "x86_64")]
+static OF_AMD: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+});
+
 /// The usual [`AHEAD`](Simd::AHEAD).
 const BOTH_CACHES: (Option<usize>, usize) = (Some(4096), 1024);
 
@@ -95,9 +102,9 @@ pub(super) trait Simd: Copy {
 
     fn base(self) -> Self::Base;
 
-    /// The CPU has ports for unpacking beside those of integer products, so that doing it anew for each tile of columns costs
-    /// less than where they share them.
-    fn unpacks_beside_products(self) -> bool {
+    /// The CPU is one of AMD's: to what matters in `vector`, the ports of integer products and what is read ahead of the reading
+    /// without being asked for, these differ from Intel's with the same instructions.
+    fn of_amd(self) -> bool {
         false
     }
 

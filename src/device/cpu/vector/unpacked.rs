@@ -47,9 +47,10 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
         Unpacks::Nothing => return &[],
         Unpacks::Codes if job.fine => return &[],
         Unpacks::Bytes if S::LANES == 16 => {
-            // Formats of larger units have scales to unpack, too.
+            // AMD's CPUs have integer products in two of four ports, Intel's in both of two. (Formats of larger units have scales
+            // to unpack, too.)
             let quick = P::Codes::QUICK && P::BLOCKS == 1;
-            let enough = match s.unpacks_beside_products() {
+            let enough = match s.of_amd() {
                 true if quick => return &[],
                 true if !P::Unpacked::HALVES => 96,
                 _ => 36,
@@ -112,7 +113,7 @@ impl<P: Panel<UNIT>, const UNIT: usize> TileWork for Unpack<'_, P, UNIT> {
             for lane in (0..ROWS).step_by(S::LANES) {
                 let head = P::head(s, plane, unit, lane);
                 for (b, block) in blocks.iter_mut().enumerate() {
-                    prefetch(s, unit, P::BLOCKS, b);
+                    prefetch(s, S::AHEAD, unit, P::BLOCKS, b);
                     how.block(s, &head, unit, Place { b, lane }, &mut Writer(block));
                 }
             }
