@@ -11,7 +11,7 @@ use crate::quant::E2M1;
 pub(super) trait Codes: Copy {
     /// Bits of unsigned codes; 8 if they are signed.
     const BITS: u32;
-    /// A vector is unpacked by two instructions at most.
+    /// A vector is unpacked from one plane of bits, by two instructions at most.
     const QUICK: bool;
     /// Four k values of each row, in the form that `dots` wants.
     type Vector<S: Simd>: Copy;

@@ -154,7 +154,7 @@ struct TileBlocks<'a, const NY: usize> {
     fine: bool,
     /// As in [`QuantisedTile`].
     first: bool,
-    /// Such panels are asked for one line after the other, little ahead.
+    /// Such panels are asked for one line after the other, little ahead, if at all.
     in_order: bool,
 }
 
@@ -179,7 +179,8 @@ fn rows<S: Simd, P: Panel<UNIT>, const UNIT: usize, const NY: usize, const NV: u
         macro_rules! take {
             ($blocks:expr) => {
                 for (b, y) in $blocks {
-                    if first && lane == 0 {
+                    // (Quick codes are read in order as they are.)
+                    if first && lane == 0 && !(in_order && P::Codes::QUICK) {
                         prefetch(s, if in_order { (None, 256) } else { S::AHEAD }, unit, P::BLOCKS, b);
                     }
                     let y = if fine {
