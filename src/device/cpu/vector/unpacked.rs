@@ -52,8 +52,8 @@ pub(super) fn linear<S: Simd, P: Panel<UNIT>, const UNIT: usize>(s: S, how: P, j
             let quick = P::Codes::QUICK && P::BLOCKS == 1;
             let enough = match s.of_amd() {
                 true if quick => return &[],
-                true if !P::Unpacked::HALVES => 96,
-                _ => 36,
+                true if !P::Unpacked::HALVES => 8 * 12,
+                _ => 3 * 12,
             };
             (&[12, 8], enough, MOST)
         }
