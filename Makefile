@@ -112,6 +112,7 @@ models-%:
 	@scripts/fetch-models $*
 
 # Cargo knows whether there is something to do; what depends on these is made anew only if they changed.
+# (A Rust library made with the two would keep functions in them that nobody calls.)
 $(TARGET)/release/libllm.so: FORCE
 	@scripts/setup build
 	$(CARGO) rustc --release --lib --crate-type cdylib,staticlib -- --print native-static-libs=$(NATIVE)

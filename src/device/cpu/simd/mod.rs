@@ -81,7 +81,8 @@ pub(super) trait Simd: Copy {
     /// The widest tile of columns that a matrix product has the registers for.
     const WIDEST: usize;
     /// How far ahead of the reading a matrix is asked for, in bytes: from memory into the second cache (nearer, too few
-    /// lines are on their way at a time), if that is worth it, and into the first (near enough to stay).
+    /// lines are on their way at a time), if that is worth it, and into the first (near enough to stay). With few columns CPUs of
+    /// AMD are asked otherwise, see `vector::linear`.
     const AHEAD: (Option<usize>, usize) = BOTH_CACHES;
     /// Products of signed codes with 16 bits take fewer instructions by [`dots_of_pairs`](Simd::dots_of_pairs) than by
     /// `dots_signed` of both parts.

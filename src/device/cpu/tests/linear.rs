@@ -72,6 +72,7 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
 }
 
 /// Of a chunk of panels some are unpacked, multiplied with all columns, and then the next. The last chunk has an odd number.
+/// (Those of Q2_K are unpacked from 36 columns on, whoever made the CPU.)
 #[test]
 fn panels_are_unpacked_in_turn() {
     let (devices, mut rng) = (devices(), Rng::new(15));
