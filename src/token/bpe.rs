@@ -4,7 +4,7 @@
 use super::merge::{Merger, NONE, Symbol, out_of_memory};
 use super::pretokenize::{PreTokenizer, Traits};
 use super::spm::{merge_characters, write_spaces};
-use super::table::{Merge, MergeTable};
+use super::table::{Merge, MergeTable, TOGETHER};
 use super::vocab::Vocab;
 use crate::error::Result;
 
@@ -69,7 +69,8 @@ pub(super) fn merge_table<'a>(
     seed: u64,
 ) -> Result<MergeTable> {
     let mut table = MergeTable::new(seed, count)?;
-    let mut joined = Vec::new();
+    let (mut joined, mut found) = (Vec::new(), Vec::new());
+    found.try_reserve_exact(TOGETHER).map_err(out_of_memory)?;
     for (merge, rank) in merges.take(count).zip(0..NONE) {
         // The left side is not empty, and may itself be a space.
         let Some(space) = merge.iter().skip(1).position(|&c| c == b' ') else { continue };
@@ -85,9 +86,14 @@ pub(super) fn merge_table<'a>(
         }
         let ids = (vocab.ordinary(&joined[..middle]), vocab.ordinary(&joined[middle..]), vocab.ordinary(&joined));
         if let (Some(left), Some(right), Some(id)) = ids {
-            table.insert(left, right, Merge { rank, id });
+            found.push((left, right, Merge { rank, id }));
+        }
+        if found.len() == TOGETHER {
+            table.insert_all(&found);
+            found.clear();
         }
     }
+    table.insert_all(&found);
     Ok(table)
 }
 

@@ -3,7 +3,7 @@
 
 use super::merge::NONE;
 use super::stored::{Column, Store, Stored, wrong};
-use super::table::{Adjacency, PieceTable, Pieces};
+use super::table::{Adjacency, PieceTable, Pieces, TOGETHER};
 use super::vocab::{self, FILLS, TOKENS, TokenKind, check_length, strings};
 use crate::error::{Error, Result, try_vec};
 use crate::gguf::Gguf;
@@ -95,7 +95,7 @@ impl Lexicon {
         let mut adjacency = Adjacency::new();
         let mut bytes = [NONE; 256];
         let mut mergeables = Vec::new();
-        mergeables.try_reserve_exact(count).map_err(|_| Error::out_of_memory("no memory for the vocabulary"))?;
+        mergeables.try_reserve_exact(TOGETHER).map_err(|_| Error::out_of_memory("no memory for the vocabulary"))?;
         for ((token, kind), id) in tokens.zip(&kinds).zip(0..size) {
             let kind = TokenKind::from_id((*kind).into());
             let named = byte_of(token);
@@ -125,6 +125,10 @@ impl Lexicon {
             if mergeable && !token.is_empty() {
                 mergeables.push(id);
                 adjacency.insert(pieces.get(id).unwrap_or_default());
+            }
+            if mergeables.len() == TOGETHER {
+                ordinary.insert_all(&pieces, &mergeables);
+                mergeables.clear();
             }
         }
         // A file that was cut short since it was opened gives fewer.

@@ -110,6 +110,9 @@ fn slot_count(keys: usize) -> usize {
     (keys + keys / 2 + 2).next_power_of_two()
 }
 
+/// How many keys a table looks at before it takes them in.
+pub(super) const TOGETHER: usize = 64;
+
 /// Slots that are filled one after the other, at most, in a table that was stored: so long a search may take. With a
 /// seed that nobody chose there are hardly ever 200.
 const LONGEST_RUN: usize = 1024;
@@ -188,14 +191,15 @@ impl PieceTable {
 
     /// As `insert`, for each of some. Their slots are looked at before any is filled: memory answers many at a time.
     pub fn insert_all(&mut self, pieces: &Pieces, ids: &[u32]) {
-        const TOGETHER: usize = 64;
         for ids in ids.chunks(TOGETHER) {
-            let (mut hashes, mut seen) = ([0; TOGETHER], 0);
+            let mut hashes = [0; TOGETHER];
             for (&id, own) in ids.iter().zip(&mut hashes) {
                 *own = hash(self.seed, pieces.get(id).unwrap_or_default());
-                seen ^= self.slots[*own as usize & (self.slots.len() - 1)];
             }
-            std::hint::black_box(seen);
+            // A loop of its own, so short that the CPU asks for many slots before the first is there.
+            let slots = &*self.slots;
+            let look = |seen, hash: &u64| seen ^ slots[*hash as usize & (slots.len() - 1)];
+            std::hint::black_box(hashes[..ids.len()].iter().fold(0, look));
             for (&id, hash) in ids.iter().zip(hashes) {
                 self.insert_hashed(pieces, id, pieces.get(id).unwrap_or_default(), hash);
             }
@@ -251,6 +255,10 @@ struct MergeSlot {
 /// No pair: ids are below `u32::MAX`.
 const NO_PAIR: u64 = u64::MAX;
 
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
 impl MergeTable {
     /// A table for at most `keys` merges.
     pub fn new(seed: u64, keys: usize) -> Result<MergeTable> {
@@ -274,7 +282,7 @@ impl MergeTable {
     }
 
     fn slot(slots: &[MergeSlot], seed: u64, left: u32, right: u32) -> (usize, u64) {
-        let key = u64::from(left) << 32 | u64::from(right);
+        let key = pair(left, right);
         let mask = slots.len() - 1;
         let mut at = fold(seed ^ key) as usize & mask;
         for _ in 0..slots.len() {
@@ -294,6 +302,19 @@ impl MergeTable {
         let (at, pair) = MergeTable::slot(slots, self.seed, left, right);
         if let Some(slot @ MergeSlot { pair: NO_PAIR, .. }) = slots.get_mut(at) {
             *slot = MergeSlot { pair, merge };
+        }
+    }
+
+    /// As `insert`, for each of some: left, right and what they merge into. As in [`PieceTable::insert_all`], memory answers
+    /// many at a time.
+    pub fn insert_all(&mut self, merges: &[(u32, u32, Merge)]) {
+        for merges in merges.chunks(TOGETHER) {
+            let slots = &*self.slots;
+            let look = |seen, &(left, right, _): &(u32, u32, Merge)| {
+                seen ^ slots[fold(self.seed ^ pair(left, right)) as usize & (slots.len() - 1)].pair
+            };
+            std::hint::black_box(merges.iter().fold(0, look));
+            merges.iter().for_each(|&(left, right, merge)| self.insert(left, right, merge));
         }
     }
 
