@@ -74,6 +74,8 @@ struct Layout {
     codes: &'static [Plane],
     /// Where the block has the bytes of the first of these planes just as the panel has them.
     ready: Option<Field>,
+    /// Where it has the second, of one bit, in the order of the values.
+    bits: Option<Field>,
     /// What follows the codes of 32 values: for those of block b, moved on by b times its bytes.
     tail: Option<Field>,
 }
@@ -92,7 +94,7 @@ pub(super) const SCALES: usize = 192;
 impl Layout {
     /// THE table of layouts.
     fn of(format: Format) -> Layout {
-        let none = Layout { apart: false, scale: None, head: &[], codes: &[], ready: None, tail: None };
+        let none = Layout { apart: false, scale: None, head: &[], codes: &[], ready: None, bits: None, tail: None };
         let nibbles = |at| Some(field(at, 4, 4));
         let grid = |codes| Layout {
             apart: true,
@@ -100,6 +102,7 @@ impl Layout {
             head: const { &[field(2, 4, 2)] },
             codes,
             ready: None,
+            bits: None,
             tail: None,
         };
         match format {
@@ -108,16 +111,24 @@ impl Layout {
             Format::Q4_0 | Format::IQ4NL => {
                 Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE], ready: nibbles(2), ..none }
             }
-            Format::Q5_0 => {
-                Layout { scale: Some(field(0, 2, 1)), codes: &[NIBBLE, FIFTH_BIT], ready: nibbles(6), ..none }
-            }
+            Format::Q5_0 => Layout {
+                scale: Some(field(0, 2, 1)),
+                codes: &[NIBBLE, FIFTH_BIT],
+                ready: nibbles(6),
+                bits: Some(field(2, 4, 1)),
+                ..none
+            },
             Format::Q8_0 => {
                 Layout { scale: Some(field(0, 2, 1)), codes: &[BYTES], ready: Some(field(2, 4, 8)), ..none }
             }
             Format::Q4_1 => Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE], ready: nibbles(4), ..none },
-            Format::Q5_1 => {
-                Layout { head: const { &[field(0, 2, 2)] }, codes: &[NIBBLE, FIFTH_BIT], ready: nibbles(8), ..none }
-            }
+            Format::Q5_1 => Layout {
+                head: const { &[field(0, 2, 2)] },
+                codes: &[NIBBLE, FIFTH_BIT],
+                ready: nibbles(8),
+                bits: Some(field(4, 4, 1)),
+                ..none
+            },
             Format::Q2K => Layout {
                 head: const { &[field(80, 2, 2)] },
                 codes: &[PAIR_OF_BITS],
@@ -301,6 +312,19 @@ impl Field {
     }
 }
 
+/// The bits of 32 values in their order, as a row's lane of a plane of one bit has them: that of value 4w + x is bit w of
+/// byte x. So the two lowest bits of a bit's number become the highest: two unshuffles (Warren, Hacker's Delight, 2nd
+/// edition, section 7-2) of even bits to the lower half and odd ones to the upper.
+fn by_place(mut bits: u32) -> u32 {
+    for _ in 0..2 {
+        for (shift, mask) in [(1, 0x2222_2222), (2, 0x0C0C_0C0C), (4, 0x00F0_00F0), (8, 0x0000_FF00)] {
+            let swapped = (bits ^ bits >> shift) & mask;
+            bits ^= swapped ^ swapped << shift;
+        }
+    }
+    bits
+}
+
 /// The words of 32 codes, a byte each.
 type Words = [u32; 8];
 
@@ -426,6 +450,15 @@ impl Shape {
                 ready.put_four(rows.part(r..r + 4), r, units, out);
             }
             ready.put(rows.part(of_fours..rows.count()), of_fours, units, out);
+            (planes, first) = (rest, first + 64 * plane.bits);
+        }
+        if let (Some(bits), [plane, rest @ ..]) = (layout.bits, planes) {
+            bits.put(rows, 0, units, Places { first, step });
+            for unit in units.chunks_exact_mut(step) {
+                for word in &mut unit[first..].as_chunks_mut().0[..rows.count()] {
+                    *word = by_place(u32::from_le_bytes(*word)).to_le_bytes();
+                }
+            }
             (planes, first) = (rest, first + 64 * plane.bits);
         }
         if !layout.apart {
