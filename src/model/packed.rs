@@ -146,7 +146,7 @@ pub(super) fn fill(arena: &Arena, gguf: &Gguf, bytes: usize) -> Result<()> {
         return arena.share(map);
     }
     let mut memory = Arena::allocate(bytes)?;
-    gguf.read(weights, 0, &mut memory[..bytes])?;
+    gguf.read(weights, 0, &mut memory)?;
     arena.fill(memory)
 }
 

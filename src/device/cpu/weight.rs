@@ -1,5 +1,6 @@
 //! Where packed weights are: the memory of a model's, and a matrix in it.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapMut};
@@ -10,34 +11,66 @@ use crate::error::{Error, Result, try_vec};
 /// The memory of a model's weights: one anonymous mapping, in huge pages where the system gives them, or the map of a
 /// file. Matrices may be laid out in it before it is there; it is written once.
 #[derive(Debug, Default)]
-pub(crate) struct Arena(OnceLock<Mmap>);
+pub(crate) struct Arena(OnceLock<Memory<Mmap>>);
+
+/// A mapping of which the first `bytes` bytes are used.
+#[derive(Debug)]
+pub(crate) struct Memory<M> {
+    map: M,
+    bytes: usize,
+}
+
+/// Bytes of a huge page, where there are any.
+const HUGE_PAGE: usize = 2 << 20;
 
 impl Arena {
     /// Zeroed memory of `bytes` bytes, to be packed into.
-    pub(crate) fn allocate(bytes: usize) -> Result<MmapMut> {
-        let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| {
+    pub(crate) fn allocate(bytes: usize) -> Result<Memory<MmapMut>> {
+        // Linux lets only whole huge pages begin at one: of others up to a thousand small pages would lie before the first
+        // and behind the last, and each costs more than a microsecond when it is first written to.
+        let huge_pages = bytes.checked_next_multiple_of(HUGE_PAGE).unwrap_or(bytes);
+        let map = MmapMut::map_anon(if bytes < HUGE_PAGE { bytes.max(1) } else { huge_pages }).map_err(|_| {
             Error::out_of_memory(format!("the weights need {bytes} bytes, which cannot be had")).with("bytes", bytes)
         })?;
         #[cfg(target_os = "linux")]
         // Only a wish: without huge pages the same bytes are read, with more page walks.
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(map)
+        Ok(Memory { map, bytes })
     }
 
     /// Takes the packed weights; the pages become read-only.
-    pub(crate) fn fill(&self, map: MmapMut) -> Result<()> {
+    pub(crate) fn fill(&self, Memory { map, bytes }: Memory<MmapMut>) -> Result<()> {
         let map = map.make_read_only();
-        self.share(map.map_err(|e| Error::io(format!("the weights cannot be made read-only: {e}")))?)
+        let map = map.map_err(|e| Error::io(format!("the weights cannot be made read-only: {e}")))?;
+        self.take(Memory { map, bytes })
     }
 
     /// Takes weights that lie packed in a file.
     pub(crate) fn share(&self, map: Mmap) -> Result<()> {
-        self.0.set(map).map_err(|_| Error::internal("the weights were packed twice"))
+        self.take(Memory { bytes: map.len(), map })
+    }
+
+    fn take(&self, memory: Memory<Mmap>) -> Result<()> {
+        self.0.set(memory).map_err(|_| Error::internal("the weights were packed twice"))
     }
 
     /// The packed weights, or nothing before they are there.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.get().map_or(&[], |map| map)
+        self.0.get().map_or(&[], |memory| memory)
+    }
+}
+
+impl<M: Deref<Target = [u8]>> Deref for Memory<M> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[..self.bytes]
+    }
+}
+
+impl DerefMut for Memory<MmapMut> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[..self.bytes]
     }
 }
 

@@ -97,3 +97,16 @@ fn an_arena_is_filled_once_and_read_only_after() {
     arena.fill(Arena::allocate(0).unwrap()).unwrap();
     assert!(arena.fill(Arena::allocate(64).unwrap()).is_err());
 }
+
+#[test]
+fn an_arena_has_the_bytes_that_were_asked_for() {
+    for bytes in [0, 64, (2 << 20) - 64, 2 << 20, (2 << 20) + 64] {
+        let mut memory = Arena::allocate(bytes).unwrap();
+        assert_eq!(memory.len(), bytes);
+        memory.fill(1);
+        let arena = Arena::default();
+        arena.fill(memory).unwrap();
+        assert!(arena.bytes().len() == bytes && arena.bytes().iter().all(|byte| *byte == 1), "{bytes}");
+    }
+    assert!(Arena::allocate(usize::MAX).is_err());
+}
