@@ -379,11 +379,12 @@ impl<'a> Plan<'a> {
         let mut memory = Arena::allocate(self.bytes)?;
         let total = self.matrices.iter().map(|m| (m.shape.rows * m.shape.row_bytes()) as u64).sum();
         let mut stripes = self.stripes(&mut memory).into_iter();
+        let first = FIRST_BATCH.min(stripes.len().div_ceil(2));
         let mut work = vec![Work::Beside(beside)];
         let mut done = 0;
         step(done, total)?;
         loop {
-            let batch = if work.is_empty() { BATCH } else { FIRST_BATCH };
+            let batch = if work.is_empty() { BATCH } else { first };
             work.extend(stripes.by_ref().take(batch).map(Work::Stripe));
             if work.is_empty() {
                 break;
@@ -444,8 +445,8 @@ fn too_large(name: &str) -> Error {
 const STRIPE: usize = 1 << 18;
 /// Stripes between two looks at progress.
 const BATCH: usize = 64;
-/// Those that the other threads have while one does what is to be done beside.
-const FIRST_BATCH: usize = 256;
+/// Those that the other threads have while one does what is to be done beside: half of all, and at most so many.
+const FIRST_BATCH: usize = 512;
 
 /// What a thread does at a time.
 enum Work<'m, F> {
@@ -489,6 +490,8 @@ thread_local! {
 /// The first n bytes of `buffer`, which grows to that. What is in them is left from before.
 fn resized<'b>(buffer: &'b mut Vec<u8>, n: usize, tensor: &TensorInfo) -> Result<&'b mut [u8]> {
     if buffer.len() < n {
+        // Stripes of other matrices are a little longer or shorter.
+        let n = n.checked_next_power_of_two().unwrap_or(n);
         *buffer = try_vec(n, 0, "a buffer for packing").map_err(|error| error.with("tensor", &tensor.name))?;
     }
     Ok(&mut buffer[..n])
