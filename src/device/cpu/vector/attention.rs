@@ -9,7 +9,7 @@ use super::super::kv::{KvType, TILE};
 use super::super::lines::Aligned;
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
-use super::cached::{Element, F16, F32, Keys, Q4_0, Q8_0, asks_ahead};
+use super::cached::{Element, F16, F32, Keys, Q4_0, Q8_0, asks_ahead, tell, tells_ahead};
 use super::rows::softcap;
 use crate::numeric::{self, Real};
 
@@ -159,7 +159,12 @@ fn scores_of<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
 ) -> Range<usize> {
     let a_tile = TILE / S::LANES;
     let step = NV.div_ceil(a_tile);
+    let told = if tells_ahead(s, NR) { tiles.end } else { 0 };
     while tiles.len() >= step {
+        for place in places[..told].iter().skip(tiles.start + 2 * step).take(step) {
+            tell(s, place.keys);
+            tell(s, place.values);
+        }
         for start in (0..a_tile).step_by(NV) {
             let mut keys = [Keys::default(); NV];
             for v in 0..NV {
