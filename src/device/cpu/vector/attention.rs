@@ -9,7 +9,7 @@ use super::super::kv::{KvType, TILE};
 use super::super::lines::Aligned;
 use super::super::scalar::{tree_max, tree_sum};
 use super::super::simd::{Simd, TileWork, run_tile};
-use super::cached::{Element, F16, F32, Keys, Q4_0, Q8_0, asks_ahead, tell, tells_ahead};
+use super::cached::{Element, F16, F32, Keys, Q4_0, Q8_0, asks_ahead, bring, brings_ahead};
 use super::rows::softcap;
 use crate::numeric::{self, Real};
 
@@ -159,11 +159,12 @@ fn scores_of<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
 ) -> Range<usize> {
     let a_tile = TILE / S::LANES;
     let step = NV.div_ceil(a_tile);
-    let told = if tells_ahead(s, NR) { tiles.end } else { 0 };
+    // A number: with a condition the compiler would write the loop twice.
+    let brought = if brings_ahead(s, NR) { tiles.end } else { 0 };
     while tiles.len() >= step {
-        for place in places[..told].iter().skip(tiles.start + 2 * step).take(step) {
-            tell(s, place.keys);
-            tell(s, place.values);
+        for place in places[..brought].iter().skip(tiles.start + 2 * step).take(step) {
+            bring(s, place.keys);
+            bring(s, place.values);
         }
         for start in (0..a_tile).step_by(NV) {
             let mut keys = [Keys::default(); NV];
@@ -324,11 +325,20 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
         for t in range.start / TILE..range.end.div_ceil(TILE) {
             let values = places[t].values;
             let next = if (t + 1) * TILE < range.end { places[t + 1].values } else { values };
-            let scales = X::scales(s, values, stride, e);
             let ((rows, units), (next, _)) = (X::rows(values, stride), X::rows(next, stride));
             let mut weights = [&[0.0; TILE]; NG];
             for r in 0..NG {
                 weights[r] = &p[r].as_chunks::<TILE>().0[t];
+            }
+            let mut scaled = Aligned([[0.0; TILE]; NG]);
+            if X::SCALED {
+                let scales = X::scales(s, values, stride, e);
+                for r in 0..NG {
+                    for lane in (0..TILE).step_by(S::LANES) {
+                        s.store(s.load(&weights[r][lane..]).mul(s.load(&scales[lane..])), &mut scaled.0[r][lane..]);
+                    }
+                }
+                weights = scaled.0.each_ref();
             }
             let own = range.start.saturating_sub(t * TILE)..(range.end - t * TILE).min(TILE);
             let mut rest = &rows[own.start * units..];
@@ -345,8 +355,7 @@ fn values_at<S: Simd, X: Element, const NR: usize, const NG: usize, const NV: us
                     value[v] = X::values(s, row, e + v * S::LANES);
                 }
                 for r in 0..NG {
-                    let p = weights[r][lane];
-                    let weight = s.f32(if X::SCALED { p * scales[lane] } else { p });
+                    let weight = s.f32(weights[r][lane]);
                     for v in 0..NV {
                         sum[r][v] = weight.fma(value[v], sum[r][v]);
                     }
