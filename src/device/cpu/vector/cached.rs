@@ -211,13 +211,13 @@ pub(super) fn asks_ahead<S: Simd>(queries: usize) -> bool {
 /// True if tiles are brought to the second cache before they are asked for. AMD's CPUs wait for fewer lines at a time if these
 /// go to the first.
 #[inline(always)]
-pub(super) fn tells_ahead<S: Simd>(s: S, queries: usize) -> bool {
+pub(super) fn brings_ahead<S: Simd>(s: S, queries: usize) -> bool {
     queries < 8 && s.of_amd()
 }
 
 /// Brings a tile's keys or values to the second cache.
 #[inline(never)]
-pub(super) fn tell<S: Simd>(s: S, lines: &[u8]) {
+pub(super) fn bring<S: Simd>(s: S, lines: &[u8]) {
     for line in 0..lines.len().div_ceil(64) {
         s.prefetch_far(lines.as_ptr().wrapping_add(64 * line));
     }
